@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""Rules that say what is quantized and how, and the dictionaries (JSON) they are written as.
+
+A config list is a list of dictionaries; later entries win over earlier ones, key by key::
+
+    [{"op_types": ["Conv2D"], "weight": "int4/channel", "input": "auto4"},
+     {"op_names": ["features.0", "output*"], "weight": "int8/channel", "input": "auto8"},
+     {"op_names": ["*.se.*"], "exclude": true}]
+
+A format is ``int``, ``uint`` or ``auto`` (unsigned where the input is proven non-negative), the bits (1 to 16), and for
+weights ``/layer``, ``/group`` or ``/channel``; ``float`` leaves the operand float.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+from quantize.errors import ConfigError, SpecError
+from quantize.registry import closest
+from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
+
+GRANULARITIES = ("layer", "group", "channel")
+KEYS = ("op_types", "op_names", "exclude", "weight", "input", "output")
+
+
+@dataclass(frozen=True)
+class Format:
+    """A number format before it meets a layer.
+
+    Parameters
+    ----------
+    bits : int
+    signed : bool or None
+        None: decide by the graph (activations only).
+    granularity : {"layer", "group", "channel"}
+        "group" follows the layer's own groups; for Dense it means per unit, as "channel" does.
+    """
+
+    bits: int = 8
+    signed: Optional[bool] = True
+    granularity: str = "layer"
+
+    def __post_init__(self):
+        if self.granularity not in GRANULARITIES:
+            raise ConfigError("granularity must be one of {}, got {!r}".format(
+                ", ".join(GRANULARITIES), self.granularity))
+        if not 1 <= self.bits <= 16:
+            raise SpecError("bits must be a whole number from 1 to 16, got {!r}".format(self.bits))
+
+    def spec(self, signed: Optional[bool] = None, groups: int = 1, axis: int = 0) -> QuantSpec:
+        """The QuantSpec of this format for a layer with `groups`; `signed` decides where the format leaves it open.
+
+        One signed bit means the two levels -1 and +1 (a mid_rise grid).
+        """
+        signed = self.signed if self.signed is not None else bool(signed)
+        parts = {"layer": PerTensor(), "channel": PerChannel(axis),
+                 "group": PerGroup(groups, 0) if groups > 1 else PerTensor()}
+        return QuantSpec(self.bits, signed, parts[self.granularity],
+                         grid="mid_rise" if self.bits == 1 and signed else "mid_tread")
+
+    def __str__(self):
+        sign = {True: "int", False: "uint", None: "auto"}[self.signed]
+        return "{}{}/{}".format(sign, self.bits, self.granularity)
+
+
+FLOAT = "float"
+Operand = Union[None, str, Format]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One entry of a config list: a selection of layers, and what to change for them.
+
+    Parameters
+    ----------
+    op_types : tuple of str
+        Layer type names ("Conv2D"); empty selects every type.
+    op_names : tuple of str
+        Shell wildcards on structural paths ("features.3.*"); empty selects every layer.
+    exclude : bool or None
+        True leaves the layer float whatever other rules say; False takes an earlier exclusion back.
+    weight, input, output : Format, "float" or None
+        None leaves what earlier rules said.
+    reason : str
+        Shown in the Plan.
+    """
+
+    op_types: Tuple[str, ...] = ()
+    op_names: Tuple[str, ...] = ()
+    exclude: Optional[bool] = None
+    weight: Operand = None
+    input: Operand = None
+    output: Operand = None
+    reason: str = ""
+
+
+_FORMAT = re.compile(r"(int|uint|auto)(\d+)(?:/([a-z]+))?$")
+
+
+def parse_format(text: str, where: str = "format") -> Operand:
+    """"int4/channel" -> Format; "float" stays. ConfigError says what is allowed."""
+    if text == FLOAT:
+        return FLOAT
+    match = _FORMAT.match(text) if isinstance(text, str) else None
+    if match is None:
+        raise ConfigError("{}: {!r} is not a format; write for example 'int8/channel', 'uint4', 'auto8' or "
+                          "'float'".format(where, text))
+    sign, bits, granularity = match.groups()
+    try:
+        return Format(int(bits), {"int": True, "uint": False, "auto": None}[sign], granularity or "layer")
+    except (SpecError, ConfigError) as error:
+        raise ConfigError("{}: {!r}: {}".format(where, text, error)) from None
+
+
+def rules_from_config(config_list: Sequence[Dict[str, Any]]) -> List[Rule]:
+    """Ordered rules of a config list; ConfigError names the entry and key that is wrong."""
+    if not isinstance(config_list, (list, tuple)):
+        raise ConfigError("a config list is a list of dictionaries, got {}".format(type(config_list).__name__))
+    return [_rule(entry, "config entry {}".format(i)) for i, entry in enumerate(config_list)]
+
+
+def _rule(entry, where):
+    if isinstance(entry, Rule):
+        return entry
+    if not isinstance(entry, dict):
+        raise ConfigError("{}: must be a dictionary, got {}".format(where, type(entry).__name__))
+    for key in entry:
+        if key not in KEYS:
+            raise ConfigError("{}: unknown key {!r}; known: {}{}".format(
+                where, key, ", ".join(KEYS), closest(key, KEYS)))
+    exclude = entry.get("exclude")
+    if exclude not in (None, True, False):
+        raise ConfigError("{}: 'exclude' must be true or false, got {!r}".format(where, exclude))
+    operands = {key: parse_format(entry[key], "{}, key {!r}".format(where, key))
+                for key in ("weight", "input", "output") if entry.get(key) is not None}
+    weight = operands.get("weight")
+    if isinstance(weight, Format) and weight.signed is not True:
+        raise ConfigError("{}, key 'weight': weights are signed; write int{}".format(where, weight.bits))
+    for key in ("input", "output"):
+        if isinstance(operands.get(key), Format) and operands[key].granularity != "layer":
+            raise ConfigError("{}, key {!r}: activations have one scale per layer".format(where, key))
+    return Rule(_names(entry, "op_types", where), _names(entry, "op_names", where), exclude, reason=where, **operands)
+
+
+def _names(entry, key, where):
+    names = entry.get(key, ())
+    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+        raise ConfigError("{}: {!r} must be a list of strings, got {!r}".format(where, key, names))
+    return tuple(names)
+
+
+def load_config(path) -> List[Rule]:
+    """Rules from a JSON file that holds a config list."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("config file {}: cannot be read: {}".format(path, error)) from None
+    try:
+        return rules_from_config(json.loads(text))
+    except json.JSONDecodeError as error:
+        raise ConfigError("config file {}: line {} column {}: {}".format(
+            path, error.lineno, error.colno, error.msg)) from None
+    except ConfigError as error:
+        raise ConfigError("config file {}: {}".format(path, error)) from None

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: MIT
+"""The errors a user can meet. Each message says what was given, what is allowed, where, and what to do."""
+
+
+class QuantizeError(Exception):
+    """Anything wrong with what the user gave us; command lines print it as one line and exit with 2."""
+
+
+class SpecError(QuantizeError):
+    """A number format that cannot exist (bit width out of range, group count that does not divide, ...)."""
+
+
+class ConfigError(QuantizeError):
+    """An option, rule or registered name that is wrong or matches nothing."""
+
+
+class ConversionError(QuantizeError):
+    """A network that cannot be converted, traced or switched as asked."""
+
+
+class ModelFileError(QuantizeError):
+    """A model file that is missing, truncated, of another network, or holds an unknown operator."""
+
+
+class DataError(QuantizeError):
+    """Images, labels, arrays or batches that cannot be used (undecodable, out of range, NaN or infinity)."""
+
+
+class CalibrationError(QuantizeError):
+    """Calibration without data, with unusable statistics, or a range that was never calibrated."""

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: MIT
+"""Name -> object tables with a helpful miss."""
+
+import difflib
+from typing import Callable, Dict, Generic, List, TypeVar
+
+from quantize.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def closest(name: str, known) -> str:
+    """``; did you mean 'x'?`` when a known name is near, else an empty string."""
+    near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return "; did you mean {!r}?".format(near[0]) if near else ""
+
+
+class Registry(Generic[T]):
+    """A table of named members of one kind.
+
+    Parameters
+    ----------
+    kind : str
+        What the members are, in the singular; used in error messages.
+    """
+
+    def __init__(self, kind: str):
+        self.kind = kind
+        self._members: Dict[str, T] = {}
+
+    def register(self, name: str) -> Callable[[T], T]:
+        """Decorator that stores a member; a name can be taken once."""
+        def store(member: T) -> T:
+            if name in self._members:
+                raise ConfigError("{} {!r} is registered twice".format(self.kind, name))
+            self._members[name] = member
+            return member
+        return store
+
+    def get(self, name: str) -> T:
+        """The member called `name`; ConfigError lists the known names when there is none."""
+        if name not in self._members:
+            raise ConfigError("unknown {} {!r}; known: {}{}".format(
+                self.kind, name, ", ".join(self.names()) or "none", closest(name, self._members)))
+        return self._members[name]
+
+    def names(self) -> List[str]:
+        """Registered names, sorted."""
+        return sorted(self._members)
