@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: MIT
+"""`convert_model`: a float network comes in, a fake-quantized one goes out."""
+
+import logging
+from typing import Any, Dict, Iterable, List, Optional, Sequence
+
+from mxnet.gluon import Block, HybridBlock, nn
+
+from quantize.config import Format, Rule, rules_from_config
+from quantize.convert.graph import Graph, trace
+from quantize.convert.net import QuantizedNet, quantized_net_class
+from quantize.convert.replace import quantized_layer
+from quantize.convert.rules import DEFAULT_RULES, Plan, exclusions, resolve
+from quantize.errors import ConfigError, ConversionError
+from quantize.initialize import qparams_init
+from quantize.modes import clear_cached_graphs
+from quantize.tree import replace_blocks, walk
+
+logger = logging.getLogger(__name__)
+
+
+def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[type, Any]] = None, *,
+                  config_list: Optional[Sequence] = None, example_input=None) -> Block:
+    """The network with its Conv2D, Dense and Conv2DTranspose layers computing on fake-quantized operands.
+
+    The network is changed in place and returned. By default weights are int8 with one scale per layer and inputs 8 bit
+    with the range of each batch, unsigned where the graph proves that they cannot be negative.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        A float network. Parameters must be initialized, or `example_input` given.
+    exclude : iterable of Block or str
+        Blocks (with everything in them) or path patterns that stay float.
+    convert_fn : dict, optional
+        Layer type -> what to do, replacing the default table: a Rule made by `gen_conv2d_converter` and its kin, None
+        (leave the type alone), or a function that takes a layer and returns its replacement (None: keep it).
+    config_list : sequence of dict or Rule, optional
+        Further rules; later ones win (`quantize.config`).
+    example_input : NDArray or tuple of NDArray, optional
+        Completes parameters of unknown shape, and tells how many inputs the network has.
+
+    Raises
+    ------
+    ConversionError
+        For a network that was converted before, or whose parameter shapes are unknown.
+    ConfigError
+        For rules that match nothing.
+    """
+    if isinstance(net, QuantizedNet) or any(hasattr(block, "quantizers") for _, block in walk(net)):
+        raise ConversionError("{}: the network is converted already; start from a float network".format(net.name))
+    _complete_shapes(net, example_input)
+    rules = _rules(net, exclude, convert_fn, config_list)
+    plan = resolve(net, rules, _trace_or_none(net, example_input))
+    _apply(net, plan, convert_fn)
+    net.__class__ = quantized_net_class(type(net))
+    net.plan = plan
+    qparams_init(net)
+    clear_cached_graphs(net)
+    logger.info("%s: %d of %d layers quantized", net.name, sum(e.quantized for e in plan.entries), len(plan.entries))
+    return net
+
+
+def _complete_shapes(net, example_input):
+    unknown = [p for p in net.collect_params().values() if p.shape is None or 0 in p.shape]
+    if not unknown:
+        return
+    if example_input is None or not isinstance(net, HybridBlock):
+        raise ConversionError("{} parameters have no shape yet (first: {}); run the network once, or pass "
+                              "example_input".format(len(unknown), unknown[0].name))
+    net.infer_shape(*_as_tuple(example_input))
+    for parameter in unknown:
+        if parameter._deferred_init:
+            parameter._finish_deferred_init()
+
+
+def _as_tuple(example_input):
+    return tuple(example_input) if isinstance(example_input, (list, tuple)) else (example_input,)
+
+
+def _trace_or_none(net, example_input) -> Optional[Graph]:
+    try:
+        return trace(net, inputs=1 if example_input is None else len(_as_tuple(example_input)))
+    except ConversionError as error:
+        logger.warning("%s; 'auto' inputs become signed, first layers are not found", error)
+        return None
+
+
+def _rules(net, exclude, convert_fn, config_list) -> List[Rule]:
+    if isinstance(exclude, (str, Block)):
+        raise ConfigError("exclude takes a list of blocks or patterns, got {!r}".format(
+            exclude if isinstance(exclude, str) else exclude.name))
+    rules = list(DEFAULT_RULES) if convert_fn is None else _rules_from_table(convert_fn)
+    if config_list is not None:
+        rules += rules_from_config(config_list)
+    return rules + exclusions(net, exclude)
+
+
+def _rules_from_table(convert_fn):
+    rules = []
+    for layer_type, action in convert_fn.items():
+        if isinstance(action, Rule):
+            rules.append(Rule((layer_type.__name__,), (), action.exclude, action.weight, action.input, action.output,
+                              "convert_fn"))
+        elif action is not None and not callable(action):
+            raise ConfigError("convert_fn[{}]: expected a converter, a function or None, got {!r}".format(
+                layer_type.__name__, action))
+    return rules
+
+
+def _apply(net, plan: Plan, convert_fn):
+    if plan.entries[0].path == "":
+        raise ConversionError("{}: the network is a single layer; put it into a HybridSequential".format(net.name))
+    # activations last: a layer's own activation is made anew with the layer
+    for with_output in (False, True):
+        blocks = dict(walk(net))
+        replace_blocks(net, {id(blocks[entry.path]): quantized_layer(blocks[entry.path], entry)
+                             for entry in plan.entries if entry.quantized and (entry.output is not None) == with_output})
+    for layer_type, action in (convert_fn or {}).items():
+        if callable(action):
+            chosen = [(block, action(block)) for _, block in walk(net) if type(block) is layer_type]
+            replace_blocks(net, {id(old): new for old, new in chosen if new is not None and new is not old})
+
+
+_SIGNED = {"auto": None, None: None, "true": True, "false": False, True: True, False: False}
+
+
+def gen_conv2d_converter(weight_width: int = 8, quant_type: str = "layer", input_signed="auto", input_width: int = 8,
+                         quantize_input: bool = True) -> Rule:
+    """What `convert_fn` may hold for a layer type with a weight.
+
+    Parameters
+    ----------
+    weight_width, input_width : int
+        Bits, 1 to 16.
+    quant_type : {"layer", "group", "channel"}
+    input_signed : {"auto", True, False}
+        auto: unsigned where the graph proves that the input cannot be negative.
+    """
+    if input_signed not in _SIGNED:
+        raise ConfigError("input_signed must be auto, true or false, got {!r}".format(input_signed))
+    return Rule(weight=Format(weight_width, True, quant_type),
+                input=Format(input_width, _SIGNED[input_signed]) if quantize_input else "float")
+
+
+gen_dense_converter = gen_conv2d_converter
+
+
+def gen_act_converter(width: int = 8) -> Rule:
+    """What `convert_fn[nn.Activation]` may hold: the activation's output is quantized to `width` bits."""
+    return Rule(output=Format(width, None))
+
+
+def default_convert_fn() -> Dict[type, Any]:
+    """The table that `convert_model` uses when none is given."""
+    return {nn.Conv2D: gen_conv2d_converter(), nn.Conv2DTranspose: gen_conv2d_converter(),
+            nn.Dense: gen_dense_converter()}

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""What a converted network can do beside what it could before: thin methods over `quantize.modes`."""
+
+import warnings
+
+from mxnet import nd
+
+from quantize import modes
+from quantize.errors import ModelFileError
+
+_CLASSES = {}
+
+
+class QuantizedNet:
+    """Mixin of a converted root network; `plan` says what was done to each layer."""
+
+    plan = None
+
+    def enable_quantize(self):
+        """See `quantize.modes.enable_quantize`."""
+        modes.enable_quantize(self)
+
+    def disable_quantize(self):
+        """See `quantize.modes.disable_quantize`."""
+        modes.disable_quantize(self)
+
+    def quantize_input(self, enable=True, online=True):
+        """See `quantize.modes.quantize_input`."""
+        modes.quantize_input(self, enable, online)
+
+    def fix_params(self):
+        """See `quantize.modes.fix_params`."""
+        modes.fix_params(self)
+
+    def collect_quantized_blocks(self):
+        """See `quantize.modes.collect_quantized_blocks`."""
+        return modes.collect_quantized_blocks(self)
+
+    def load_parameters(self, filename, ctx=None, allow_missing=False, **options):
+        """As Gluon's; a float checkpoint (one without the quantizers' statistics) loads as well."""
+        try:
+            loaded = nd.load(str(filename))
+        except Exception as error:
+            raise ModelFileError("parameter file {}: cannot be read: {}".format(
+                filename, str(error).splitlines()[0])) from None
+        if not allow_missing and not any(name.endswith(_STATISTICS) for name in loaded):
+            # shared parameters are stored once, so only what has no loaded alias is missing
+            parameters = self._collect_params_with_prefix()
+            present = {id(parameters[name]) for name in loaded if name in parameters}
+            missing = [name for name, parameter in parameters.items() if id(parameter) not in present]
+            allow_missing = all(name.endswith(_STATISTICS) for name in missing) or "." not in "".join(loaded)
+        super().load_parameters(str(filename), ctx=ctx, allow_missing=allow_missing, **options)
+        modes.clear_cached_graphs(self)
+
+    def _build_cache(self, *args):
+        # scales are no part of the graph while ranges are online, which is no cause for alarm
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
+            super()._build_cache(*args)
+
+
+_STATISTICS = ("quantizer.scale", "quantizer.zero_point")
+
+
+def quantized_net_class(cls):
+    """The class of a converted `cls` (the same one every time)."""
+    if cls not in _CLASSES:
+        _CLASSES[cls] = type("Quantized" + cls.__name__, (QuantizedNet, cls), {"__doc__": QuantizedNet.__doc__})
+    return _CLASSES[cls]

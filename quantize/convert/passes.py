@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Changes to a float network before conversion: merge BatchNorm, bypass it, ReLU to ReLU6."""
+
+import logging
+from typing import Iterable, List, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block, nn
+
+from quantize.convert.graph import batchnorm_partners, trace
+from quantize.errors import ConversionError
+from quantize.modes import clear_cached_graphs
+from quantize.nn import BypassBatchNorm, ReLU6
+from quantize.tree import replace_blocks, walk
+
+logger = logging.getLogger(__name__)
+
+
+def bypass_bn(layer: nn.BatchNorm) -> BypassBatchNorm:
+    """An identity that keeps the BatchNorm's name and parameters; fits `convert_fn[nn.BatchNorm]`."""
+    return BypassBatchNorm.from_float(layer)
+
+
+def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]:
+    """Fold every BatchNorm that follows a convolution or Dense into that layer; the network computes the same.
+
+    w' = w * gamma / sqrt(var + eps), b' = (b - mean) * gamma / sqrt(var + eps) + beta, with each layer's own eps and,
+    where it has `scale=False`, gamma = 1. Partners are found in the traced graph. A BatchNorm that follows something
+    else (pre-activation networks) stays as it is. The network is changed in place.
+
+    Returns
+    -------
+    list of (str, str)
+        Structural paths of the merged (layer, BatchNorm) pairs.
+    """
+    if any(hasattr(block, "quantizers") for _, block in walk(net)):
+        raise ConversionError("{}: merge BatchNorm before converting the network".format(net.name))
+    blocks = dict(walk(net))
+    excluded = {id(block) for root in exclude for _, block in walk(root)}
+    replacements, merged = {}, []
+    for layer_path, norm_path in batchnorm_partners(trace(net)).items():
+        layer, norm = blocks[layer_path], blocks[norm_path]
+        if type(norm) is not nn.BatchNorm or norm._kwargs["axis"] != 1 or layer.act is not None:
+            continue
+        if id(layer) in excluded or id(norm) in excluded:
+            continue
+        _fold(layer, norm)
+        replacements[id(norm)] = bypass_bn(norm)
+        merged.append((layer_path, norm_path))
+    replace_blocks(net, replacements)
+    clear_cached_graphs(net)
+    logger.info("%s: %d BatchNorms merged", net.name, len(merged))
+    return merged
+
+
+def _fold(layer, norm):
+    factor, shift = batchnorm_affine(norm)
+    weight = layer.weight.data().asnumpy().astype(np.float64)
+    axes = [1] * weight.ndim
+    if isinstance(layer, nn.Conv2DTranspose):
+        if layer._kwargs["num_group"] != 1:
+            raise ConversionError("{}: merging BatchNorm into a grouped transposed convolution is not "
+                                  "supported".format(layer.name))
+        axes[1] = -1
+    else:
+        axes[0] = -1
+    layer.weight.set_data(mx.nd.array(weight * factor.reshape(axes)))
+    bias = 0.0 if layer.bias is None else layer.bias.data().asnumpy().astype(np.float64)
+    _set_bias(layer, bias * factor + shift)
+
+
+def batchnorm_affine(norm: nn.BatchNorm) -> Tuple[np.ndarray, np.ndarray]:
+    """(factor, shift), float64 (channels,): in inference the BatchNorm computes ``x * factor + shift``."""
+    mean, var, gamma, beta = (parameter.data().asnumpy().astype(np.float64) for parameter in (
+        norm.running_mean, norm.running_var, norm.gamma, norm.beta))
+    if norm._kwargs["fix_gamma"]:
+        gamma = np.ones_like(gamma)
+    factor = gamma / np.sqrt(var + norm._kwargs["eps"])
+    return factor, beta - mean * factor
+
+
+def _set_bias(layer, values):
+    if layer.bias is None:
+        layer.bias = layer.params.get("bias", shape=values.shape, init="zeros")
+        layer.bias.initialize(ctx=layer.weight.list_ctx())
+        if "no_bias" in getattr(layer, "_kwargs", {}):
+            layer._kwargs["no_bias"] = False
+    layer.bias.set_data(mx.nd.array(values))
+
+
+def convert_to_relu6(net: Block, exclude: Iterable[Block] = ()) -> Block:
+    """Replace every `nn.Activation('relu')` by ReLU6, in place; returns the network.
+
+    A ReLU that is called as a function inside a block (F.relu) has no block to replace: it stays, and is logged.
+    """
+    kept = {id(block) for root in exclude for _, block in walk(root)}
+    replacements = {id(block): ReLU6(prefix=block.prefix, params=block.params) for _, block in walk(net)
+                    if type(block) is nn.Activation and block._act_type == "relu" and id(block) not in kept}
+    replace_blocks(net, replacements)
+    clear_cached_graphs(net)
+    functional = [node.name for node in trace(net).nodes
+                  if node.op == "relu" or (node.op == "Activation" and node.attrs.get("act_type") == "relu")]
+    if functional:
+        logger.warning("%s: %d ReLUs stay (excluded, or called as functions): %s", net.name, len(functional),
+                       ", ".join(functional[:5]))
+    return net

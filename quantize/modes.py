@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: MIT
+"""Switch a converted network between float, observe, online and offline, and freeze its weights.
+
+Every function takes the *root* network: a hybridized parent keeps a cached graph of its children, so the switch must
+drop the caches from the root down.
+"""
+
+import contextlib
+import logging
+from typing import Iterator, List, Tuple
+
+from mxnet.gluon import Block, HybridBlock
+
+from quantize.errors import CalibrationError
+from quantize.nn.fake_quantize import FakeQuantize
+from quantize.ops import fake_quantize, online_qparams
+from quantize.tree import walk
+
+logger = logging.getLogger(__name__)
+
+
+def collect_quantized_blocks(net: Block) -> List[Block]:
+    """The layers that hold quantizers, in the order of the network's structure, each once."""
+    return [block for _, block in quantized_layers(net)]
+
+
+def quantized_layers(net: Block) -> Iterator[Tuple[str, Block]]:
+    """(structural path, layer) of every layer that holds quantizers; a shared layer comes once."""
+    for path, block in walk(net):
+        if hasattr(block, "quantizers"):
+            yield path, block
+
+
+def quantizers(net: Block, kind: str = "all") -> Iterator[Tuple[str, FakeQuantize]]:
+    """(structural path, quantizer) of every quantizer.
+
+    Parameters
+    ----------
+    kind : {"all", "weight", "activation"}
+    """
+    for path, layer in quantized_layers(net):
+        for name, quantizer in layer.quantizers():
+            is_weight = name == "weight_quantizer"
+            if kind == "all" or is_weight == (kind == "weight"):
+                yield (path + "." if path else "") + name, quantizer
+
+
+def set_mode(net: Block, mode: str, kind: str = "all"):
+    """Put quantizers of one kind into a mode and drop cached graphs.
+
+    Raises CalibrationError, naming the quantizers, when `offline` is asked for and there is no calibrated range.
+    """
+    chosen = list(quantizers(net, kind))
+    if mode == "offline":
+        missing = [path for path, quantizer in chosen if not quantizer.calibrated]
+        if missing:
+            raise CalibrationError("no calibrated range for {} of {} quantizers (first: {}); calibrate first, or use "
+                                   "online ranges".format(len(missing), len(chosen), missing[0]))
+    for _, quantizer in chosen:
+        quantizer.mode = mode
+    clear_cached_graphs(net)
+
+
+@contextlib.contextmanager
+def mode(net: Block, name: str, kind: str = "all"):
+    """Context in which the quantizers of one kind are in a mode; every quantizer's own mode comes back afterwards."""
+    before = [(quantizer, quantizer.mode) for _, quantizer in quantizers(net, kind)]
+    set_mode(net, name, kind)
+    try:
+        yield net
+    finally:
+        for quantizer, old in before:
+            quantizer.mode = old
+        clear_cached_graphs(net)
+
+
+def enable_quantize(net: Block):
+    """Quantize weights with their own range, activations offline where calibrated, else online."""
+    set_mode(net, "online", "weight")
+    for _, quantizer in quantizers(net, "activation"):
+        quantizer.mode = "offline" if quantizer.calibrated else "online"
+    clear_cached_graphs(net)
+
+
+def disable_quantize(net: Block):
+    """Compute in float; frozen weights get their float values back."""
+    unfix_params(net)
+    set_mode(net, "float")
+
+
+def quantize_input(net: Block, enable: bool = True, online: bool = True):
+    """Quantize activations with the range of each batch (online) or the calibrated one, or not at all."""
+    set_mode(net, ("online" if online else "offline") if enable else "float", "activation")
+
+
+def fix_params(net: Block):
+    """Quantize the weights once, now, instead of at every batch; `unfix_params` gives the float weights back.
+
+    The scale used is stored in the weight quantizer. Weights are replaced in place, so parameters saved
+    afterwards are the quantized ones. Layers whose weight quantizer is in float mode stay float.
+    """
+    from mxnet import nd
+    for _, layer in quantized_layers(net):
+        quantizer = getattr(layer, "weight_quantizer", None)
+        if quantizer is None or quantizer.frozen or quantizer.mode == "float":
+            continue
+        weight = layer.weight.data()
+        quantizer.float_weight = weight.copy()
+        scale, zero_point = online_qparams(nd, weight, quantizer.spec)
+        if quantizer.mode == "offline":
+            scale, zero_point = quantizer.scale.data(), None
+        layer.weight.set_data(fake_quantize(nd, weight, scale, quantizer.spec, zero_point))
+        quantizer.scale.set_data(scale)
+        quantizer.frozen = True
+    clear_cached_graphs(net)
+
+
+def unfix_params(net: Block):
+    """Undo `fix_params`: float weights back, quantized at every batch again."""
+    for _, layer in quantized_layers(net):
+        quantizer = getattr(layer, "weight_quantizer", None)
+        if quantizer is not None and quantizer.frozen:
+            layer.weight.set_data(quantizer.float_weight)
+            quantizer.float_weight = None
+            quantizer.frozen = False
+    clear_cached_graphs(net)
+
+
+def clear_cached_graphs(net: Block):
+    """Drop the cached graphs of the network and everything in it; hybridization itself stays on."""
+    def clear(block):
+        if isinstance(block, HybridBlock):
+            block._clear_cached_op()
+    net.apply(clear)

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: MIT
+"""Activations: ReLU6, and an activation whose output is quantized."""
+
+from mxnet.gluon import nn
+
+from quantize.nn.fake_quantize import FakeQuantize
+from quantize.nn.uniform import UniformFakeQuantize
+
+
+class ReLU6(nn.Activation):
+    """min(max(x, 0), 6), in the place of an `nn.Activation('relu')`."""
+
+    def __init__(self, prefix=None, params=None):
+        super().__init__("relu", prefix=prefix, params=params)
+
+    def hybrid_forward(self, F, x):
+        """Clipped `x`, same shape."""
+        return F.clip(x, 0, 6)
+
+    def __repr__(self):
+        return "ReLU6"
+
+
+class QActivation(nn.Activation):
+    """`nn.Activation` whose *output* is fake-quantized.
+
+    Attributes
+    ----------
+    output_quantizer : FakeQuantize or None
+    """
+
+    output_quantizer = None
+
+    @classmethod
+    def from_float(cls, layer: nn.Activation) -> "QActivation":
+        """A quantized activation with the float one's name and type."""
+        return cls(layer._act_type, prefix=layer.prefix, params=layer.params)
+
+    def attach(self, output_spec):
+        """Give the activation its quantizer."""
+        self.output_quantizer = UniformFakeQuantize(output_spec, (1,), prefix=self.prefix + "output_quantizer_")
+        return self
+
+    def hybrid_forward(self, F, x):
+        """Activation, then its output's quantizer."""
+        return self.output_quantizer(super().hybrid_forward(F, x))
+
+    def quantizers(self):
+        """(name, FakeQuantize) of the output."""
+        if isinstance(self.output_quantizer, FakeQuantize):
+            yield "output_quantizer", self.output_quantizer
+
+    def __repr__(self):
+        return "QActivation({}, output={})".format(self._act_type, self.output_quantizer)

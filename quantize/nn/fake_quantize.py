@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""The base of all fake quantizers: a spec, a stored scale, and a mode."""
+
+import mxnet as mx
+from mxnet.gluon import HybridBlock
+
+from quantize.errors import CalibrationError, ConfigError, ConversionError
+from quantize.spec import QParams, QuantSpec
+
+MODES = ("float", "observe", "online", "offline")
+
+
+class FakeQuantize(HybridBlock):
+    """A block that rounds its input to an integer grid, or watches it, or lets it pass.
+
+    Modes: `float` passes the input through; `observe` passes it through and hands it to `observer`;
+    `online` quantizes with the range of this tensor; `offline` with the stored scale.
+    Use `quantize.modes.set_mode` to switch a whole network: it also drops cached graphs.
+
+    Parameters
+    ----------
+    spec : QuantSpec
+    scale_shape : tuple of int
+        `spec.scale_shape` of the tensors to come.
+    mode : str
+        One of `MODES`.
+
+    Attributes
+    ----------
+    scale : Parameter, float32, `scale_shape`
+        The stored scale; 0 where nothing was calibrated yet.
+    zero_point : Parameter, float32, `scale_shape`, or None
+        Only for asymmetric specs.
+    observer : object with ``update(array)``, or None
+    frozen : bool
+        The input is already on the grid (weights after `fix_params`): pass it through.
+    """
+
+    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+        super().__init__(prefix=prefix, params=params)
+        self.spec = spec
+        self.observer = None
+        self.frozen = False
+        self.mode = mode
+        self.scale = self._statistic("scale", scale_shape)
+        self.zero_point = None if spec.symmetric else self._statistic("zero_point", scale_shape)
+
+    def _statistic(self, name, shape):
+        return self.params.get(name, shape=shape, init=mx.init.Zero(), grad_req="null", differentiable=False)
+
+    @property
+    def mode(self) -> str:
+        """Current mode."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, value):
+        if value not in MODES:
+            raise ConfigError("mode must be one of {}, got {!r}".format(", ".join(MODES), value))
+        self._mode = value
+
+    def hybrid_forward(self, F, x, scale, zero_point=None):
+        """`x` as the mode says; shape and dtype of `x`."""
+        if self.mode == "float" or self.frozen:
+            return x
+        if self.mode == "observe":
+            self._observe(F, x)
+            return x
+        return self.quantize(F, x, scale, zero_point)
+
+    def quantize(self, F, x, scale, zero_point):
+        """Fake-quantized `x`; what subclasses define."""
+        raise NotImplementedError
+
+    def _observe(self, F, x):
+        if F is mx.sym:
+            raise ConversionError("{}: a hybridized network cannot be observed; use calib.collect.observe, "
+                                  "which switches hybridization off for the time".format(self.name))
+        if self.observer is not None:
+            self.observer.update(x.asnumpy())
+
+    def set_qparams(self, qparams: QParams):
+        """Store calibrated numbers (shape of the scale)."""
+        self._store(self.scale, qparams.scale)
+        if self.zero_point is not None:
+            self._store(self.zero_point, qparams.zero_point)
+
+    def get_qparams(self) -> QParams:
+        """The stored numbers; CalibrationError when there are none yet."""
+        if not self.calibrated:
+            raise CalibrationError("{} has no calibrated range yet; calibrate first, or use online ranges".format(
+                self.name))
+        scale = self.scale.data().asnumpy()
+        if self.zero_point is None:
+            return QParams.symmetric(scale)
+        return QParams(scale, self.zero_point.data().asnumpy().astype("int32"))
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether a scale is stored."""
+        if self.scale._data is None:
+            return False
+        return bool((self.scale.data().asnumpy() > 0).all())
+
+    @property
+    def threshold(self):
+        """Largest representable magnitude under the stored scale (array of the scale's shape)."""
+        return self.get_qparams().scale * self.spec.max_level
+
+    @staticmethod
+    def _store(parameter, values):
+        values = values.astype("float32").reshape(parameter.shape)
+        if parameter._data is None:
+            parameter.initialize()
+        parameter.set_data(mx.nd.array(values))
+
+    def __repr__(self):
+        return "{} {}".format(self.spec, "frozen" if self.frozen else self.mode)

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: MIT
+"""Walk a network by structural path, and replace blocks in it."""
+
+from typing import Dict, Iterator, Tuple
+
+from mxnet.gluon import Block
+
+
+def walk(net: Block) -> Iterator[Tuple[str, Block]]:
+    """(structural path, block) of the network itself ("") and everything in it; a shared block comes once."""
+    seen = set()
+    stack = [("", net)]
+    while stack:
+        path, block = stack.pop()
+        if id(block) in seen:
+            continue
+        seen.add(id(block))
+        yield path, block
+        prefix = path + "." if path else ""
+        stack.extend((prefix + name, child) for name, child in reversed(list(block._children.items())))
+
+
+def paths(net: Block) -> Dict[int, str]:
+    """id of a block -> its structural path."""
+    return {id(block): path for path, block in walk(net)}
+
+
+def replace_blocks(net: Block, replacements: Dict[int, Block]):
+    """Put new blocks in the place of old ones wherever their parents hold them.
+
+    Parameters
+    ----------
+    replacements : dict
+        id of the old block -> the new block.
+    """
+    for _, parent in list(walk(net)):
+        for name, child in list(parent._children.items()):
+            new = replacements.get(id(child))
+            if new is None:
+                continue
+            new._forward_hooks = child._forward_hooks
+            new._forward_pre_hooks = child._forward_pre_hooks
+            _replace_attributes(parent, child, new)
+            parent._children[name] = new
+
+
+def _replace_attributes(parent, old, new):
+    """Attributes and plain lists of the parent that refer to the old block (children may be held by both)."""
+    for name, value in list(vars(parent).items()):
+        if value is old:
+            object.__setattr__(parent, name, new)
+        elif isinstance(value, list):
+            value[:] = [new if item is old else item for item in value]
+        elif isinstance(value, tuple) and any(item is old for item in value):
+            object.__setattr__(parent, name, tuple(new if item is old else item for item in value))
