@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Calibrators that take a range as it was seen."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from calib.calibrators.base import CALIBRATORS, Calibrator
+from calib.observers import EMAObserver
+from quantize.reference import qparams_from_range, qparams_from_threshold
+
+
+@CALIBRATORS.register("minmax")
+@dataclass(frozen=True)
+class MinMax(Calibrator):
+    """The whole range ever seen: threshold max|x| (signed), max(x, 0) (unsigned), [min, max] (asymmetric)."""
+
+    observer: ClassVar[str] = "minmax"
+
+    def decide(self, observer, spec):
+        """QParams whose grid ends at the observed range; an all-zero range gets scale 1."""
+        low, high = observer.range()
+        if not spec.symmetric:
+            return qparams_from_range(np.float32([low]), np.float32([high]), spec)
+        threshold = max(-low, high, 0.0) if spec.signed else max(high, 0.0)
+        return qparams_from_threshold(np.float32([threshold]), spec)
+
+
+@CALIBRATORS.register("naive")
+@dataclass(frozen=True)
+class Naive(MinMax):
+    """EMA of the range, the `naive` mode of Quantization.MXNet (momentum 0.9, batch mean of each image's maximum).
+
+    Unlike the original, the start at 0 is corrected for, and signed inputs keep both ends: the threshold is the larger
+    magnitude of the averaged minimum and the averaged maximum.
+    """
+
+    observer: ClassVar[str] = "ema"
+    momentum: float = 0.9
+
+    def new_observer(self):
+        """A fresh EMA observer."""
+        return EMAObserver(self.momentum)
