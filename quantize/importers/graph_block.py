@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: MIT
+"""A HybridBlock that runs an imported program: ordinary Gluon layers as children, F operators in between.
+
+Both importers first plan a whole `Program` (plain data) and build it only when nothing in it was refused.
+"""
+
+import re
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import mxnet as mx
+from mxnet.gluon import HybridBlock
+
+
+class LayerSpec(NamedTuple):
+    """A Gluon layer still to be made: its class, constructor options and parameter arrays by short name."""
+
+    kind: type
+    options: Dict[str, object] = {}
+    arrays: Dict[str, object] = {}
+
+
+class Step(NamedTuple):
+    """One line of a program: ``outputs = F.op(*inputs, **attrs)``, or a call of the child called `name`.
+
+    Steps with the same name and a layer share one child (and so its weights).
+    """
+
+    name: str
+    inputs: Tuple[str, ...]
+    outputs: Tuple[str, ...]
+    op: str = ""
+    attrs: Dict[str, object] = {}
+    layer: Optional[LayerSpec] = None
+
+
+class Program(NamedTuple):
+    """What a file says: the steps in order, the tensors they start from and those they end in."""
+
+    input: str
+    outputs: Tuple[str, ...]
+    steps: List[Step]
+    constants: Dict[str, object]
+    input_shape: Optional[Tuple[Optional[int], ...]] = None
+
+
+class Names:
+    """Hands out unique identifiers that no attribute of a HybridBlock has."""
+
+    def __init__(self, taken=()):
+        self._taken = set(taken)
+
+    def unique(self, wanted: str, fallback: str = "node") -> str:
+        """`wanted` as a free, valid identifier; `fallback` stands in for an empty name."""
+        name = re.sub(r"\W", "_", wanted, flags=re.ASCII).strip("_") or fallback.lower()
+        if name[0].isdigit():
+            name = "{}_{}".format(fallback.lower(), name)
+        free, count = name, 0
+        while free in self._taken or hasattr(HybridBlock, free) or free in ("input_shape", "preprocessing"):
+            count += 1
+            free = "{}_{}".format(name, count)
+        self._taken.add(free)
+        return free
+
+
+def find_operator(F, op: str):
+    """The function of `F` (mx.nd or mx.sym) for an operator's registered name, or None."""
+    if op.startswith("_contrib_"):
+        return getattr(F.contrib, op[len("_contrib_"):], None)
+    return getattr(F, op, None) or getattr(F._internal, op, None)
+
+
+class GraphBlock(HybridBlock):
+    """Runs a program; children are looked up by name at every call, so a replaced child is the one that runs.
+
+    Parameters
+    ----------
+    program : Program
+    ctx : mx.Context or list of mx.Context, optional
+        Where the parameters live; the current context by default.
+    preprocessing : dict, optional
+        What the file says about preparing images; kept as an attribute.
+
+    Attributes
+    ----------
+    input_shape : tuple of (int or None) or None
+        The input's declared shape; None for a symbolic dimension, or for the whole when nothing was declared.
+    preprocessing : dict or None
+    """
+
+    def __init__(self, program: Program, ctx=None, preprocessing=None):
+        super().__init__(prefix="")
+        self.input_shape = program.input_shape
+        self.preprocessing = preprocessing
+        self._input = program.input
+        self._outputs = program.outputs
+        for step in program.steps:
+            if step.layer is not None and step.name not in self._children:
+                setattr(self, step.name, _make_layer(step, ctx))
+        names = Names(self._children)
+        self._constants = {names.unique(tensor, "constant"): tensor for tensor in program.constants}
+        for attribute, tensor in self._constants.items():
+            constant = self.params.get_constant(tensor, mx.nd.array(program.constants[tensor], dtype="float32"))
+            constant.initialize(ctx=ctx)
+            setattr(self, attribute, constant)
+        # The program itself must not keep the weights alive a second time.
+        self._steps = [step._replace(layer=None) for step in program.steps]
+        self._finished = _last_uses(program)
+
+    def hybrid_forward(self, F, x, **constants):
+        """The network's output, or a list of them when the file has several."""
+        values = {self._constants[key]: value for key, value in constants.items()}
+        values[self._input] = x
+        for step, finished in zip(self._steps, self._finished):
+            inputs = [values[name] for name in step.inputs]
+            if step.op:
+                result = find_operator(F, step.op)(*inputs, name=step.name, **step.attrs)
+            else:
+                result = self._children[step.name](*inputs)
+            values.update(zip(step.outputs, result if len(step.outputs) > 1 else [result]))
+            for name in finished:
+                values.pop(name, None)
+        results = [values[name] for name in self._outputs]
+        return results[0] if len(results) == 1 else results
+
+
+def _make_layer(step: Step, ctx):
+    """The Gluon layer of a step, with its parameters set."""
+    layer = step.layer.kind(**dict({"prefix": step.name + "_"}, **step.layer.options))
+    layer.initialize(mx.init.Zero(), ctx=ctx)
+    for key, array in step.layer.arrays.items():
+        getattr(layer, key).set_data(mx.nd.array(array, dtype="float32"))
+    return layer
+
+
+def _last_uses(program: Program) -> List[Tuple[str, ...]]:
+    """For each step the tensors nobody reads after it, so that activations are freed as early as can be."""
+    last = {}
+    for index, step in enumerate(program.steps):
+        last.update((name, index) for name in step.inputs + step.outputs)
+    finished = [[] for _ in program.steps]
+    for name, index in last.items():
+        if name not in program.outputs:
+            finished[index].append(name)
+    return [tuple(names) for names in finished]

@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: MIT
+"""An exported MXNet network (`-symbol.json` and `.params`) becomes a HybridBlock made of ordinary Gluon layers."""
+
+import json
+import logging
+import os
+from typing import Dict, List
+
+import mxnet as mx
+import numpy as np
+
+from quantize.errors import ModelFileError
+from quantize.importers.graph_block import GraphBlock, Names, Program, Step
+from quantize.importers.symbol_layers import SymbolNode, Unsupported
+
+logger = logging.getLogger(__name__)
+
+
+def import_symbol(symbol_file, params_file=None, ctx=None) -> GraphBlock:
+    """A HybridBlock that computes what the exported network computes.
+
+    Layers keep the exported names: the child `mobilenet0_conv0` has the Parameter `mobilenet0_conv0_weight`.
+
+    Parameters
+    ----------
+    symbol_file : str or pathlib.Path
+        What `net.export` wrote as `X-symbol.json`; it needs one input.
+    params_file : str or pathlib.Path, optional
+        Its parameters; `X-0000.params` by default.
+    ctx : mx.Context or list of mx.Context, optional
+        Where the parameters go.
+
+    Returns
+    -------
+    GraphBlock
+        `input_shape` is what the file declares for the input, mostly None; `preprocessing` is None.
+
+    Raises
+    ------
+    ModelFileError
+        If a file is missing or damaged, the parameters are those of another network or hold NaN or infinity, or
+        operators or options are not supported; all of those are named at once, before anything is built.
+    """
+    symbol_file = str(symbol_file)
+    params_file = str(params_file) if params_file is not None else _default_params(symbol_file)
+    for path in (symbol_file, params_file):
+        if not os.path.isfile(path):
+            raise ModelFileError("{}: no such file; looked for the network in {!r} and its parameters in {!r}".format(
+                path, symbol_file, params_file))
+    nodes, outputs = _read_symbol(symbol_file)
+    _refuse_unsupported(symbol_file, nodes)
+    arrays = _read_params(params_file)
+    source = _check_params(params_file, nodes, arrays)
+    steps, constants = _plan(symbol_file, nodes, arrays)
+    logger.info("%s: %d nodes, %d parameters", symbol_file, len(nodes), len(arrays))
+    return GraphBlock(Program(source.name, outputs, steps, constants, source.declared_shape), ctx=ctx)
+
+
+def _default_params(symbol_file: str) -> str:
+    stem = symbol_file[:-len("-symbol.json")] if symbol_file.endswith("-symbol.json") else symbol_file
+    return stem + "-0000.params"
+
+
+def _read_symbol(path: str):
+    """Nodes in order, each with the nodes it reads, and the names of the network's outputs."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        nodes: List[SymbolNode] = []
+        for entry in content["nodes"]:
+            nodes.append(SymbolNode(len(nodes), entry, [(nodes[index], port) for index, port, *_ in entry["inputs"]]))
+        heads = [(head[0], head[1]) for head in content["heads"]]
+        return nodes, tuple(nodes[index].outputs[port] for index, port in heads)
+    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+        raise ModelFileError("{}: not a symbol file of MXNet (truncated?): {!r}".format(path, error)) from error
+
+
+def _refuse_unsupported(path: str, nodes) -> None:
+    """Plan every layer once, only to collect what cannot be imported."""
+    problems: Dict[str, List[str]] = {}
+    for node in nodes:
+        if node.op == "null":
+            continue
+        try:
+            node.plan()
+        except (Unsupported, KeyError) as error:
+            reason = "attribute {} is missing".format(error) if isinstance(error, KeyError) else error
+            problems.setdefault("{}: {}".format(node.op, reason), []).append(repr(node.name))
+    if problems:
+        raise ModelFileError("{}: cannot be imported: {}".format(path, "; ".join(
+            "{} (node {})".format(what, ", ".join(names)) for what, names in problems.items())))
+
+
+def _read_params(path: str) -> Dict[str, np.ndarray]:
+    """Arrays by plain name (`arg:` and `aux:` dropped)."""
+    try:
+        loaded = mx.nd.load(path)
+    except (mx.base.MXNetError, ValueError, OSError) as error:
+        raise ModelFileError("{}: not a parameter file of MXNet (truncated?): {}".format(
+            path, str(error).strip().splitlines()[-1])) from error
+    if loaded and not isinstance(loaded, dict):
+        raise ModelFileError("{}: the arrays in it have no names".format(path))
+    # A file without any array loads as an empty list.
+    arrays = {name.split(":", 1)[-1]: array.asnumpy() for name, array in dict(loaded).items()}
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ModelFileError("{}: parameter {!r} holds NaN or infinity".format(path, name))
+    return arrays
+
+
+def _check_params(path: str, nodes, arrays) -> SymbolNode:
+    """The node of the network's input; ModelFileError when the arrays are not those of this network."""
+    variables = [node for node in nodes if node.op == "null" and not node.is_label]
+    absent = [node for node in variables if node.name not in arrays]
+    missing = [node.name for node in absent if node.is_parameter]
+    known = {node.name for node in nodes if node.op == "null"}
+    extra = [name for name in arrays if name not in known]
+    shaped = [node for node in variables if node.name in arrays and not node.accepts(arrays[node.name].shape)]
+    if missing or extra or shaped:
+        raise ModelFileError("{}: parameters of another network: {} ({} missing, {} mis-shaped, {} extra)".format(
+            path, _first_offence(missing, shaped, extra, arrays), len(missing), len(shaped), len(extra)))
+    inputs = [node for node in absent if not node.is_parameter]
+    if len(inputs) != 1:
+        raise ModelFileError("{}: the network needs exactly one input, has {}: {}".format(
+            path, len(inputs), ", ".join(node.name for node in inputs) or "none"))
+    return inputs[0]
+
+
+def _first_offence(missing, shaped, extra, arrays) -> str:
+    if missing:
+        return "{!r} is missing".format(missing[0])
+    if shaped:
+        node = shaped[0]
+        return "{!r} has shape {}, but {} is needed".format(
+            node.name, arrays[node.name].shape, node.wanted_shape or node.declared_shape)
+    return "{!r} is not in the network".format(extra[0])
+
+
+def _plan(path: str, nodes, arrays):
+    """The program's steps, and the parameters that functional operators read themselves."""
+    steps, constants, names, children, owners = [], {}, Names(), {}, {}
+    for node in nodes:
+        if node.layer is not None:
+            prefix = node.layer.prefix(node.name)
+            # Nodes with the same name, options and parameters are one layer that was called several times.
+            key = (prefix, node.layer.kind, repr(node.layer.options), tuple(node.layer.params.values()))
+            if key not in children:
+                children[key] = names.unique(prefix, node.op)
+            _own(path, owners, node.layer.params.values(), children[key])
+            spec = node.layer.spec(prefix, arrays)
+            steps.append(Step(children[key], node.input_names(1), node.outputs[:1], layer=spec))
+        elif node.call is not None:
+            op, attrs, count = node.call
+            inputs = node.input_names(count)
+            read = [name for name in inputs if name in arrays]
+            _own(path, owners, read, None)
+            constants.update((name, arrays[name]) for name in read)
+            steps.append(Step(node.name, inputs, node.outputs, op, attrs))
+    return steps, constants
+
+
+def _own(path, owners, params, child) -> None:
+    """Each parameter belongs to one child (or to functional operators, None)."""
+    for name in params:
+        if owners.setdefault(name, child) != child:
+            raise ModelFileError("{}: parameter {!r} is shared by layers that differ; that cannot be imported".format(
+                path, name))

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: MIT
+"""The nodes of a symbol file, and which Gluon layer or F operator stands for each."""
+
+import ast
+from typing import Callable, Dict, NamedTuple, Optional
+
+from mxnet.gluon import nn
+
+from quantize.importers.graph_block import LayerSpec
+
+
+class Unsupported(Exception):
+    """A node that cannot be imported; the text says why."""
+
+
+class LayerPlan(NamedTuple):
+    """A layer whose arrays are not read yet.
+
+    `params` maps Gluon's short names to the file's names, `sizes` makes the options that only the arrays tell.
+    """
+
+    kind: type
+    options: Dict[str, object]
+    params: Dict[str, str] = {}
+    sizes: Callable = lambda arrays: {}
+
+    def prefix(self, node_name: str) -> str:
+        """The prefix under which Gluon gives the parameters their names in the file, where there is one."""
+        for short, full in self.params.items():
+            prefix = full[:len(full) - len(short)]
+            if prefix and all(name == prefix + key for key, name in self.params.items()):
+                return prefix
+        # Gluon calls a layer's operator <prefix>fwd, and Flatten's <prefix>flatten0.
+        ending = "_flatten0" if self.kind is nn.Flatten else "_fwd"
+        return (node_name[:-len(ending)] if node_name.endswith(ending) else node_name) + "_"
+
+    def spec(self, prefix: str, arrays) -> LayerSpec:
+        """The layer with its arrays."""
+        own = {short: arrays[name] for short, name in self.params.items()}
+        return LayerSpec(self.kind, dict(self.options, prefix=prefix, **self.sizes(own)), own)
+
+
+def _literal(text):
+    """MXNet writes attributes as text: numbers, tuples, True and None as in Python, anything else as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+class SymbolNode:
+    """One node of a symbol file; `inputs` are (node, output index) pairs."""
+
+    def __init__(self, index: int, entry: dict, inputs):
+        self.op, self.name, self.inputs = entry["op"], entry["name"], inputs
+        written = entry.get("attrs") or entry.get("attr") or entry.get("param") or {}
+        self.attrs = {key: _literal(value) for key, value in written.items() if not key.startswith("__")}
+        self.declared_shape = _literal(written["__shape__"]) if "__shape__" in written else None
+        self.attrs.pop("num_args", None)
+        self.layer: Optional[LayerPlan] = None
+        self.call = None
+        self.is_parameter = self.is_label = False
+        #: Shape that a reader of this variable needs; None for an open dimension.
+        self.wanted_shape = None
+        # Nodes may share a name (a block called twice), so what an operator makes is numbered.
+        count = self.attrs.get("num_outputs", 1) if self.op == "SliceChannel" else 1
+        self.outputs = (self.name,) if self.op == "null" else tuple(
+            "{}:{}:{}".format(index, port, self.name) for port in range(count))
+        self.channels = self._find_channels()
+
+    def _find_channels(self):
+        """Size of axis 1 of the output where it follows from the options, or None."""
+        before = [node.channels for node, _ in self.inputs]
+        if self.op in ("Convolution", "Deconvolution"):
+            return self.attrs.get("num_filter")
+        if self.op == "Concat" and self.attrs.get("dim", 1) == 1 and None not in before:
+            return sum(before)
+        keeps = ("BatchNorm", "Activation", "LeakyReLU", "Pooling", "Dropout", "clip", "elemwise_add", "elemwise_mul")
+        return before[0] if self.op in keeps and before else None
+
+    def check_ports(self) -> None:
+        """Refuse the side outputs of layers (a Dropout's mask, a BatchNorm's mean)."""
+        for node, port in self.inputs:
+            if port >= len(node.outputs):
+                raise Unsupported("reads output {} of {!r}".format(port, node.name))
+
+    def plan(self) -> None:
+        """Set `layer`, or `call` as (operator, attributes, number of inputs); Unsupported when there is neither."""
+        self.check_ports()
+        if self.op in LAYERS:
+            self.layer = LAYERS[self.op](self)
+        if self.layer is None and self.op in FUNCTIONS:
+            self.call = FUNCTIONS[self.op](self)
+        if self.layer is None and self.call is None:
+            raise Unsupported("unknown operator")
+
+    def input_names(self, count=None) -> tuple:
+        """The tensors read at run time, the first `count` of them."""
+        return tuple(node.outputs[port] for node, port in self.inputs[:count])
+
+    def accepts(self, shape) -> bool:
+        """Whether an array of this shape can be this variable's value."""
+        for wanted in (self.wanted_shape, self.declared_shape):
+            if wanted is not None and (len(wanted) != len(shape) or any(
+                    need and need != have for need, have in zip(wanted, shape))):
+                return False
+        return True
+
+
+def _parameters(node, **shapes) -> Dict[str, str]:
+    """Claim the inputs after the first as parameters of the given shapes; short name -> name in the file."""
+    variables = [variable for variable, _ in node.inputs[1:]]
+    if len(variables) != len(shapes):
+        raise Unsupported("{} parameters (expected {})".format(len(variables), len(shapes)))
+    if any(variable.op != "null" for variable in variables):
+        raise Unsupported("a weight that is computed by other nodes")
+    for variable, shape in zip(variables, shapes.values()):
+        variable.is_parameter, variable.wanted_shape = True, shape
+    return {short: variable.name for short, variable in zip(shapes, variables)}
+
+
+def _image_options(node):
+    """Kernel, stride, padding, dilation and groups of a 2-D (transposed) convolution."""
+    attrs = node.attrs
+    kernel = tuple(attrs.get("kernel", ()))
+    if len(kernel) != 2 or attrs.get("layout") not in (None, "NCHW"):
+        raise Unsupported("kernel={}, layout={} (supported: 2-D, NCHW)".format(kernel, attrs.get("layout")))
+    return dict(channels=attrs["num_filter"], kernel_size=kernel, strides=tuple(attrs.get("stride") or (1, 1)),
+                padding=tuple(attrs.get("pad") or (0, 0)), dilation=tuple(attrs.get("dilate") or (1, 1)),
+                groups=attrs.get("num_group", 1))
+
+
+def _weight_and_bias(node, weight_shape, units, no_bias) -> Dict[str, str]:
+    return _parameters(node, weight=weight_shape) if no_bias else _parameters(
+        node, weight=weight_shape, bias=(units,))
+
+
+def _convolution(node) -> LayerPlan:
+    options = _image_options(node)
+    inside = node.inputs[0][0].channels
+    shape = (options["channels"], inside and inside // options["groups"]) + options["kernel_size"]
+    no_bias = node.attrs.get("no_bias", False)
+    params = _weight_and_bias(node, shape, options["channels"], no_bias)
+    return LayerPlan(nn.Conv2D, dict(options, use_bias=not no_bias), params,
+                     lambda arrays: {"in_channels": arrays["weight"].shape[1] * options["groups"]})
+
+
+def _deconvolution(node) -> LayerPlan:
+    options = _image_options(node)
+    if node.attrs.get("target_shape"):
+        raise Unsupported("target_shape={}".format(node.attrs["target_shape"]))
+    shape = (node.inputs[0][0].channels, options["channels"] // options["groups"]) + options["kernel_size"]
+    no_bias = node.attrs.get("no_bias", True)
+    params = _weight_and_bias(node, shape, options["channels"], no_bias)
+    options.update(use_bias=not no_bias, output_padding=tuple(node.attrs.get("adj") or (0, 0)))
+    return LayerPlan(nn.Conv2DTranspose, options, params, lambda arrays: {"in_channels": arrays["weight"].shape[0]})
+
+
+def _dense(node) -> LayerPlan:
+    units, no_bias = node.attrs["num_hidden"], node.attrs.get("no_bias", False)
+    params = _weight_and_bias(node, (units, None), units, no_bias)
+    return LayerPlan(nn.Dense, dict(units=units, use_bias=not no_bias, flatten=node.attrs.get("flatten", True)),
+                     params, lambda arrays: {"in_units": arrays["weight"].shape[1]})
+
+
+def _batch_norm(node) -> LayerPlan:
+    attrs, shape = node.attrs, (node.inputs[0][0].channels if node.attrs.get("axis", 1) == 1 else None,)
+    params = _parameters(node, gamma=shape, beta=shape, running_mean=shape, running_var=shape)
+    return LayerPlan(nn.BatchNorm, dict(
+        axis=attrs.get("axis", 1), momentum=attrs.get("momentum", 0.9), epsilon=attrs.get("eps", 1e-3),
+        scale=not attrs.get("fix_gamma", True), use_global_stats=attrs.get("use_global_stats", False),
+    ), params, lambda arrays: {"in_channels": arrays["gamma"].size})
+
+
+def _leaky_relu(node) -> Optional[LayerPlan]:
+    kind = node.attrs.get("act_type", "leaky")
+    if kind == "leaky":
+        return LayerPlan(nn.LeakyReLU, dict(alpha=node.attrs.get("slope", 0.25)))
+    if kind == "prelu":
+        return LayerPlan(nn.PReLU, {}, _parameters(node, alpha=(None,)),
+                         lambda arrays: {"in_channels": arrays["alpha"].size})
+    if kind == "rrelu":
+        raise Unsupported("act_type='rrelu'")
+    return None
+
+
+def _pooling(node) -> Optional[LayerPlan]:
+    attrs, kind = node.attrs, node.attrs.get("pool_type", "max")
+    kernel, convention = tuple(attrs.get("kernel") or ()), attrs.get("pooling_convention", "valid")
+    if kind not in ("max", "avg") or attrs.get("layout") not in (None, "NCHW"):
+        return None
+    if attrs.get("global_pool", False):
+        return LayerPlan(nn.GlobalMaxPool2D if kind == "max" else nn.GlobalAvgPool2D, {})
+    if len(kernel) != 2 or convention == "same":
+        return None
+    options = dict(pool_size=kernel, strides=tuple(attrs.get("stride") or (1, 1)),
+                   padding=tuple(attrs.get("pad") or (0, 0)), ceil_mode=convention == "full")
+    if kind == "max":
+        return LayerPlan(nn.MaxPool2D, options)
+    return LayerPlan(nn.AvgPool2D, dict(options, count_include_pad=attrs.get("count_include_pad") is not False))
+
+
+def _dropout(node) -> LayerPlan:
+    if node.attrs.get("mode", "training") != "training":
+        raise Unsupported("mode={!r}".format(node.attrs["mode"]))
+    return LayerPlan(nn.Dropout, dict(rate=node.attrs.get("p", 0.5), axes=tuple(node.attrs.get("axes") or ())))
+
+
+#: Operator -> LayerPlan, or None where the operator itself is to be called.
+LAYERS = {
+    "Convolution": _convolution,
+    "Deconvolution": _deconvolution,
+    "FullyConnected": _dense,
+    "BatchNorm": _batch_norm,
+    "Activation": lambda node: LayerPlan(nn.Activation, dict(activation=node.attrs["act_type"])),
+    "LeakyReLU": _leaky_relu,
+    "Pooling": _pooling,
+    "Flatten": lambda node: LayerPlan(nn.Flatten, {}),
+    "Dropout": _dropout,
+}
+
+
+def _softmax_output(node):
+    # The label is for training only; what comes out is the softmax of the first input.
+    for variable, _ in node.inputs[1:]:
+        variable.is_label = True
+    return "softmax", {"axis": 1 if node.attrs.get("multi_output", False) else -1}, 1
+
+
+def _same(node):
+    return node.op, node.attrs, None
+
+
+#: Operators called as they are, with the attributes of the file.
+_PLAIN = """
+    Pooling LeakyReLU Concat clip relu sigmoid hard_sigmoid softmax log_softmax tanh exp log sqrt square abs negative
+    elemwise_add elemwise_sub elemwise_mul elemwise_div add_n
+    broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum broadcast_like
+    _plus_scalar _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar _power_scalar
+    _maximum_scalar _minimum_scalar
+    Reshape reshape_like expand_dims squeeze transpose SwapAxis Pad slice slice_axis slice_like SliceChannel repeat
+    mean sum max min UpSampling identity _copy BlockGrad Cast ones_like zeros_like L2Normalization LRN
+    _contrib_AdaptiveAvgPooling2D _contrib_BilinearResize2D
+""".split()
+
+FUNCTIONS = dict({op: _same for op in _PLAIN}, SoftmaxOutput=_softmax_output, Softmax=_softmax_output)
