@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: MIT
+"""Batches of preprocessed images, decoded ahead in threads."""
+
+import collections
+import concurrent.futures
+
+import mxnet as mx
+import numpy as np
+
+from quantize.errors import ConfigError, DataError
+
+
+class Batches:
+    """An iterable, as often as wanted, of (images, labels); `len` is the number of batches.
+
+    images is an mx.nd.NDArray float32 (N, C, H, W) on the CPU, labels a numpy int64 array (N,). See `batches`.
+    """
+
+    def __init__(self, dataset, preprocessing, batch_size, indices, workers):
+        self._dataset = dataset
+        self._preprocessing = preprocessing
+        self._batch_size = batch_size
+        self._indices = indices
+        self._workers = workers
+
+    def __len__(self):
+        return -(-len(self._indices) // self._batch_size)
+
+    def __iter__(self):
+        todo = iter(self._indices)
+        ahead = collections.deque()
+        with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
+            try:
+                for start in range(0, len(self._indices), self._batch_size):
+                    # The next batch is decoded while the caller computes on this one; more would only cost memory.
+                    while len(ahead) < 2 * self._batch_size:
+                        index = next(todo, None)
+                        if index is None:
+                            break
+                        ahead.append(pool.submit(self._image, int(index)))
+                    chosen = self._indices[start:start + self._batch_size]
+                    images = [ahead.popleft().result() for _ in chosen]
+                    yield self._stack(images, chosen), self._dataset.labels[chosen]
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def _image(self, index):
+        """The float32 (C, H, W) array of one image."""
+        return self._preprocessing.apply(self._dataset.load(index), self._dataset.origin(index))
+
+    def _stack(self, images, chosen):
+        """One NDArray of equally large images."""
+        for image, index in zip(images, chosen):
+            if image.shape != images[0].shape:
+                raise DataError("{}: {} after preprocessing, but {} is {}; set a crop so that all images of a batch "
+                                "are equally large".format(self._dataset.origin(index), image.shape,
+                                                           self._dataset.origin(chosen[0]), images[0].shape))
+        return mx.nd.array(np.stack(images))
+
+
+def batches(dataset, preprocessing, batch_size, indices=None, workers=2):
+    """Batches of a data set in a given order; the last one may be smaller.
+
+    Parameters
+    ----------
+    dataset : ImageSet
+    preprocessing : Preprocessing
+    batch_size : int
+    indices : sequence of int, optional
+        The images, in order; all of them when None.
+    workers : int
+        Decoding threads.
+
+    Returns
+    -------
+    Batches
+
+    Raises
+    ------
+    ConfigError
+        A batch size or number of workers below 1.
+    DataError
+        No image, or an index that does not exist; while iterating: an image that cannot be used.
+    """
+    for name, value in (("batch size", batch_size), ("number of workers", workers)):
+        if value < 1:
+            raise ConfigError("{} {}; want at least 1".format(name, value))
+    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
+    if len(indices) == 0 or indices.min() < 0 or indices.max() >= len(dataset):
+        raise DataError("{}: want image indices 0..{}, got {}".format(
+            dataset.name, len(dataset) - 1,
+            "none" if len(indices) == 0 else "{}..{}".format(indices.min(), indices.max())))
+    return Batches(dataset, preprocessing, batch_size, indices, workers)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""What a data set is to the examples: labels known at once, images decoded one by one."""
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from quantize.errors import DataError
+
+
+class ImageSet:
+    """Labelled images of one split.
+
+    Parameters
+    ----------
+    name : str
+        Name of the data set.
+    labels : sequence of int
+        Class index of every image.
+    num_classes : int
+        Number of classes; labels are 0..num_classes-1.
+    """
+
+    def __init__(self, name, labels, num_classes):
+        self.name = name
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.num_classes = num_classes
+
+    def __len__(self):
+        return len(self.labels)
+
+    def load(self, index):
+        """Image `index`: a decoded PIL image or a uint8 array (H, W) or (H, W, 3) in RGB order."""
+        raise NotImplementedError
+
+    def origin(self, index):
+        """What to call image `index` in a message."""
+        return "{} image {}".format(self.name, index)
+
+
+class ArraySet(ImageSet):
+    """Images held in one uint8 array (N, H, W) or (N, H, W, 3)."""
+
+    def __init__(self, name, images, labels, num_classes):
+        super().__init__(name, labels, num_classes)
+        self._images = images
+
+    def load(self, index):
+        """The uint8 array of image `index`."""
+        return self._images[index]
+
+
+class FileSet(ImageSet):
+    """Images in files, decoded when asked for."""
+
+    def __init__(self, name, paths, labels, num_classes):
+        super().__init__(name, labels, num_classes)
+        self._paths = list(paths)
+
+    def load(self, index):
+        """The decoded RGB image of file `index`; DataError names a file that is not a whole image."""
+        path = self._paths[index]
+        # Importing gluoncv switches this on for the whole process, and half an image would pass for a whole one.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        try:
+            with Image.open(path) as image:
+                return image.convert("RGB")
+        # Pillow raises SyntaxError and ValueError too, by format, for a broken file.
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
+            reason = str(err).replace(str(path), "the file").replace("\n", " ")
+            raise DataError("{}: cannot be decoded ({}); replace or remove the file".format(path, reason)) from None
+
+    def origin(self, index):
+        """The path of file `index`."""
+        return str(self._paths[index])

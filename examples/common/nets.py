@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""The network that comes with the examples, and a group normalisation that hybridizes."""
+
+from mxnet.gluon import nn
+
+
+class DigitsLeNet(nn.HybridBlock):
+    """A LeNet-like classifier of 8x8 grey images, made of ordinary Gluon layers.
+
+    Input (N, 1, 8, 8) float32, output (N, classes) logits. Every input size is given, so the parameters have their
+    shapes before the first forward.
+
+    Parameters
+    ----------
+    classes : int
+        Number of outputs.
+    """
+
+    def __init__(self, classes=10, **kwargs):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.features = nn.HybridSequential(prefix="features_")
+            with self.features.name_scope():
+                for inputs, outputs in ((1, 16), (16, 32)):
+                    self.features.add(nn.Conv2D(outputs, 3, padding=1, use_bias=False, in_channels=inputs))
+                    self.features.add(nn.BatchNorm(in_channels=outputs))
+                    self.features.add(nn.Activation("relu"))
+                    self.features.add(nn.MaxPool2D(2, 2))
+                self.features.add(nn.Conv2D(64, 3, padding=1, use_bias=False, in_channels=32))
+                self.features.add(nn.BatchNorm(in_channels=64))
+                self.features.add(nn.Activation("relu"))
+                self.features.add(nn.Flatten())
+                self.features.add(nn.Dense(64, activation="relu", in_units=64 * 2 * 2))
+            self.output = nn.Dense(classes, in_units=64)
+
+    def hybrid_forward(self, F, x):
+        """Logits of a batch."""
+        return self.output(self.features(x))
+
+
+def digits_lenet(classes=10):
+    """An uninitialised `DigitsLeNet`; its flat parameter names are the same in every process."""
+    return DigitsLeNet(classes=classes, prefix="digitslenet_")
+
+
+class GroupNorm(nn.HybridBlock):
+    """(x - mean) / sqrt(var + epsilon) * gamma + beta, mean and variance over each group of channels.
+
+    Has the constructor and the parameters of ``gluoncv.nn.GroupNorm``, which fails when hybridized or exported: it
+    reads shapes in its forward. Wu & He, Group Normalization, 2018 (arXiv 1803.08494).
+
+    Parameters
+    ----------
+    ngroups : int
+        Number of groups; must divide the number of channels.
+    in_channels : int
+        Number of channels; 0 = found at the first forward, which then must not be hybridized.
+    epsilon : float
+    scale : bool
+        Whether gamma is used.
+    """
+
+    def __init__(self, ngroups=32, in_channels=0, epsilon=1e-5, beta_initializer="zeros", gamma_initializer="ones",
+                 scale=True, **kwargs):
+        super().__init__(**kwargs)
+        self._ngroups = ngroups
+        self._epsilon = epsilon
+        self.gamma = self.params.get("gamma", shape=(in_channels,), init=gamma_initializer, allow_deferred_init=True,
+                                     grad_req="write" if scale else "null")
+        self.beta = self.params.get("beta", shape=(in_channels,), init=beta_initializer, allow_deferred_init=True)
+
+    def infer_shape(self, x, *args):
+        """Take the number of channels from the input: shapes cannot be inferred back through a broadcast."""
+        self.gamma.shape = self.beta.shape = (x.shape[1],)
+
+    def hybrid_forward(self, F, x, gamma, beta):
+        """The normalised batch (N, C, H, W)."""
+        # MXNet's operator has one gamma per group; the published layer has one per channel.
+        y = F.GroupNorm(x, F.ones((self._ngroups,)), F.zeros((self._ngroups,)), num_groups=self._ngroups,
+                        eps=self._epsilon)
+        return F.broadcast_add(F.broadcast_mul(y, gamma.reshape((1, -1, 1, 1))), beta.reshape((1, -1, 1, 1)))

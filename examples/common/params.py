@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: MIT
+"""Putting a `.params` file into a network, or saying exactly why it does not fit."""
+
+import collections
+import os
+
+import mxnet as mx
+import numpy as np
+
+from quantize.errors import ModelFileError
+
+
+def load_params(net, path, ctx=None, name="the network"):
+    """Fill `net` from a parameter file of `save_parameters`, `export` or the old `save_params`.
+
+    Every parameter must be in the file with the right shape and finite values, and nothing else may be. float16 and
+    float64 files are converted to the type of the parameter.
+
+    Parameters
+    ----------
+    net : mxnet.gluon.Block
+    path : str or path
+    ctx : mxnet.Context, optional
+        Where the parameters go; the current context when None.
+    name : str
+        What to call the network in a message.
+
+    Raises
+    ------
+    ModelFileError
+        A file that is missing, broken, of another network, or holds NaN or infinity.
+    """
+    arrays = _read(path)
+    if not any("." in key for key in arrays):
+        wanted, arrays = _flat(net, arrays)
+    else:
+        wanted = _structural(net, arrays)
+    _check_fit(path, name, wanted, arrays)
+    _check_finite(path, arrays)
+    for key, parameter in wanted.items():
+        # The shape first: initialisation is then immediate, not deferred to the first forward.
+        parameter.shape = arrays[key].shape
+        parameter.initialize(ctx=ctx, default_init=mx.init.Zero(), force_reinit=True)
+        parameter.set_data(arrays[key].astype(parameter.dtype))
+
+
+def _read(path):
+    """Name -> array, without the ``arg:`` and ``aux:`` of exported files."""
+    if not os.path.isfile(str(path)):
+        raise ModelFileError("{}: no such parameter file".format(path))
+    try:
+        arrays = mx.nd.load(str(path))
+    # Not only MXNetError: names that are no UTF-8 show as UnicodeDecodeError.
+    except (mx.MXNetError, ValueError, MemoryError):
+        raise ModelFileError("{}: not a complete MXNet parameter file (truncated, or of another format); fetch or "
+                             "write it again".format(path)) from None
+    if not isinstance(arrays, dict) or not arrays:
+        raise ModelFileError("{}: holds no named arrays; write it with net.save_parameters or net.export".format(path))
+    return {key[4:] if key[:4] in ("arg:", "aux:") else key: value for key, value in arrays.items()}
+
+
+def _structural(net, arrays):
+    """Structural name -> parameter; one name for a shared parameter: the one the file uses."""
+    names = collections.defaultdict(list)
+    # The private call is what save_parameters itself uses; there is no public one.
+    for key, parameter in net._collect_params_with_prefix().items():
+        names[parameter].append(key)
+    return {next((key for key in keys if key in arrays), keys[0]): parameter for parameter, keys in names.items()}
+
+
+def _flat(net, arrays):
+    """Flat name -> parameter and -> array, both without the prefix of the whole network.
+
+    The prefix holds a counter (``resnetv10_``, ``resnetv11_``) that depends on what the process built before, and
+    save_params leaves it out.
+    """
+    wanted = {key[len(net.prefix):] if key.startswith(net.prefix) else key: parameter
+              for key, parameter in net.collect_params().items()}
+    if set(arrays) & set(wanted):
+        return wanted, arrays
+    prefix = next((key[:-len(suffix)] for key in arrays for suffix in wanted if key.endswith(suffix)), "")
+    return wanted, {key[len(prefix):] if key.startswith(prefix) else key: value for key, value in arrays.items()}
+
+
+def _check_fit(path, name, wanted, arrays):
+    """ModelFileError that counts what is missing, extra and of another shape, with the first of each."""
+    problems = []
+    missing = [key for key in wanted if key not in arrays]
+    extra = [key for key in arrays if key not in wanted]
+    for kind, keys in (("missing", missing), ("unknown to the network", extra)):
+        if keys:
+            problems.append("{} {} (first: {!r})".format(len(keys), kind, keys[0]))
+    other = [key for key in wanted if key in arrays and not _same_shape(wanted[key].shape, arrays[key].shape)]
+    if other:
+        problems.append("{} of another shape (first: {!r} is {}, wanted {})".format(
+            len(other), other[0], arrays[other[0]].shape, wanted[other[0]].shape))
+    if problems:
+        raise ModelFileError("{}: does not fit {}: of {} parameters {}; give the file of this network, or the options "
+                             "(classes, ...) it was trained with".format(path, name, len(wanted), ", ".join(problems)))
+
+
+def _same_shape(wanted, given):
+    """Whether `given` fits; a 0 in `wanted` is a size not known before the first forward."""
+    return len(wanted) == len(given) and all(w in (0, g) for w, g in zip(wanted, given))
+
+
+def _check_finite(path, arrays):
+    """ModelFileError for the first array that holds NaN or infinity."""
+    for key, array in arrays.items():
+        if not np.isfinite(array.asnumpy()).all():
+            raise ModelFileError("{}: parameter {!r} holds NaN or infinity; the training diverged or the file is "
+                                 "damaged: use another one".format(path, key))

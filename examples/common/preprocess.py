@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: MIT
+"""From a decoded image to the array a network was trained on: resize, centre crop, normalise."""
+
+import dataclasses
+import math
+from typing import Tuple, Union
+
+import numpy as np
+from PIL import Image
+
+from quantize.errors import ConfigError, DataError, ModelFileError
+
+CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """data = (u8 * scale - mean) / std, per channel in `colour_order`, after resize and centre crop.
+
+    Parameters
+    ----------
+    colour_order : {'RGB', 'BGR', 'L'}
+        Order of the channels the network expects; 'L' is one grey channel.
+    scale : float
+        Factor on the bytes.
+    mean, std : tuple of float
+        One value per channel, in `colour_order`, in units of the scaled bytes.
+    resize : int
+        Length in pixels the short side is brought to (Pillow's bilinear filter, which antialiases); 0 = no resize.
+    crop : int or (int, int)
+        Side, or (height, width), of the centre crop in pixels; 0 = no crop.
+    layout : {'NCHW'}
+        The only layout there is; kept because model files state it.
+
+    Raises
+    ------
+    ConfigError
+        A value that cannot be.
+    """
+
+    colour_order: str = "RGB"
+    scale: float = 1 / 255
+    mean: Tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: Tuple[float, ...] = (1.0, 1.0, 1.0)
+    resize: int = 0
+    crop: Union[int, Tuple[int, int]] = 0
+    layout: str = "NCHW"
+
+    def __post_init__(self):
+        # Lists come from JSON; tuples keep the object hashable.
+        for name in ("mean", "std"):
+            object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
+        if isinstance(self.crop, (list, tuple)):
+            object.__setattr__(self, "crop", tuple(self.crop))
+        if self.colour_order not in CHANNELS:
+            raise ConfigError("preprocessing: colour_order {!r}; use one of {}".format(
+                self.colour_order, ", ".join(CHANNELS)))
+        if self.layout != "NCHW":
+            raise ConfigError("preprocessing: layout {!r}; only 'NCHW' is supported".format(self.layout))
+        channels = CHANNELS[self.colour_order]
+        if len(self.mean) != channels or len(self.std) != channels:
+            raise ConfigError("preprocessing: colour_order {} needs {} values of mean and std, got {} and {}".format(
+                self.colour_order, channels, len(self.mean), len(self.std)))
+        if not np.all(np.isfinite((self.scale,) + self.mean + self.std)) or 0.0 in self.std or self.scale == 0:
+            raise ConfigError("preprocessing: scale, mean and std must be finite, scale and std not 0; got {}".format(
+                (self.scale, self.mean, self.std)))
+        sizes = (self.resize,) + (self.crop if isinstance(self.crop, tuple) else (self.crop,))
+        if len(sizes) > 3 or not all(isinstance(s, int) and s >= 0 for s in sizes):
+            raise ConfigError("preprocessing: resize {!r} and crop {!r} must be whole numbers of pixels, 0 = none"
+                              .format(self.resize, self.crop))
+
+    @classmethod
+    def from_onnx_metadata(cls, metadata):
+        """The preprocessing a model file states.
+
+        Parameters
+        ----------
+        metadata : dict
+            The JSON object under the key ``preprocessing`` of an ONNX file's metadata_props, or `to_dict`'s.
+
+        Raises
+        ------
+        ModelFileError
+            A missing entry, or a resize filter or crop position we do not do.
+        """
+        missing = [key for key in ("colour_order", "scale", "mean", "std") if key not in metadata]
+        if missing:
+            raise ModelFileError("preprocessing metadata lacks {}; add it to the model file's metadata_props".format(
+                ", ".join(missing)))
+        for key, only in (("crop_position", "centre"), ("resize_filter", "bilinear")):
+            if metadata.get(key, only) != only:
+                raise ModelFileError("preprocessing metadata: {} {!r}; only {!r} is supported".format(
+                    key, metadata[key], only))
+        return cls(metadata["colour_order"], metadata["scale"], metadata["mean"], metadata["std"],
+                   metadata.get("resize_short_side") or 0, metadata.get("crop") or 0, metadata.get("layout", "NCHW"))
+
+    def to_dict(self):
+        """The same facts under the keys of the ONNX metadata; JSON can hold it, `from_onnx_metadata` reads it."""
+        return {"layout": self.layout, "colour_order": self.colour_order, "resize_short_side": self.resize or None,
+                "crop": list(self.crop) if isinstance(self.crop, tuple) else self.crop or None,
+                "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
+
+    def override(self, resize=None, crop=None):
+        """A copy with another resize or crop; None keeps the value, 0 switches the step off."""
+        changes = {key: value for key, value in (("resize", resize), ("crop", crop)) if value is not None}
+        return dataclasses.replace(self, **changes)
+
+    def apply(self, image, origin="image"):
+        """The array of one image.
+
+        Parameters
+        ----------
+        image : PIL.Image.Image or numpy.ndarray
+            A decoded image, or uint8 (H, W), (H, W, 1) or (H, W, 3) in RGB order.
+        origin : str
+            What to call the image in an error message, e.g. its file name.
+
+        Returns
+        -------
+        numpy.ndarray, float32 (C, H, W)
+
+        Raises
+        ------
+        DataError
+            An array that is no uint8 image, or an image smaller than the crop.
+        """
+        image = image if isinstance(image, Image.Image) else _to_pil(image, origin)
+        image = image.convert("L" if self.colour_order == "L" else "RGB")
+        if self.resize:
+            image = _resize_short_side(image, self.resize)
+        if self.crop:
+            image = _centre_crop(image, self.crop, origin)
+        pixels = np.asarray(image, dtype=np.float32)
+        pixels = pixels.reshape(pixels.shape[:2] + (-1,))
+        if self.colour_order == "BGR":
+            pixels = pixels[:, :, ::-1]
+        data = (pixels * np.float32(self.scale) - np.float32(self.mean)) / np.float32(self.std)
+        return np.ascontiguousarray(data.transpose(2, 0, 1))
+
+
+def _to_pil(array, origin):
+    """The Pillow image of a uint8 array."""
+    array = np.asarray(array)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.dtype != np.uint8 or not (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3):
+        raise DataError("{}: {} array of shape {}; an image is uint8 (H, W), (H, W, 1) or (H, W, 3)".format(
+            origin, array.dtype, array.shape))
+    return Image.fromarray(array)
+
+
+def _resize_short_side(image, size):
+    """`image` with its short side `size` pixels long and the same aspect ratio."""
+    width, height = image.size
+    short = min(width, height)
+    if short == size:
+        return image
+    return image.resize((max(width * size // short, size), max(height * size // short, size)), Image.BILINEAR)
+
+
+def _centre_crop(image, crop, origin):
+    """The middle of `image`; an odd rest goes to the right and the bottom."""
+    height, width = crop if isinstance(crop, tuple) else (crop, crop)
+    if image.width < width or image.height < height:
+        raise DataError("{}: {}x{} pixels, smaller than the {}x{} crop; resize the short side to at least the crop, "
+                        "or crop less".format(origin, image.width, image.height, width, height))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
+
+
+def imagenet(crop=224):
+    """gluoncv's evaluation preprocessing of ImageNet networks; the short side is crop / 0.875, rounded up."""
+    return Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), math.ceil(crop / 0.875), crop)
+
+
+def cifar10():
+    """gluoncv's evaluation preprocessing of its CIFAR-10 networks."""
+    return Preprocessing("RGB", 1 / 255, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
+
+
+def mnist():
+    """Bytes to 0..1."""
+    return Preprocessing("L", 1 / 255, (0.0,), (1.0,))
+
+
+def digits():
+    """The 17 grey levels of the embedded digits to 0..1."""
+    return Preprocessing("L", 1 / 16, (0.0,), (1.0,))
+
+
+PRESETS = {"imagenet": imagenet, "cifar10": cifar10, "mnist": mnist, "digits": digits}

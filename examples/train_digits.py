@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""Train `digits_lenet` on the embedded digits and save its weights; some ten seconds on one core."""
+
+import argparse
+import os
+import pathlib
+import sys
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+from tqdm import tqdm
+
+from common import preprocess
+from common.datasets import batches, open_dataset
+from common.models import EMBEDDED_PARAMS
+from common.nets import digits_lenet
+from quantize.errors import QuantizeError
+
+
+def parse_args(argv=None):
+    """The options of the command line."""
+    def positive(text):
+        value = int(text)
+        if value < 1:
+            raise argparse.ArgumentTypeError("{} is less than 1".format(value))
+        return value
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=positive, default=40, help="passes over the training images")
+    parser.add_argument("--lr", type=float, default=0.004, help="learning rate of Adam at the start; falls to 0")
+    parser.add_argument("--batch-size", type=positive, default=32, help="images per step")
+    parser.add_argument("--seed", type=int, default=0, help="of the start weights and the order of the images")
+    parser.add_argument("--output", type=pathlib.Path, default=EMBEDDED_PARAMS, help="parameter file to write")
+    return parser.parse_args(argv)
+
+
+def accuracy(net, dataset):
+    """Share of the images whose largest logit is at the label."""
+    right = sum(int((net(images).argmax(axis=1).asnumpy() == labels).sum())
+                for images, labels in batches(dataset, preprocess.digits(), 128))
+    return right / len(dataset)
+
+
+def train(net, dataset, args):
+    """Train `net` in place: Adam, cosine learning rate, cross entropy."""
+    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": args.lr, "wd": 1e-4})
+    loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
+    order = np.random.RandomState(args.seed)
+    # disable=None: a bar on a terminal, nothing in a log.
+    for epoch in tqdm(range(args.epochs), desc="training", unit="epoch", disable=None):
+        trainer.set_learning_rate(args.lr * 0.5 * (1 + np.cos(np.pi * epoch / args.epochs)))
+        for images, labels in batches(dataset, preprocess.digits(), args.batch_size, order.permutation(len(dataset))):
+            with autograd.record():
+                loss = loss_of(net(images), mx.nd.array(labels))
+            loss.backward()
+            trainer.step(len(labels))
+
+
+def save(net, path):
+    """Write the parameters whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        net.save_parameters(str(temporary))
+        os.replace(str(temporary), str(path))
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def main(argv=None):
+    """Train, save and print the accuracy on the test images."""
+    args = parse_args(argv)
+    mx.random.seed(args.seed)
+    net = digits_lenet()
+    net.initialize(mx.init.Xavier())
+    net.hybridize()
+    train(net, open_dataset("digits", split="train"), args)
+    save(net, args.output)
+    test = open_dataset("digits", split="test")
+    print("{}: {:.2%} on {} test images".format(args.output, accuracy(net, test), len(test)))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (QuantizeError, OSError) as error:
+        sys.exit("error: {}".format(error))

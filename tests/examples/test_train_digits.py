@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""The training script, quickly, and the weights it left."""
+
+import numpy as np
+import pytest
+
+import train_digits
+from common.datasets import open_dataset
+from common.models import ModelSource, open_model
+
+
+def test_one_epoch(tmp_path, capsys):
+    output = tmp_path / "new" / "net.params"
+    train_digits.main(["--epochs", "1", "--output", str(output)])
+    printed, _ = capsys.readouterr()
+    assert str(output) in printed and "364 test images" in printed
+    assert [path.name for path in output.parent.iterdir()] == ["net.params"]
+    model = open_model(ModelSource(name="digits_lenet", params=str(output)))
+    trained = train_digits.accuracy(model.net, open_dataset("digits"))
+    assert trained > 0.5 and "{:.2%}".format(trained) in printed
+
+
+def test_same_seed_same_weights(tmp_path):
+    outputs = [tmp_path / "1.params", tmp_path / "2.params"]
+    for output in outputs:
+        train_digits.main(["--epochs", "1", "--batch-size", "256", "--seed", "5", "--output", str(output)])
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+
+
+def test_embedded_weights():
+    net = open_model(ModelSource(name="digits_lenet")).net
+    assert train_digits.accuracy(net, open_dataset("digits")) >= 0.985
+    size = sum(int(np.prod(parameter.shape)) for parameter in net.collect_params().values())
+    assert 10000 <= size <= 60000
+
+
+def test_failed_save_leaves_nothing(tmp_path):
+    class Broken:
+        def save_parameters(self, path):
+            open(path, "w").close()
+            raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        train_digits.save(Broken(), tmp_path / "x.params")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--batch-size", "x"]])
+def test_bad_options(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        train_digits.parse_args(arguments)
+    assert caught.value.code == 2
+    capsys.readouterr()
