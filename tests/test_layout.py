@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: MIT
+"""The rules of the source tree, checked by reading it: who may import what, sizes, and a few things to avoid.
+
+Sizes are counted so: a file by all its lines; a function from `def` to its last line without the lines of its own
+docstring; a signature without `self` or `cls`, where ``*args`` and ``**kwargs`` count as one argument each.
+"""
+
+import ast
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Dict, List, NamedTuple, Optional, Tuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SOURCES = ("quantize", "calib", "deploy", "examples")
+LIBRARIES = ("quantize", "calib", "deploy")
+
+BASE = ("quantize.spec", "quantize.reference", "quantize.registry", "quantize.errors")
+LAYERS = ("quantize.nn", "quantize.ops") + BASE
+NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
+
+# part of the project: the parts it may import, besides itself. The longest name that fits a module is its part.
+# "quantize" is its __init__ alone: a new module there needs a row here, so that somebody decides.
+ARROWS = {
+    "quantize.errors":     (),
+    "quantize.registry":   ("quantize.errors",),
+    "quantize.spec":       ("quantize.registry", "quantize.errors"),
+    "quantize.reference":  ("quantize.spec", "quantize.errors"),
+    "quantize.config":     ("quantize.spec", "quantize.registry", "quantize.errors"),
+    "quantize.ops":        ("quantize.spec", "quantize.reference", "quantize.errors"),
+    "quantize.nn":         ("quantize.ops",) + BASE,
+    "quantize.tree":       ("quantize.errors",),
+    "quantize.modes":      ("quantize.tree",) + LAYERS,
+    "quantize.initialize": ("quantize.modes", "quantize.tree") + LAYERS,
+    "quantize.convert":    ("quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS,
+    "quantize.importers":  ("quantize.registry", "quantize.errors"),
+    "quantize.train":      NETWORKS,
+    "quantize.report":     NETWORKS,
+    "quantize":            NETWORKS + ("quantize.importers", "quantize.train", "quantize.report"),
+    "calib":               BASE,
+    "calib.collect":       ("calib", "quantize.modes") + BASE,
+    "deploy":              ("quantize",) + NETWORKS,
+    "examples":            SOURCES + NETWORKS + ("quantize.importers", "quantize.train", "quantize.report",
+                                                 "calib.collect"),
+}
+
+# parts that must work without MXNet
+WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy.engine")
+WITH_MXNET = ("calib.collect",)
+
+# imported in a fresh process, these load none of HEAVY
+LIGHT_MODULES = ("quantize", "quantize.spec", "quantize.reference", "quantize.registry", "quantize.errors",
+                 "quantize.config", "calib", "calib.observers", "calib.calibrators")
+HEAVY = ("mxnet", "gluoncv", "matplotlib", "onnx", "quantize.ops")
+
+MAX_FILE_LINES = 300
+MAX_FUNCTION_LINES = 40
+MAX_ARGUMENTS = 7
+
+# (rule, file, where): the reason. One that is no longer needed fails the test.
+EXCEPTIONS: Dict[Tuple[str, str, str], str] = {
+}
+
+RULES = ("import", "mxnet", "file lines", "function lines", "arguments", "print", "sys.path", "import *",
+         "mutable default", "SPDX")
+
+
+class Problem(NamedTuple):
+    """One broken rule. The first three say which, and are the key of an exception; `text` is for people."""
+
+    rule: str
+    path: str
+    where: str
+    text: str
+
+
+def part_of(module: str, parts) -> Optional[str]:
+    """The longest of `parts` that is `module` or a package around it."""
+    fitting = [part for part in parts if module == part or module.startswith(part + ".")]
+    return max(fitting, key=len) if fitting else None
+
+
+def module_name(path: str) -> str:
+    """``quantize/nn/__init__.py`` -> ``quantize.nn``."""
+    names = path[:-len(".py")].split("/")
+    return ".".join(names[:-1] if names[-1] == "__init__" else names)
+
+
+def dotted(node: ast.AST) -> str:
+    """``a.b.c`` for that expression, an empty string for any other kind."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and dotted(node.value):
+        return dotted(node.value) + "." + node.attr
+    return ""
+
+
+def imported_names(tree: ast.AST, path: str):
+    """(line, dotted name) of every import, wherever it stands; ``from a import b`` gives ``a.b``."""
+    package = path.split("/")[:-1]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            base = package[:len(package) - node.level + 1] if node.level else []
+            base = base + ([node.module] if node.module else [])
+            for alias in node.names:
+                yield node.lineno, ".".join(base + [alias.name])
+        elif isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in ("__import__", "import_module"):
+            if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
+                yield node.lineno, node.args[0].value
+
+
+def import_problems(tree: ast.AST, path: str):
+    """Imports against ARROWS, and of MXNet where it must not be."""
+    module = module_name(path)
+    part = part_of(module, ARROWS)
+    if part == "quantize" != module:
+        yield Problem("import", path, module, "no row in ARROWS says what this module may import")
+    without_mxnet = part_of(module, WITHOUT_MXNET + WITH_MXNET) in WITHOUT_MXNET
+    # scripts see their own folder: `import common.x` is examples/common/x.py
+    examples = {"common"} | {entry.stem for entry in (ROOT / "examples").glob("*.py")}
+    for line, name in imported_names(tree, path):
+        top = name.split(".")[0]
+        target = "examples" if top in examples else part_of(name, tuple(ARROWS) + ("tests",))
+        if target and target != part and target not in ARROWS[part]:
+            yield Problem("import", path, target, "line {}: {} must not import {}".format(line, part, name))
+        if top in ("mxnet", "gluoncv") and without_mxnet:
+            yield Problem("mxnet", path, top, "line {}: must work without MXNet, imports {}".format(line, name))
+
+
+def functions(node: ast.AST, prefix: str = ""):
+    """(qualified name, node) of every function below `node`, nested ones too."""
+    for child in ast.iter_child_nodes(node):
+        name = prefix
+        if isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            name = prefix + child.name + "."
+            if not isinstance(child, ast.ClassDef):
+                yield name[:-1], child
+        yield from functions(child, name)
+
+
+def function_lines(function) -> int:
+    """Lines from ``def`` to the last, without those of the docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function, clean=False) is not None:
+        lines -= function.body[0].end_lineno - function.body[0].lineno + 1
+    return lines
+
+
+def argument_count(function) -> int:
+    """Arguments of the signature without ``self`` or ``cls``."""
+    args = function.args
+    plain = args.posonlyargs + args.args
+    count = len(plain) + len(args.kwonlyargs) + (args.vararg is not None) + (args.kwarg is not None)
+    return count - bool(plain and plain[0].arg in ("self", "cls"))
+
+
+def size_problems(tree: ast.AST, path: str, text: str):
+    """Files, functions and signatures over budget."""
+    lines = len(text.splitlines())
+    if lines > MAX_FILE_LINES:
+        yield Problem("file lines", path, "", "{} lines, {} allowed".format(lines, MAX_FILE_LINES))
+    for name, function in functions(tree):
+        if function_lines(function) > MAX_FUNCTION_LINES:
+            yield Problem("function lines", path, name, "line {}: {} has {} lines, {} allowed".format(
+                function.lineno, name, function_lines(function), MAX_FUNCTION_LINES))
+        if argument_count(function) > MAX_ARGUMENTS:
+            yield Problem("arguments", path, name, "line {}: {} has {} arguments, {} allowed".format(
+                function.lineno, name, argument_count(function), MAX_ARGUMENTS))
+
+
+def is_mutable(node: Optional[ast.AST]) -> bool:
+    """Whether the expression makes a list, dict or set."""
+    if isinstance(node, ast.Call):
+        return dotted(node.func).split(".")[-1] in ("list", "dict", "set", "bytearray", "defaultdict", "OrderedDict",
+                                                    "deque", "Counter")
+    return isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
+
+
+def style_problems(tree: ast.AST, path: str, text: str):
+    """What design notes and reviews tell us to avoid."""
+    if text.strip() and not any("SPDX-License-Identifier: MIT" in line for line in text.splitlines()[:2]):
+        yield Problem("SPDX", path, "", "the first line must be '# SPDX-License-Identifier: MIT'")
+    for line, name in imported_names(tree, path):
+        if name.endswith(".*"):
+            yield Problem("import *", path, name, "line {}: imports {}".format(line, name))
+        if name == "sys.path":
+            yield Problem("sys.path", path, "", "line {}: imports sys.path".format(line))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and dotted(node) == "sys.path":
+            yield Problem("sys.path", path, "", "line {}: touches sys.path".format(node.lineno))
+        if isinstance(node, ast.Call) and dotted(node.func) == "print" and path.split("/")[0] in LIBRARIES:
+            yield Problem("print", path, "", "line {}: prints; use logging".format(node.lineno))
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            if any(is_mutable(default) for default in node.args.defaults + node.args.kw_defaults):
+                yield Problem("mutable default", path, getattr(node, "name", "lambda"),
+                              "line {}: mutable default argument".format(node.lineno))
+
+
+def problems_of(path: str, text: str) -> List[Problem]:
+    """All problems of one file; `path` is relative to the project, with slashes."""
+    tree = ast.parse(text, path)
+    return (list(import_problems(tree, path)) + list(size_problems(tree, path, text))
+            + list(style_problems(tree, path, text)))
+
+
+def without_exceptions(problems, exceptions):
+    """(problems that no exception covers, exceptions that cover no problem)."""
+    found = {problem[:3] for problem in problems}
+    return ([problem for problem in problems if problem[:3] not in exceptions],
+            [key for key in exceptions if key not in found])
+
+
+def heavy_loads(modules, heavy, root) -> str:
+    """Import `modules` in a fresh process; one line for each that is the first to load one of `heavy`."""
+    script = textwrap.dedent("""
+        import importlib, sys
+        sys.path.insert(0, sys.argv[1])
+        heavy = set(sys.argv[3].split())
+        for module in sys.argv[2].split():
+            importlib.import_module(module)
+            for name in sorted(heavy & set(sys.modules)):
+                heavy.remove(name)
+                print("importing {} loads {}".format(module, name))
+    """)
+    done = subprocess.run([sys.executable, "-c", script, str(root), " ".join(modules), " ".join(heavy)], cwd=str(root),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# ---- the tree
+
+
+@pytest.fixture(scope="module")
+def problems() -> List[Problem]:
+    """Every problem of every source file, the excepted ones too."""
+    files = sorted(path for top in SOURCES for path in (ROOT / top).rglob("*.py"))
+    assert ROOT / "quantize" / "errors.py" in files
+    found = []
+    for path in files:
+        found += problems_of(path.relative_to(ROOT).as_posix(), path.read_text(encoding="utf-8"))
+    return found
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_sources_obey(rule, problems):
+    bad = [problem for problem in without_exceptions(problems, EXCEPTIONS)[0] if problem.rule == rule]
+    assert not bad, "\n" + "\n".join("{0.path}: {0.text}".format(problem) for problem in bad)
+
+
+def test_every_exception_is_needed_and_has_a_reason(problems):
+    assert without_exceptions(problems, EXCEPTIONS)[1] == []
+    assert all(reason.strip() for reason in EXCEPTIONS.values())
+
+
+def test_every_package_is_seen_by_setup_py():
+    folders = {path.parent for top in LIBRARIES for path in (ROOT / top).rglob("*.py")}
+    assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").exists()] == []
+
+
+def test_light_modules_load_nothing_heavy():
+    assert heavy_loads(LIGHT_MODULES, HEAVY, ROOT) == ""
+
+
+# ---- the checker itself: what it must find, and what it must let pass
+
+SPDX = "# SPDX-License-Identifier: MIT\n"
+BAD = [
+    ("import", "quantize/convert/convert.py", "import calib"),
+    ("import", "quantize/convert/convert.py", "def f():\n    from calib.observers import MinMax"),
+    ("import", "quantize/convert/convert.py", "import importlib\nimportlib.import_module('deploy.ir')"),
+    ("import", "quantize/convert/convert.py", "from common import data"),
+    ("import", "quantize/convert/convert.py", "from tests import helpers"),
+    ("import", "quantize/nn/conv.py", "from ..convert import rules"),
+    ("import", "quantize/nn/conv.py", "from quantize import QuantSpec"),
+    ("import", "quantize/nn/conv.py", "from quantize import modes"),
+    ("import", "quantize/ops/composed.py", "from quantize.registry import Registry"),
+    ("import", "quantize/ops/__init__.py", "from ..nn import conv"),
+    ("import", "quantize/errors.py", "from .spec import QuantSpec"),
+    ("import", "quantize/registry.py", "import quantize.spec"),
+    ("import", "quantize/spec.py", "from quantize.reference import quantize"),
+    ("import", "quantize/reference.py", "from quantize.registry import Registry"),
+    ("import", "quantize/config.py", "from quantize.convert import rules"),
+    ("import", "quantize/importers/onnx.py", "from quantize.spec import QuantSpec"),
+    ("import", "quantize/brand_new.py", ""),
+    ("import", "calib/observers.py", "from quantize import modes"),
+    ("import", "calib/observers.py", "from calib.collect import observe"),
+    ("import", "calib/collect.py", "from quantize.nn import conv"),
+    ("import", "calib/table.py", "import deploy.ir"),
+    ("import", "deploy/verify.py", "from calib import table"),
+    ("mxnet", "calib/calibrators/kl.py", "import mxnet as mx"),
+    ("mxnet", "calib/__init__.py", "def f():\n    from mxnet import nd"),
+    ("mxnet", "quantize/spec.py", "from mxnet.gluon import nn"),
+    ("mxnet", "deploy/engine.py", "import mxnet"),
+    ("file lines", "calib/table.py", "x = 1\n" * 300),
+    ("function lines", "calib/table.py", "def f():\n    '''d'''\n" + "    x = 1\n" * 40),
+    ("function lines", "calib/table.py", "class A:\n    def f(self):\n" + "        x = 1\n" * 40),
+    ("arguments", "calib/table.py", "class A:\n    def f(self, a, b, c, d, e, f, *g, h): pass"),
+    ("arguments", "calib/table.py", "def f(a, b, c, d, e, f, g, **h): pass"),
+    ("print", "quantize/modes.py", "def f():\n    print('x')"),
+    ("sys.path", "examples/train_qat.py", "import sys\nsys.path.append('..')"),
+    ("sys.path", "calib/table.py", "from sys import path"),
+    ("import *", "examples/common/data.py", "from numpy import *"),
+    ("mutable default", "calib/table.py", "def f(a, b=[]): pass"),
+    ("mutable default", "calib/table.py", "f = lambda *, a=dict(): a"),
+]
+GOOD = [
+    ("quantize/__init__.py", "from quantize.spec import QuantSpec"),
+    ("quantize/nn/conv.py", "import mxnet\nfrom ..ops import composed\nfrom . import layer"),
+    ("quantize/convert/rules.py", "from quantize import config\nfrom quantize.nn import conv"),
+    ("calib/collect.py", "import mxnet\nfrom quantize import modes\nfrom calib.observers import MinMax"),
+    ("deploy/lower.py", "from quantize.convert import rules\nimport mxnet"),
+    ("examples/train_qat.py", "import calib.collect\nfrom common import data\nprint('accuracy')"),
+    ("calib/table.py", "x = 1\n" * 299),
+    ("calib/table.py", "def f():\n    '''d\n    d'''\n" + "    x = 1\n" * 39),
+    ("calib/table.py", "class A:\n    def f(self, a, b, c, d, e, f, *, g=()): pass"),
+    ("calib/table.py", "def f():\n    '''\n    >>> print(1)\n    '''"),
+]
+
+
+@pytest.mark.parametrize("rule, path, text", BAD)
+def test_the_checker_finds(rule, path, text):
+    assert {problem.rule for problem in problems_of(path, SPDX + text)} == {rule}
+
+
+def test_the_checker_finds_a_missing_spdx_line():
+    assert [problem.rule for problem in problems_of("calib/table.py", "x = 1\n\n" + SPDX)] == ["SPDX"]
+    assert problems_of("calib/table.py", "") == []
+
+
+def test_every_rule_is_seen_to_fail():
+    assert {rule for rule, _, _ in BAD} | {"SPDX"} == set(RULES)
+
+
+@pytest.mark.parametrize("path, text", GOOD)
+def test_the_checker_lets_pass(path, text):
+    assert problems_of(path, SPDX + text) == []
+
+
+def test_exceptions_cover_their_problem_only_and_are_missed_when_unneeded():
+    found = problems_of("calib/table.py", "# SPDX-License-Identifier: MIT\ndef f(a=[]): pass\ndef g(a=[]): pass")
+    needed = ("mutable default", "calib/table.py", "f")
+    unneeded = ("mutable default", "calib/table.py", "h")
+    left, unused = without_exceptions(found, {needed: "a reason", unneeded: "another"})
+    assert [problem.where for problem in left] == ["g"]
+    assert unused == [unneeded]
+
+
+def test_the_fresh_process_finds_a_heavy_import(tmp_path):
+    (tmp_path / "heavy.py").write_text("")
+    (tmp_path / "light.py").write_text("")
+    (tmp_path / "guilty.py").write_text("def f():\n    pass\nimport heavy\n")
+    assert heavy_loads(["light", "guilty"], ["heavy"], tmp_path) == "importing guilty loads heavy\n"
