@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: MIT
+"""The command line of `simulate_quantization.py`."""
+
+import argparse
+
+PROG = "simulate_quantization.py"
+DESCRIPTION = "Simulate the quantization of a CNN and say what it loses against the float network."
+NO_MODEL = """Name a network to quantize, in one of four ways:
+
+  --model digits_lenet       the embedded example: a LeNet of 40 thousand weights on 8x8 handwritten digits; evaluates
+                             364 test images in float and in int8 within seconds and needs no download
+  --model mobilenet1.0       any classification network of gluoncv (--list-models prints them); its pretrained
+                             weights are downloaded, or read from --params FILE
+  --onnx FILE                a CNN in an ONNX file
+  --symbol FILE              a network exported by Gluon: NAME-symbol.json, with --params NAME-0000.params
+
+Try:  python {prog} --model digits_lenet
+      python {prog} --help
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors."""
+
+    def error(self, message):
+        """Print one line and exit with 2."""
+        self.exit(2, "error: {} (see {} --help)\n".format(message, self.prog))
+
+
+def whole(low, high=None):
+    """Argument type: a whole number in a range."""
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError("{!r} is not a whole number".format(text)) from None
+        if value < low or (high is not None and value > high):
+            allowed = "at least {}".format(low) if high is None else "from {} to {}".format(low, high)
+            raise argparse.ArgumentTypeError("{} is not allowed, it must be {}".format(value, allowed))
+        return value
+    return parse
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser; every option of Quantization.MXNet with its default, and ours."""
+    parser = Parser(prog=PROG, description=DESCRIPTION)
+    for add in (_add_model, _add_data, _add_quantization, _add_calibration, _add_run):
+        add(parser)
+    return parser
+
+
+def _add_model(parser):
+    group = parser.add_argument_group("the network")
+    group.add_argument("--model", help="digits_lenet, or a network of gluoncv (see --list-models)")
+    group.add_argument("--onnx", metavar="FILE", help="ONNX file of the network")
+    group.add_argument("--symbol", metavar="FILE", help="NAME-symbol.json of an exported network")
+    group.add_argument("--params", metavar="FILE", help="weights, instead of the pretrained or embedded ones")
+    group.add_argument("--list-models", action="store_true", help="list all networks that --model knows, and exit")
+    group.add_argument("--print-model", action="store_true", help="print the network before and after conversion")
+    group.add_argument("--use-gn", action="store_true", help="group norm instead of batch norm (gluoncv resnets)")
+    group.add_argument("--batch-norm", action="store_true", help="batch norm in vgg")
+    group.add_argument("--use-se", action="store_true", help="squeeze-and-excitation layers in resnext")
+    group.add_argument("--last-gamma", action="store_true",
+                       help="gamma of the last BN of each bottleneck starts at 0 (gluoncv resnets)")
+
+
+def _add_data(parser):
+    group = parser.add_argument_group("the images")
+    group.add_argument("--dataset", choices=("imagenet", "cifar10", "mnist", "digits"),
+                       help="default: the one the network was made for; imagenet where that is unknown")
+    group.add_argument("--data-dir", metavar="DIR",
+                       help="imagenet: a folder of val/ (and train/) folders per class, or images with labels.txt or "
+                            "synset.txt; cifar10, mnist: npz files (default: download)")
+    group.add_argument("--calib-data-dir", metavar="DIR",
+                       help="calibration images, where they lie elsewhere (default: the training part of --data-dir)")
+    group.add_argument("--resize", type=whole(0), metavar="N",
+                       help="short side in pixels before the crop, 0: do not resize (default: as the model says)")
+    group.add_argument("--crop", type=whole(0), metavar="N",
+                       help="side of the centre crop in pixels, 0: no crop (default: as the model says)")
+    group.add_argument("--num-images", type=whole(1), metavar="N", help="evaluate only the first N images")
+    group.add_argument("--batch-size", type=whole(1), default=128, metavar="N",
+                       help="images per batch (default: %(default)s)")
+    group.add_argument("-j", "--num-data-workers", dest="num_workers", type=whole(1), default=4, metavar="N",
+                       help="threads that decode images (default: %(default)s)")
+
+
+def _add_quantization(parser):
+    group = parser.add_argument_group("quantization")
+    group.add_argument("--merge-bn", action="store_true",
+                       help="merge batch norm into the weights before quantizing (default: no)")
+    group.add_argument("--weight-bits-width", type=whole(1, 16), default=8, metavar="N",
+                       help="bits of the weights, 1 to 16 (default: %(default)s)")
+    group.add_argument("--input-bits-width", type=whole(1, 16), default=8, metavar="N",
+                       help="bits of the layers' inputs, 1 to 16 (default: %(default)s)")
+    group.add_argument("--input-signed", choices=("auto", "true", "false"), default="auto",
+                       help="inputs as int (true) or uint (false); auto: uint where the graph proves that the input "
+                            "cannot be negative (default: %(default)s)")
+    group.add_argument("--quant-type", choices=("layer", "group", "channel"), default="layer",
+                       help="one weight scale per layer, group or channel (default: %(default)s)")
+    group.add_argument("--exclude-first-conv", choices=("false", "true"), default="true",
+                       help="leave the first convolution float (default: %(default)s)")
+    group.add_argument("--wino-quantize", "--wino_quantize", choices=("none", "F23", "F43", "F63"), default="none",
+                       help="quantize 3x3 weights in the Winograd domain (not yet available; default: %(default)s)")
+    group.add_argument("--config", metavar="FILE",
+                       help="JSON list of rules for single layers, applied after the options above (see README)")
+
+
+def _add_calibration(parser):
+    group = parser.add_argument_group("calibration")
+    group.add_argument("--quantize-input-offline", action="store_true",
+                       help="fixed input ranges from a calibration (default: each batch's own range)")
+    group.add_argument("--calib-mode", choices=("naive", "kl"), default="naive",
+                       help="naive: moving average of the ranges; kl: not yet available (default: %(default)s)")
+    group.add_argument("--calib-epoch", type=whole(1), default=3, metavar="N",
+                       help="passes over the calibration images (default: %(default)s)")
+    group.add_argument("--num-sample", type=whole(1), default=5, metavar="N",
+                       help="calibration images of each class (default: %(default)s)")
+    group.add_argument("--num-calib-batches", type=whole(1), metavar="N",
+                       help="at most N batches of them (default: all)")
+    group.add_argument("--eval-per-calib", action="store_true", help="evaluate after every calibration pass")
+
+
+def _add_run(parser):
+    group = parser.add_argument_group("the run")
+    group.add_argument("--output", metavar="DIR", help="write result.json and plan.txt there")
+    group.add_argument("--use-gpu", type=whole(-1), default=-1, metavar="N",
+                       help="number of the GPU to use, -1: CPU (default: %(default)s)")
+    group.add_argument("--disable-cudnn-autotune", action="store_true",
+                       help="do not let cuDNN search for the fastest convolution")
+    group.add_argument("--fixed-random-seed", type=whole(0, 2**32 - 1), default=7, metavar="N",
+                       help="seed of NumPy and MXNet (default: %(default)s)")

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""Simulate the quantization of a CNN: what Top-1 does it lose against the float network?"""
+
+import logging
+import sys
+
+from common import report
+from common.options import NO_MODEL, PROG, build_parser
+from quantize.errors import QuantizeError
+
+
+def simulate(args):
+    """Evaluate a network in float, quantize it as the options say, evaluate it again; prints and writes the result."""
+    from common import simulation  # MXNet takes seconds to load, which --help need not wait for
+    from quantize.modes import unfix_params
+    settings = {name: value for name, value in sorted(vars(args).items()) if name not in ("list_models",)}
+    print("Settings\n" + report.settings_text(settings), flush=True)
+    if args.output:
+        report.check_writable(args.output)
+    task = simulation.open_task(args)
+    settings["preprocessing"] = task.preprocessing.to_dict()
+    print("\n{} on {} ({} images)".format(task.model.name, task.dataset, len(task.images)), flush=True)
+    if args.print_model:
+        print(task.model.net)
+    task.model.net.hybridize(static_alloc=True, static_shape=True)
+    before = simulation.evaluation(args, task, "float")
+    net = simulation.convert(args, task)
+    print("\nPlan\n{}".format(net.plan), flush=True)
+    thresholds, history = {}, []
+    for number, latest in (simulation.calibration_passes(args, task) if args.quantize_input_offline else ()):
+        thresholds = latest
+        if args.eval_per_calib and number < args.calib_epoch:
+            simulation.switch_to_quantized(args, net)
+            after = simulation.evaluation(args, task, "quantized")
+            history.append(after.top1_count)
+            print("after calibration {}: {}".format(number, report.accuracy_text("quantized", after)), flush=True)
+            unfix_params(net)
+    simulation.switch_to_quantized(args, net)
+    if args.print_model:
+        print(net)
+    print("\n" + report.thresholds_text(thresholds), flush=True)
+    after = simulation.evaluation(args, task, "quantized")
+    print("\n" + report.summary_text(before, after))
+    if args.output:
+        contents = report.result(settings, before, after, thresholds, history + [after.top1_count])
+        report.write_result(args.output, contents, net.plan)
+        print("written to {}".format(args.output))
+
+
+def main(argv=None) -> int:
+    """The command; returns the exit code: 0, or 2 for anything wrong with what was given."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        if args.list_models:
+            from common.models import list_models
+            print("\n".join(list_models()))
+        elif args == parser.parse_args([]):
+            print(NO_MODEL.format(prog=PROG))
+        else:
+            simulate(args)
+    except QuantizeError as error:
+        print("error: {}".format(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
