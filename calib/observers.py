@@ -53,7 +53,7 @@ class Observer:
     def from_state(cls, state: Dict[str, Any]) -> "Observer":
         """The observer that `state` describes."""
         values = {key: value for key, value in state.items() if key != "observer"}
-        observer = cls(**({"momentum": values["momentum"]} if "momentum" in values else {}))
+        observer = cls()
         if state.get("observer") != cls.name or set(values) != set(vars(observer)):
             raise CalibrationError("not the state of a {} observer: {}".format(cls.name, sorted(state)))
         vars(observer).update(values)

@@ -9,10 +9,12 @@ import contextlib
 import logging
 from typing import Iterator, List, Tuple
 
+from mxnet import nd
 from mxnet.gluon import Block, HybridBlock
 
 from quantize.errors import CalibrationError
 from quantize.nn.fake_quantize import FakeQuantize
+from quantize.nn.layer import plain_layout
 from quantize.ops import fake_quantize, online_qparams
 from quantize.tree import walk
 
@@ -99,13 +101,12 @@ def fix_params(net: Block):
     The scale used is stored in the weight quantizer. Weights are replaced in place, so parameters saved
     afterwards are the quantized ones. Layers whose weight quantizer is in float mode stay float.
     """
-    from mxnet import nd
     for _, layer in quantized_layers(net):
         quantizer = getattr(layer, "weight_quantizer", None)
         if quantizer is None or quantizer.frozen or quantizer.mode == "float":
             continue
-        weight = layer.weight.data()
-        quantizer.float_weight = weight.copy()
+        weight = plain_layout(layer.weight.data())
+        quantizer.float_weight = weight
         scale, zero_point = online_qparams(nd, weight, quantizer.spec)
         if quantizer.mode == "offline":
             scale, zero_point = quantizer.scale.data(), None

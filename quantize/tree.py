@@ -38,8 +38,6 @@ def replace_blocks(net: Block, replacements: Dict[int, Block]):
             new = replacements.get(id(child))
             if new is None:
                 continue
-            new._forward_hooks = child._forward_hooks
-            new._forward_pre_hooks = child._forward_pre_hooks
             _replace_attributes(parent, child, new)
             parent._children[name] = new
 

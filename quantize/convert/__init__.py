@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: MIT
 """From a float network to a fake-quantized one."""
 
-from quantize.convert.convert import (convert_model, default_convert_fn, gen_act_converter, gen_conv2d_converter,
-                                      gen_dense_converter)
+from quantize.convert.convert import (
+                                      convert_model,
+                                      default_convert_fn,
+                                      gen_act_converter,
+                                      gen_conv2d_converter,
+                                      gen_dense_converter,
+)
 from quantize.convert.graph import trace
 from quantize.convert.passes import bypass_bn, convert_to_relu6, merge_bn
 from quantize.convert.rules import Plan, PlanEntry

@@ -114,8 +114,8 @@ def _apply(net, plan: Plan, convert_fn):
     # activations last: a layer's own activation is made anew with the layer
     for with_output in (False, True):
         blocks = dict(walk(net))
-        replace_blocks(net, {id(blocks[entry.path]): quantized_layer(blocks[entry.path], entry)
-                             for entry in plan.entries if entry.quantized and (entry.output is not None) == with_output})
+        chosen = [entry for entry in plan.entries if entry.quantized and (entry.output is not None) == with_output]
+        replace_blocks(net, {id(blocks[entry.path]): quantized_layer(blocks[entry.path], entry) for entry in chosen})
     for layer_type, action in (convert_fn or {}).items():
         if callable(action):
             chosen = [(block, action(block)) for _, block in walk(net) if type(block) is layer_type]

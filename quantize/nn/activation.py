@@ -4,6 +4,7 @@
 from mxnet.gluon import nn
 
 from quantize.nn.fake_quantize import FakeQuantize
+from quantize.nn.layer import retyped
 from quantize.nn.uniform import UniformFakeQuantize
 
 
@@ -34,7 +35,7 @@ class QActivation(nn.Activation):
     @classmethod
     def from_float(cls, layer: nn.Activation) -> "QActivation":
         """A quantized activation with the float one's name and type."""
-        return cls(layer._act_type, prefix=layer.prefix, params=layer.params)
+        return retyped(layer, cls)
 
     def attach(self, output_spec):
         """Give the activation its quantizer."""

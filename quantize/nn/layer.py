@@ -1,8 +1,32 @@
 # SPDX-License-Identifier: MIT
 """What every quantized layer is: the Gluon layer plus quantizers for its input and its weight."""
 
+import copy
+
+from mxnet.gluon import Block
+
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.nn.uniform import UniformFakeQuantize
+
+
+def retyped(layer: Block, cls: type) -> Block:
+    """A copy of a Gluon layer as a subclass: same name, options and Parameter objects, own children and hooks."""
+    new = copy.copy(layer)
+    for name in ("_children", "_reg_params", "_forward_hooks", "_forward_pre_hooks"):
+        object.__setattr__(new, name, copy.copy(getattr(layer, name)))
+    object.__setattr__(new, "__class__", cls)
+    new._clear_cached_op()
+    return new
+
+
+def plain_layout(weight):
+    """`weight` in MXNet's plain layout, same values.
+
+    A float convolution in inference leaves its weight in oneDNN's blocked layout, and reshaping a grouped weight in
+    that layout fails ("could not create a primitive descriptor for a reorder primitive", oneDNN 2.4 in MXNet 1.9.1).
+    Arithmetic brings the plain layout back; multiplying by 1 changes no value.
+    """
+    return weight * 1
 
 
 class QuantizedLayer:
@@ -16,6 +40,11 @@ class QuantizedLayer:
 
     input_quantizer = None
     weight_quantizer = None
+
+    @classmethod
+    def from_float(cls, layer: Block) -> "QuantizedLayer":
+        """The quantized layer on the float layer's parameters; operands stay float until `attach`."""
+        return retyped(layer, cls)
 
     def attach(self, input_spec=None, weight_spec=None):
         """Give the layer its quantizers; None leaves that operand float."""
@@ -31,7 +60,7 @@ class QuantizedLayer:
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         if self.weight_quantizer is not None:
-            weight = self.weight_quantizer(weight)
+            weight = self.weight_quantizer(plain_layout(weight))
         return super().hybrid_forward(F, x, weight, bias)
 
     def quantizers(self):
