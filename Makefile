@@ -21,33 +21,36 @@ TESTS := $(VENV)/.stamp-tests-$(call checksum,requirements.txt tests/requirement
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install test test-slow lint bench clean distclean
+.PHONY: help demo install native test test-slow lint bench clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-demo: $(RUNTIME) ## quantize a small network on the embedded digits and print its accuracy
+demo: native ## quantize a small network on the embedded digits and print its accuracy
 	@$(PY) examples/simulate_quantization.py --model $(MODEL) --quant-type channel --quantize-input-offline
 
 install: $(RUNTIME) ## make .venv with the pinned requirements and nothing else
 
-test: $(TESTS) ## run the tests (PYTEST_ARGS="-k name" chooses)
+native: $(RUNTIME) ## compile the native operators where a C++ compiler is found (done by demo, test and bench)
+	@$(PY) -m quantize.ops build >/dev/null
+
+test: $(TESTS) native ## run the tests (PYTEST_ARGS="-k name" chooses)
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-test-slow: $(TESTS) ## run the slow tests: accuracy and whole networks
+test-slow: $(TESTS) native ## run the slow tests: accuracy and whole networks
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
 lint: $(TESTS) ## check the code with ruff
 	@$(PY) -m ruff check .
 
-bench: $(TESTS) ## run the benchmarks in tests/bench one after the other
+bench: $(TESTS) native ## run the benchmarks in tests/bench one after the other
 	@failed=0; for script in tests/bench/[a-z]*.py; do \
 	    test -f "$$script" || { echo "no benchmarks in tests/bench"; break; }; \
 	    echo "== $$script"; $(PY) "$$script" || failed=1; \
 	done; exit $$failed
 
 clean: ## remove caches and build products; .venv and results stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis quantize/ops/_native
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too
@@ -85,7 +88,7 @@ $(RUNTIME): $(MADE)
 	@rm -f $(VENV)/.stamp-runtime-*
 	@echo "Installing requirements.txt (500 MB unpacked; once)" >&2
 	@$(PIP) install -q --no-deps -r requirements.txt >&2
-	@$(PY) -c 'import mxnet, gluoncv, onnx, pydantic' >&2 || { echo "The installed packages do not import: install what" \
+	@$(PY) -c 'import mxnet, gluoncv, onnx' >&2 || { echo "The installed packages do not import: install what" \
 	    "is missing (libgomp.so.1, libquadmath.so.0: apt-get install libgomp1 libquadmath0 on Debian and Ubuntu)" \
 	    "or start over with make distclean" >&2; exit 1; }
 	@touch $@

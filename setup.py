@@ -12,7 +12,27 @@ it afterwards (uninstalling removes files that both wheels own, hence the forced
 pip then reports `mxnet` as missing (`pip check`); nothing else does.
 """
 
+import os
+import sys
+
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+
+class BuildWithOperators(build_py):
+    """Compiles the native operators into the package; without a compiler the composed ones serve."""
+
+    def run(self):
+        from quantize.errors import QuantizeError
+        from quantize.ops import build
+        try:
+            build.build()
+        except QuantizeError as error:
+            print("native operators not built: {}".format(error), file=sys.stderr)
+        super().run()
+
 
 setup(
     name="gluon-quantize",
@@ -20,6 +40,8 @@ setup(
     description="Simulate, calibrate, retrain and deploy quantized Gluon CNNs (MXNet 1.9.1)",
     author="the quantize authors",
     license="MIT",
+    cmdclass={"build_py": BuildWithOperators},
+    package_data={"quantize.ops": ["_native/*.so", "csrc/*"]},
     packages=find_packages(include=["quantize", "quantize.*", "calib", "calib.*", "deploy", "deploy.*"]),
     python_requires=">=3.8,<3.12",
     install_requires=[
@@ -29,7 +51,6 @@ setup(
         "gluoncv==0.10.5.post0",
         "onnx>=1.14,<1.18",
         "protobuf>=3.20.2",
-        "pydantic>=2.5,<2.11",
         "requests>=2.20,<3",
         "Pillow>=9",
         "portalocker",

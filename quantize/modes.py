@@ -34,14 +34,18 @@ def quantized_layers(net: Block) -> Iterator[Tuple[str, Block]]:
 
 
 def quantizers(net: Block, kind: str = "all") -> Iterator[Tuple[str, FakeQuantize]]:
-    """(structural path, quantizer) of every quantizer.
+    """(structural path, quantizer) of every quantizer; one that layers share comes once, under its first layer.
 
     Parameters
     ----------
     kind : {"all", "weight", "activation"}
     """
+    seen = set()
     for path, layer in quantized_layers(net):
         for name, quantizer in layer.quantizers():
+            if id(quantizer) in seen:
+                continue
+            seen.add(id(quantizer))
             is_weight = name == "weight_quantizer"
             if kind == "all" or is_weight == (kind == "weight"):
                 yield (path + "." if path else "") + name, quantizer
@@ -93,6 +97,13 @@ def disable_quantize(net: Block):
 def quantize_input(net: Block, enable: bool = True, online: bool = True):
     """Quantize activations with the range of each batch (online) or the calibrated one, or not at all."""
     set_mode(net, ("online" if online else "offline") if enable else "float", "activation")
+
+
+def update_ema(net: Block):
+    """After a forward pass in training: activations in `ema` mode store the range their moving average has reached."""
+    for _, quantizer in quantizers(net, "activation"):
+        if quantizer.mode == "ema":
+            quantizer.update_ema()
 
 
 def fix_params(net: Block):

@@ -25,7 +25,7 @@ def round_half_even(x: np.ndarray) -> np.ndarray:
     return np.rint(x)
 
 
-_ROUND = {"half_away": round_half_away, "half_even": round_half_even}
+ROUND = {"half_away": round_half_away, "half_even": round_half_even}
 
 
 def split_groups(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
@@ -86,8 +86,19 @@ def qparams_from_range(low, high, spec: QuantSpec) -> QParams:
         raise DataError("a range must be finite, got {} to {}".format(low.ravel()[:8], high.ravel()[:8]))
     scale = ((high - low) / np.float32(spec.qmax - spec.qmin)).astype(np.float32)
     scale = np.where(scale == 0, np.float32(1), scale)
-    zero_point = np.clip(spec.qmin - _ROUND[spec.rounding](low / scale), spec.qmin, spec.qmax)
+    zero_point = np.clip(spec.qmin - ROUND[spec.rounding](low / scale), spec.qmin, spec.qmax)
     return QParams(scale, zero_point.astype(np.int32))
+
+
+def qparams_of_range(low: float, high: float, spec: QuantSpec) -> QParams:
+    """QParams of shape (1,) for observed values from `low` to `high`, by the rule of the spec.
+
+    Symmetric: the threshold is max(|low|, |high|) for signed grids, max(high, 0) for unsigned ones; else [low, high].
+    """
+    if not spec.symmetric:
+        return qparams_from_range(np.float32([low]), np.float32([high]), spec)
+    threshold = max(-low, high, 0.0) if spec.signed else max(high, 0.0)
+    return qparams_from_threshold(np.float32([threshold]), spec)
 
 
 def find_qparams(x: np.ndarray, spec: QuantSpec) -> QParams:
@@ -124,7 +135,7 @@ def quantize(x: np.ndarray, qparams: QParams, spec: QuantSpec, multiplier: Optio
         steps = parts / expand_scale(qparams.scale, spec)
     else:
         steps = parts * expand_scale(np.asarray(multiplier, np.float32), spec)
-    codes = np.floor(steps) if spec.grid == "mid_rise" else _ROUND[spec.rounding](steps)
+    codes = np.floor(steps) if spec.grid == "mid_rise" else ROUND[spec.rounding](steps)
     codes = codes + expand_scale(qparams.zero_point, spec).astype(np.float32)
     return np.clip(codes, spec.qmin, spec.qmax).astype(np.int32).reshape(x.shape)
 
@@ -154,9 +165,18 @@ def ste_gradient(x: np.ndarray, dy: np.ndarray, qparams: QParams, spec: QuantSpe
     if spec.grid == "mid_rise":
         inside = (parts >= spec.qmin) & (parts <= spec.qmax + 1)
     else:
-        codes = _ROUND[spec.rounding](parts) + expand_scale(qparams.zero_point, spec).astype(np.float32)
+        codes = ROUND[spec.rounding](parts) + expand_scale(qparams.zero_point, spec).astype(np.float32)
         inside = (codes >= spec.qmin) & (codes <= spec.qmax)
     return np.asarray(dy, np.float32) * inside.reshape(np.shape(x)).astype(np.float32)
+
+
+def sum_parts(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
+    """Sum of each scaled part in float64; `spec.scale_shape(x.shape)`."""
+    parts = split_groups(np.asarray(x, np.float64), spec)
+    if isinstance(spec.granularity, PerTensor):
+        return parts.sum().reshape(1)
+    others = tuple(i for i in range(parts.ndim) if i != spec.granularity.axis)
+    return parts.sum(axis=others).reshape(spec.scale_shape(np.shape(x)))
 
 
 def _reduce(x, spec, function):

@@ -40,3 +40,12 @@ def images():
     import mxnet as mx
     mx.random.seed(4)
     return mx.nd.random.normal(shape=(4, 3, 8, 8))
+
+
+@pytest.fixture(params=["composed", "native"])
+def backend(request):
+    """Each back end in turn; one that is missing is skipped with the reason."""
+    from quantize.ops import native
+    if request.param == "native" and native.why_not():
+        pytest.skip(native.why_not())
+    return request.param

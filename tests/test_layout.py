@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("quantize", "calib", "deploy", "examples")
 LIBRARIES = ("quantize", "calib", "deploy")
 
-BASE = ("quantize.spec", "quantize.reference", "quantize.registry", "quantize.errors")
+BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors")
 LAYERS = ("quantize.nn", "quantize.ops") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
 
@@ -29,6 +29,7 @@ ARROWS = {
     "quantize.registry":   ("quantize.errors",),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),
     "quantize.reference":  ("quantize.spec", "quantize.errors"),
+    "quantize.reference_trained": ("quantize.reference", "quantize.spec", "quantize.errors"),
     "quantize.config":     ("quantize.spec", "quantize.registry", "quantize.errors"),
     "quantize.ops":        ("quantize.spec", "quantize.reference", "quantize.errors"),
     "quantize.nn":         ("quantize.ops",) + BASE,

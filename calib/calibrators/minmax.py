@@ -4,11 +4,9 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-
 from calib.calibrators.base import CALIBRATORS, Calibrator
 from calib.observers import EMAObserver
-from quantize.reference import qparams_from_range, qparams_from_threshold
+from quantize.reference import qparams_of_range
 
 
 @CALIBRATORS.register("minmax")
@@ -16,15 +14,12 @@ from quantize.reference import qparams_from_range, qparams_from_threshold
 class MinMax(Calibrator):
     """The whole range ever seen: threshold max|x| (signed), max(x, 0) (unsigned), [min, max] (asymmetric)."""
 
+    name: ClassVar[str] = "minmax"
     observer: ClassVar[str] = "minmax"
 
     def decide(self, observer, spec):
         """QParams whose grid ends at the observed range; an all-zero range gets scale 1."""
-        low, high = observer.range()
-        if not spec.symmetric:
-            return qparams_from_range(np.float32([low]), np.float32([high]), spec)
-        threshold = max(-low, high, 0.0) if spec.signed else max(high, 0.0)
-        return qparams_from_threshold(np.float32([threshold]), spec)
+        return qparams_of_range(*observer.range(), spec=spec)
 
 
 @CALIBRATORS.register("naive")
@@ -36,6 +31,7 @@ class Naive(MinMax):
     magnitude of the averaged minimum and the averaged maximum.
     """
 
+    name: ClassVar[str] = "naive"
     observer: ClassVar[str] = "ema"
     momentum: float = 0.9
 

@@ -7,20 +7,21 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 from mxnet.gluon import Block, HybridBlock, nn
 
 from quantize.config import Format, Rule, rules_from_config
-from quantize.convert.graph import Graph, trace
+from quantize.convert.graph import Graph, shared_inputs, trace
 from quantize.convert.net import QuantizedNet, quantized_net_class
 from quantize.convert.replace import quantized_layer
 from quantize.convert.rules import DEFAULT_RULES, Plan, exclusions, resolve
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import qparams_init
-from quantize.modes import clear_cached_graphs
+from quantize.modes import clear_cached_graphs, quantizers
+from quantize.ops import BACKENDS
 from quantize.tree import replace_blocks, walk
 
 logger = logging.getLogger(__name__)
 
 
 def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[type, Any]] = None, *,
-                  config_list: Optional[Sequence] = None, example_input=None) -> Block:
+                  config_list: Optional[Sequence] = None, example_input=None, backend: str = "auto") -> Block:
     """The network with its Conv2D, Dense and Conv2DTranspose layers computing on fake-quantized operands.
 
     The network is changed in place and returned. By default weights are int8 with one scale per layer and inputs 8 bit
@@ -39,6 +40,8 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
         Further rules; later ones win (`quantize.config`).
     example_input : NDArray or tuple of NDArray, optional
         Completes parameters of unknown shape, and tells how many inputs the network has.
+    backend : {"auto", "native", "composed"}
+        The operators this network computes with; auto takes the native ones where they can be had.
 
     Raises
     ------
@@ -49,12 +52,19 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     """
     if isinstance(net, QuantizedNet) or any(hasattr(block, "quantizers") for _, block in walk(net)):
         raise ConversionError("{}: the network is converted already; start from a float network".format(net.name))
+    if backend not in BACKENDS:
+        raise ConfigError("backend must be one of {}, got {!r}".format(", ".join(BACKENDS), backend))
     _complete_shapes(net, example_input)
     rules = _rules(net, exclude, convert_fn, config_list)
-    plan = resolve(net, rules, _trace_or_none(net, example_input))
+    graph = _trace_or_none(net, example_input)
+    plan = resolve(net, rules, graph)
     _apply(net, plan, convert_fn)
+    if graph is not None:
+        _share_input_quantizers(net, plan, shared_inputs(graph))
     net.__class__ = quantized_net_class(type(net))
     net.plan = plan
+    for _, quantizer in quantizers(net):
+        quantizer.backend = backend
     qparams_init(net)
     clear_cached_graphs(net)
     logger.info("%s: %d of %d layers quantized", net.name, sum(e.quantized for e in plan.entries), len(plan.entries))
@@ -120,6 +130,17 @@ def _apply(net, plan: Plan, convert_fn):
         if callable(action):
             chosen = [(block, action(block)) for _, block in walk(net) if type(block) is layer_type]
             replace_blocks(net, {id(old): new for old, new in chosen if new is not None and new is not old})
+
+
+def _share_input_quantizers(net, plan: Plan, groups):
+    """Layers that read one tensor in one format get one quantizer: one range, and one operator in the graph."""
+    blocks, entries = dict(walk(net)), {entry.path: entry for entry in plan.entries}
+    for paths in groups:
+        first_of = {}
+        for path in paths:
+            if path in entries and entries[path].input is not None:
+                first = first_of.setdefault(entries[path].input, blocks[path])
+                blocks[path].input_quantizer = first.input_quantizer
 
 
 _SIGNED = {"auto": None, None: None, "true": True, "false": False, True: True, False: False}

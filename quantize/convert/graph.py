@@ -22,7 +22,12 @@ class Node:
     name: str
     op: str
     attrs: Dict[str, str]
-    inputs: Tuple[int, ...]
+    sources: Tuple[Tuple[int, int], ...]
+
+    @property
+    def inputs(self) -> Tuple[int, ...]:
+        """Indices of the nodes it reads; `sources` adds which of their outputs."""
+        return tuple(index for index, _ in self.sources)
 
 
 class Graph:
@@ -40,7 +45,7 @@ class Graph:
     def __init__(self, symbol, owners: Dict[str, str], data_names=("data",)):
         self.data_names = tuple(data_names)
         graph = json.loads(symbol.tojson())
-        self.nodes = [Node(i, n["name"], n["op"], n.get("attrs", {}), tuple(entry[0] for entry in n["inputs"]))
+        self.nodes = [Node(i, n["name"], n["op"], n.get("attrs", {}), tuple((e[0], e[1]) for e in n["inputs"]))
                       for i, n in enumerate(graph["nodes"])]
         self.consumers: List[List[int]] = [[] for _ in self.nodes]
         for node in self.nodes:
@@ -169,3 +174,13 @@ def batchnorm_partners(graph: Graph) -> Dict[str, str]:
             if reader.op == "BatchNorm" and reader.inputs[0] == index:
                 partners[path] = owner[reader.index]
     return partners
+
+
+def shared_inputs(graph: Graph) -> List[List[str]]:
+    """Groups of layers, each called once, that read the very same tensor."""
+    readers: Dict[Tuple[int, int], List[str]] = {}
+    for path, calls in graph.calls.items():
+        node = graph.nodes[calls[0]]
+        if len(calls) == 1 and node.op in LAYER_OPS:
+            readers.setdefault(node.sources[0], []).append(path)
+    return [paths for paths in readers.values() if len(paths) > 1]

@@ -28,6 +28,10 @@ class QuantizedNet:
         """See `quantize.modes.quantize_input`."""
         modes.quantize_input(self, enable, online)
 
+    def update_ema(self):
+        """See `quantize.modes.update_ema`."""
+        modes.update_ema(self)
+
     def fix_params(self):
         """See `quantize.modes.fix_params`."""
         modes.fix_params(self)
@@ -59,7 +63,7 @@ class QuantizedNet:
             super()._build_cache(*args)
 
 
-_STATISTICS = ("quantizer.scale", "quantizer.zero_point")
+_STATISTICS = ("quantizer.scale", "quantizer.ema", "quantizer.zero_point")
 
 
 def quantized_net_class(cls):

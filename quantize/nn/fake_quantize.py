@@ -4,17 +4,20 @@
 import mxnet as mx
 from mxnet.gluon import HybridBlock
 
+from quantize import reference
 from quantize.errors import CalibrationError, ConfigError, ConversionError
 from quantize.spec import QParams, QuantSpec
 
-MODES = ("float", "observe", "online", "offline")
+MODES = ("float", "observe", "online", "ema", "offline")
+MOMENTUM = 0.9
 
 
 class FakeQuantize(HybridBlock):
     """A block that rounds its input to an integer grid, or watches it, or lets it pass.
 
     Modes: `float` passes the input through; `observe` passes it through and hands it to `observer`;
-    `online` quantizes with the range of this tensor; `offline` with the stored scale.
+    `online` quantizes with the range of this tensor; `ema` with a moving average of ranges which every batch updates
+    (for training; `update_ema` turns the average into the stored scale); `offline` with the stored scale.
     Use `quantize.modes.set_mode` to switch a whole network: it also drops cached graphs.
 
     Parameters
@@ -31,6 +34,10 @@ class FakeQuantize(HybridBlock):
         The stored scale; 0 where nothing was calibrated yet.
     zero_point : Parameter, float32, `scale_shape`, or None
         Only for asymmetric specs.
+    ema : Parameter, float32, (3,)
+        Moving averages of the images' minimum and maximum, and the weight seen so far.
+    backend : {"auto", "native", "composed"}
+        The operators to compute with.
     observer : object with ``update(array)``, or None
     frozen : bool
         The input is already on the grid (weights after `fix_params`): pass it through.
@@ -40,9 +47,12 @@ class FakeQuantize(HybridBlock):
         super().__init__(prefix=prefix, params=params)
         self.spec = spec
         self.observer = None
+        self.backend = "auto"
         self.frozen = False
+        self._traced = (None, None)
         self.mode = mode
         self.scale = self._statistic("scale", scale_shape)
+        self.ema = self._statistic("ema", (3,))
         self.zero_point = None if spec.symmetric else self._statistic("zero_point", scale_shape)
 
     def _statistic(self, name, shape):
@@ -59,18 +69,27 @@ class FakeQuantize(HybridBlock):
             raise ConfigError("mode must be one of {}, got {!r}".format(", ".join(MODES), value))
         self._mode = value
 
-    def hybrid_forward(self, F, x, scale, zero_point=None):
+    def hybrid_forward(self, F, x, scale, ema, zero_point=None):
         """`x` as the mode says; shape and dtype of `x`."""
         if self.mode == "float" or self.frozen:
             return x
         if self.mode == "observe":
             self._observe(F, x)
             return x
-        return self.quantize(F, x, scale, zero_point)
+        if F is mx.nd:
+            return self.quantize(F, x, scale, ema, zero_point)
+        # layers that read one tensor share their quantizer: in a graph it is quantized once
+        if self._traced[0] is not x:
+            self._traced = (x, self.quantize(F, x, scale, ema, zero_point))
+        return self._traced[1]
 
-    def quantize(self, F, x, scale, zero_point):
+    def quantize(self, F, x, scale, ema, zero_point):
         """Fake-quantized `x`; what subclasses define."""
         raise NotImplementedError
+
+    def _clear_cached_op(self):
+        self._traced = (None, None)
+        super()._clear_cached_op()
 
     def _observe(self, F, x):
         if F is mx.sym:
@@ -101,6 +120,12 @@ class FakeQuantize(HybridBlock):
         if self.scale._data is None:
             return False
         return bool((self.scale.data().asnumpy() > 0).all())
+
+    def update_ema(self):
+        """Store the range that the moving average has reached; nothing happens before it has seen a batch."""
+        low, high, weight = self.ema.data().asnumpy().astype("float64")
+        if weight > 0:
+            self.set_qparams(reference.qparams_of_range(low / weight, high / weight, self.spec))
 
     @property
     def threshold(self):

@@ -1,6 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""Fake-quantize operators: one entry point, `fake_quantize`, over interchangeable back ends."""
+"""Fake-quantize operators: one entry point, `fake_quantize`, over interchangeable back ends.
 
-from quantize.ops.fake_quantize import fake_quantize, online_qparams
+Names load on first use, so that `quantize.ops.build` runs without importing MXNet.
+"""
 
-__all__ = ["fake_quantize", "online_qparams"]
+import importlib
+
+_HOMES = {"online_qparams": "composed"}
+__all__ = ["BACKENDS", "backend", "dorefa", "fake_quantize", "lsq", "online_fake_quantize", "online_qparams", "pact",
+           "sign", "tracking_fake_quantize"]
+
+
+def __getattr__(name):
+    if name not in __all__:
+        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+    return getattr(importlib.import_module("quantize.ops." + _HOMES.get(name, "entry")), name)

@@ -1,63 +1,146 @@
 # SPDX-License-Identifier: MIT
-"""Fake quantization composed of MXNet's own operators: runs wherever MXNet runs, eager and hybridized.
+"""The operators composed of MXNet's own: they run wherever MXNet runs, eager and hybridized.
 
 MXNet broadcasts only between tensors of equal rank, so every tensor is viewed in a shape that its scale broadcasts
 against (`_view`) and viewed back at the end.
 """
 
+import mxnet as mx
+from mxnet import autograd
+
+from quantize.errors import ConversionError
 from quantize.spec import PerGroup, PerTensor
 
 
-def fake_quantize(F, x, scale, spec, zero_point=None):
-    """See `quantize.ops.fake_quantize.fake_quantize`."""
-    parts, scale = _view(F, x, spec), _view_scale(F, scale, spec)
-    if zero_point is not None:
-        zero_point = _view_scale(F, zero_point, spec)
+def fake_quantize(F, x, scale, spec, zero_point=None, multiplier=None):
+    """See `quantize.ops.entry.fake_quantize`."""
+    parts = _view(F, x, spec)
+    scale, zero_point, multiplier = (None if operand is None else _view_scale(F, F.BlockGrad(operand), spec)
+                                     for operand in (scale, zero_point, multiplier))
     if spec.grid == "mid_tread" and spec.rounding == "half_away":
-        y = _round_ste(F, parts, scale, spec, zero_point)
+        y = _round_ste(F, parts, scale, spec, zero_point, multiplier)
     else:
-        y = _with_masked_gradient(F, parts, scale, spec, zero_point)
+        values, mask = _values(F, F.BlockGrad(parts), scale, spec, zero_point, multiplier)
+        y = _with_gradient(F, values, (mask, parts))
     return F.reshape_like(y, x)
 
 
+def online_fake_quantize(F, x, spec):
+    """See `quantize.ops.entry.online_fake_quantize`."""
+    scale, zero_point = online_qparams(F, x, spec)
+    return fake_quantize(F, x, scale, spec, zero_point)
+
+
 def online_qparams(F, x, spec):
-    """See `quantize.ops.fake_quantize.online_qparams`."""
+    """(scale, zero_point) that just cover `x`; zero_point is None for symmetric specs. No gradient flows into them.
+
+    Equals `quantize.reference.find_qparams`; an all-zero part gets scale 1.
+    """
     x = F.BlockGrad(x)
     if spec.symmetric:
         peak = _reduce(F, F.max, F.abs(x) if spec.signed else F.relu(x), spec)
         return _nonzero(peak / spec.max_level), None
-    low = F.minimum(_reduce(F, F.min, x, spec), 0)
-    high = F.maximum(_reduce(F, F.max, x, spec), 0)
-    scale = _nonzero((high - low) / (spec.qmax - spec.qmin))
-    zero_point = spec.qmin - _round(F, low / scale, spec)
-    return scale, F.clip(zero_point, spec.qmin, spec.qmax)
+    return _from_range(F, _reduce(F, F.min, x, spec), _reduce(F, F.max, x, spec), spec)
 
 
-def _round_ste(F, parts, scale, spec, zero_point):
+def tracking_fake_quantize(F, x, state, spec, momentum):
+    """See `quantize.ops.entry.tracking_fake_quantize`; eager only."""
+    if F is not mx.nd:
+        raise ConversionError("the composed back end cannot update a moving average inside a hybridized network; run "
+                              "eagerly, or build the native operators (python -m quantize.ops build)")
+    with autograd.pause():
+        images = x.reshape((x.shape[0], -1))
+        new = F.concat(F.minimum(images.min(axis=1), 0).mean(), F.maximum(images.max(axis=1), 0).mean(),
+                       F.ones((1,), ctx=x.context), dim=0)
+        state[:] = momentum * state + (1 - momentum) * new
+        low, high = state[0:1] / state[2:3], state[1:2] / state[2:3]
+        if spec.symmetric:
+            threshold = F.maximum(-low, high) if spec.signed else high
+            scale, zero_point = _nonzero(threshold / spec.max_level), None
+        else:
+            scale, zero_point = _from_range(F, low, high, spec)
+    return fake_quantize(F, x, scale, spec, zero_point)
+
+
+def lsq(F, x, step, spec, grad_scale=None):
+    """See `quantize.ops.entry.lsq`."""
+    parts, step_view = _view(F, x, spec), _view_scale(F, step, spec)
+    steps = F.broadcast_div(F.BlockGrad(parts), F.BlockGrad(step_view))
+    codes = _round(F, steps, spec)
+    clipped = F.clip(codes, spec.qmin, spec.qmax)
+    mask = clipped == codes
+    slope = F.where(mask, codes - steps, clipped)
+    if grad_scale is None:
+        per_part = F.cast(F.size_array(x), "float32") / F.cast(F.size_array(step), "float32")
+        factor = F.rsqrt(per_part * spec.qmax)
+        slope = F.reshape_like(F.broadcast_mul(F.reshape(slope, shape=(-1,)), factor), slope)
+    else:
+        slope = slope * grad_scale
+    values = F.broadcast_mul(clipped, F.BlockGrad(step_view))
+    return F.reshape_like(_with_gradient(F, values, (mask, parts), (slope, step_view)), x)
+
+
+def pact(F, x, alpha, levels, calibrated=False):
+    """See `quantize.ops.entry.pact`."""
+    flat, fixed = F.reshape(x, shape=(-1,)), F.BlockGrad(alpha)
+    data = F.BlockGrad(flat)
+    scale = fixed / levels
+    values = F.broadcast_mul(F.round(F.broadcast_div(F.broadcast_minimum(F.relu(data), fixed), scale)), scale)
+    above = F.broadcast_greater_equal(data, fixed)
+    inside = (data >= 0) * (1 - above)
+    slope = above
+    if calibrated:
+        error = F.round(F.broadcast_div(data, scale)) / levels - F.broadcast_div(data, fixed)
+        slope = above + inside * (data > 0) * error
+    return F.reshape_like(_with_gradient(F, values, (inside, flat), (slope, alpha)), x)
+
+
+def dorefa(F, w, levels):
+    """See `quantize.ops.entry.dorefa`."""
+    t = F.tanh(F.cast(F.BlockGrad(w), "float64"))
+    divisor = _nonzero(F.max(F.abs(t)))
+    clamped = F.cast(_flat(F, F.broadcast_div, t, divisor), "float32")
+    slope = F.cast(_flat(F, F.broadcast_div, 1 - t * t, divisor), "float32")
+    values = 2 * (F.round((clamped * 0.5 + 0.5) * levels) / levels) - 1 if levels else clamped
+    return _with_gradient(F, values, (slope, w))
+
+
+def sign(F, x):
+    """See `quantize.ops.entry.sign`."""
+    data = F.BlockGrad(x)
+    return _with_gradient(F, 2 * (data >= 0) - 1, (F.abs(data) <= 1, x))
+
+
+def _round_ste(F, parts, scale, spec, zero_point, multiplier):
     # clip works on rounded codes, so its gradient (1 on both ends, 0 beyond) is the mask that the reference defines
-    codes = F.contrib.round_ste(F.broadcast_div(parts, scale))
+    steps = F.broadcast_div(parts, scale) if multiplier is None else F.broadcast_mul(parts, multiplier)
+    codes = F.contrib.round_ste(steps)
     if zero_point is None:
         return F.broadcast_mul(F.clip(codes, spec.qmin, spec.qmax), scale)
     codes = F.clip(F.broadcast_add(codes, zero_point), spec.qmin, spec.qmax)
     return F.broadcast_mul(F.broadcast_sub(codes, zero_point), scale)
 
 
-def _with_masked_gradient(F, parts, scale, spec, zero_point):
-    """Values without gradient, plus ``mask * (x - stop(x))``: zero in value, the mask in gradient."""
-    steps = F.broadcast_div(F.BlockGrad(parts), scale)
+def _values(F, parts, scale, spec, zero_point, multiplier):
+    """(value on the grid, mask of the gradient)."""
+    steps = F.broadcast_div(parts, scale) if multiplier is None else F.broadcast_mul(parts, multiplier)
     if spec.grid == "mid_rise":
         mask = (steps >= spec.qmin) * (steps <= spec.qmax + 1)
-        values = F.clip(F.floor(steps), spec.qmin, spec.qmax) + 0.5
-    else:
-        codes = _round(F, steps, spec)
-        if zero_point is not None:
-            codes = F.broadcast_add(codes, zero_point)
-        mask = (codes >= spec.qmin) * (codes <= spec.qmax)
-        values = F.clip(codes, spec.qmin, spec.qmax)
-        if zero_point is not None:
-            values = F.broadcast_sub(values, zero_point)
-    values = F.broadcast_mul(values, scale)
-    return F.BlockGrad(values) + F.BlockGrad(mask) * (parts - F.BlockGrad(parts))
+        return F.broadcast_mul(F.clip(F.floor(steps), spec.qmin, spec.qmax) + 0.5, scale), mask
+    codes = _round(F, steps, spec)
+    if zero_point is not None:
+        codes = F.broadcast_add(codes, zero_point)
+    clipped = F.clip(codes, spec.qmin, spec.qmax)
+    values = clipped if zero_point is None else F.broadcast_sub(clipped, zero_point)
+    return F.broadcast_mul(values, scale), clipped == codes
+
+
+def _with_gradient(F, values, *terms):
+    """`values`, whose gradient towards each (slope, variable) is the slope: ``slope * (v - stop(v))`` adds zero."""
+    y = F.BlockGrad(values)
+    for slope, variable in terms:
+        y = y + F.broadcast_mul(F.BlockGrad(slope), variable - F.BlockGrad(variable))
+    return y
 
 
 def _round(F, x, spec):
@@ -69,8 +152,19 @@ def _round(F, x, spec):
     return F.where(is_half, F.round(x / 2) * 2, rounded)
 
 
+def _from_range(F, low, high, spec):
+    low, high = F.minimum(low, 0), F.maximum(high, 0)
+    scale = _nonzero((high - low) / (spec.qmax - spec.qmin))
+    zero_point = spec.qmin - _round(F, low / scale, spec)
+    return scale, F.clip(zero_point, spec.qmin, spec.qmax)
+
+
 def _nonzero(scale):
     return scale + (scale == 0)
+
+
+def _flat(F, function, x, one):
+    return F.reshape_like(function(F.reshape(x, shape=(-1,)), one), x)
 
 
 def _reduce(F, function, x, spec):

@@ -54,8 +54,9 @@ def qparams(spec):
     return QParams(scale, zero_point)
 
 
-def block(cls, spec, params=None):
+def block(cls, spec, params=None, using="auto"):
     made = cls(spec, spec.scale_shape(SHAPE), mode="online" if params is None else "offline")
+    made.backend = using
     made.initialize()
     if params is not None:
         made.set_qparams(params)
@@ -65,10 +66,10 @@ def block(cls, spec, params=None):
 @every_class
 @every_spec
 @pytest.mark.parametrize("hybridize", [False, True])
-def test_offline_equals_reference_bit_for_bit(cls, spec, hybridize):
+def test_offline_equals_reference_bit_for_bit(cls, spec, hybridize, backend):
     params = qparams(spec)
     x = data(spec, params.scale)
-    made = block(cls, spec, params)
+    made = block(cls, spec, params, backend)
     made.hybridize(hybridize)
     np.testing.assert_array_equal(made(mx.nd.array(x)).asnumpy(), reference.fake_quantize(x, params, spec))
 
@@ -76,11 +77,11 @@ def test_offline_equals_reference_bit_for_bit(cls, spec, hybridize):
 @every_class
 @every_spec
 @pytest.mark.parametrize("hybridize", [False, True])
-def test_online_equals_reference_bit_for_bit(cls, spec, hybridize):
+def test_online_equals_reference_bit_for_bit(cls, spec, hybridize, backend):
     x = data(spec)
     x[:, 1] = 0
     x[3] = 0
-    made = block(cls, spec)
+    made = block(cls, spec, using=backend)
     made.hybridize(hybridize)
     expected = reference.fake_quantize(x, reference.find_qparams(x, spec), spec)
     np.testing.assert_array_equal(made(mx.nd.array(x)).asnumpy(), expected)
@@ -90,11 +91,11 @@ def test_online_equals_reference_bit_for_bit(cls, spec, hybridize):
 @every_spec
 @pytest.mark.parametrize("online", [False, True])
 @pytest.mark.parametrize("hybridize", [False, True])
-def test_gradient_equals_the_formula(cls, spec, online, hybridize):
+def test_gradient_equals_the_formula(cls, spec, online, hybridize, backend):
     params = None if online else qparams(spec)
     x = data(spec, None if online else params.scale)
     dy = np.random.RandomState(1).randn(*SHAPE).astype(np.float32)
-    made = block(cls, spec, params)
+    made = block(cls, spec, params, backend)
     made.hybridize(hybridize)
     x_nd = mx.nd.array(x)
     x_nd.attach_grad()

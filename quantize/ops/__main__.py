@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: MIT
+"""``python -m quantize.ops`` says which back ends are available, ``... build`` compiles the native one."""
+
+import argparse
+import sys
+
+from quantize.errors import ConfigError
+from quantize.ops import build, native
+
+
+def show() -> int:
+    """One line for each back end."""
+    reason = native.why_not()
+    sys.stdout.write("composed  available\n")
+    sys.stdout.write("native    {}\n".format(reason or "available: {}".format(build.LIBRARY)))
+    return 0
+
+
+def compile_native(force: bool) -> int:
+    """Build; without a compiler say what is lost and go on, since the composed operators serve."""
+    if force or not build.up_to_date():
+        sys.stderr.write("Compiling the native operators (about 20 s; once)\n")
+    try:
+        sys.stdout.write("native operators: {}\n".format(build.build(force)))
+    except ConfigError as error:
+        sys.stderr.write("native operators not built: {}\nThe composed operators serve; they are several times slower."
+                         "\n".format(error))
+        return 1 if build.find_compiler() else 0
+    return 0
+
+
+def main(argv=None) -> int:
+    """The command; returns the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m quantize.ops", description=__doc__)
+    parser.add_argument("action", nargs="?", choices=("show", "build"), default="show", help="default: %(default)s")
+    parser.add_argument("--force", action="store_true", help="build even where the present library fits")
+    args = parser.parse_args(argv)
+    return compile_native(args.force) if args.action == "build" else show()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

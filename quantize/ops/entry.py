@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: MIT
+"""The one entry point through which every layer and quantizer rounds a tensor; each call names its back end.
+
+Back ends: `native` (C++ operators), `composed` (MXNet's own operators), `auto` (native where it can be had).
+All take ``F`` (mxnet.ndarray or mxnet.symbol) and float32 NDArrays or Symbols, and equal `quantize.reference` and
+`quantize.reference_trained` in value (bit for bit, but for the sign of zero) and gradient.
+"""
+
+import logging
+
+from quantize.errors import ConfigError
+from quantize.ops import composed, native
+
+logger = logging.getLogger(__name__)
+
+BACKENDS = ("auto", "native", "composed")
+_warned = []
+
+
+def backend(name: str = "auto"):
+    """The module of a back end; `auto` warns once where the native one is missing."""
+    if name not in BACKENDS:
+        raise ConfigError("back end must be one of {}, got {!r}".format(", ".join(BACKENDS), name))
+    if name == "native":
+        native.require()
+        return native
+    if name == "auto":
+        if not native.why_not():
+            return native
+        if not _warned:
+            _warned.append(True)
+            logger.warning("native operators are missing, the composed ones are several times slower: %s",
+                           native.why_not())
+    return composed
+
+
+def fake_quantize(F, x, scale, spec, zero_point=None, *, multiplier=None, using="auto"):
+    """`x` rounded to the grid of `spec`, with the straight-through gradient.
+
+    dy/dx = 1 where the unclipped code lies in [qmin, qmax], else 0; dy/dscale = dy/dzero_point = 0.
+
+    Parameters
+    ----------
+    scale : `spec.scale_shape(x.shape)`
+        Real value of one integer step; positive.
+    zero_point : scale's shape, optional
+        Code of real zero as float32; None for symmetric specs.
+    multiplier : scale's shape, optional
+        Given: codes come from ``x * multiplier`` instead of ``x / scale``, as ncnn computes.
+    using : {"auto", "native", "composed"}
+        The back end.
+    """
+    return backend(using).fake_quantize(F, x, scale, spec, zero_point, multiplier)
+
+
+def online_fake_quantize(F, x, spec, *, using="auto"):
+    """`x` rounded to a grid that just covers it (`reference.find_qparams`); the range carries no gradient."""
+    return backend(using).online_fake_quantize(F, x, spec)
+
+
+def tracking_fake_quantize(F, x, state, spec, momentum, *, using="auto"):
+    """`x` rounded by a moving average of ranges which this batch updates first; one scale for the tensor.
+
+    Parameters
+    ----------
+    state : (3,), auxiliary
+        Averages of the images' minimum and maximum, and the weight seen so far, as `calib.observers.EMAObserver`;
+        changed in place. The composed back end can do that only eagerly.
+    """
+    return backend(using).tracking_fake_quantize(F, x, state, spec, momentum)
+
+
+def lsq(F, x, step, spec, grad_scale=None, *, using="auto"):
+    """`x` rounded by a trained step (LSQ, arXiv:1902.08153); gradients as `reference_trained.lsq_gradient`."""
+    return backend(using).lsq(F, x, step, spec, grad_scale)
+
+
+def pact(F, x, alpha, levels, calibrated=False, *, using="auto"):
+    """`x` clipped to a trained [0, alpha (1,)] and rounded to `levels` steps; see `reference_trained.pact_gradient`."""
+    return backend(using).pact(F, x, alpha, levels, calibrated)
+
+
+def dorefa(F, w, levels, *, using="auto"):
+    """Weights clamped by tanh and rounded to `levels` steps on [-1, 1]; see `reference_trained.dorefa`."""
+    return backend(using).dorefa(F, w, levels)
+
+
+def sign(F, x, *, using="auto"):
+    """+1 or -1 with the clipped-identity gradient; see `reference_trained.sign_gradient`."""
+    return backend(using).sign(F, x)

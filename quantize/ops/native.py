@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: MIT
+"""The C++ operators: loaded on first use, called with a spec as attributes.
+
+The extension interface never tells an operator to add to a gradient: it always overwrites. Where a gradient is
+accumulated into a variable (`grad_req='add'`), an identity in between takes the addition over; where one tensor feeds
+many operators, MXNet must not accumulate in place (`_IN_PLACE_CAP`).
+"""
+
+import os
+
+from quantize.errors import ConfigError
+from quantize.ops import allocator, build
+from quantize.spec import PerGroup, PerTensor
+
+_ROUNDINGS = {"half_away": 0, "half_even": 1}
+# read by MXNet once, at the first backward pass: consumers above which gradients are summed in place
+_IN_PLACE_CAP = "MXNET_EXEC_INPLACE_GRAD_SUM_CAP"
+_state = {"loaded": False, "reason": None}
+
+
+def why_not() -> str:
+    """Loads the library on the first call; "" when the operators are there, else the reason why not."""
+    if _state["reason"] is None:
+        _state["reason"] = _load()
+    return _state["reason"]
+
+
+def _load() -> str:
+    library = build.LIBRARY
+    if not library.is_file():
+        hint = "" if build.find_compiler() else " (needs a C++ compiler, for example g++)"
+        return "not built: run python -m quantize.ops build{}".format(hint)
+    built, wanted = build.built_from(library), build.fingerprint()
+    if built != wanted:
+        return "{} was built for another MXNet or from other sources ({}, wanted {}): run python -m " \
+               "quantize.ops build".format(library, built or "no mark", wanted)
+    import mxnet as mx
+    os.environ.setdefault(_IN_PLACE_CAP, "100000")
+    try:
+        mx.library.load(str(library), verbose=False)
+    except (mx.MXNetError, OSError) as error:
+        return "{} cannot be loaded: {}".format(library, str(error).splitlines()[0])
+    allocator.tune()
+    return ""
+
+
+def require():
+    """ConfigError, with the reason, when the operators are not there."""
+    if why_not():
+        raise ConfigError("back end 'native': " + why_not())
+
+
+def fake_quantize(F, x, scale, spec, zero_point=None, multiplier=None):
+    """See `quantize.ops.entry.fake_quantize`."""
+    inputs = [operand for operand in (zero_point, multiplier) if operand is not None]
+    return F.fq_fixed(_guard(F, x), scale, *inputs, has_zero_point=int(zero_point is not None),
+                      has_multiplier=int(multiplier is not None), **_grid(spec))
+
+
+def online_fake_quantize(F, x, spec):
+    """See `quantize.ops.entry.online_fake_quantize`."""
+    return F.fq_online(_guard(F, x), **_grid(spec))[0]
+
+
+def tracking_fake_quantize(F, x, state, spec, momentum):
+    """See `quantize.ops.entry.tracking_fake_quantize`."""
+    return F.fq_observed(_guard(F, x), state, momentum=momentum, **_grid(spec))[0]
+
+
+def lsq(F, x, step, spec, grad_scale=None):
+    """See `quantize.ops.entry.lsq`."""
+    return F.fq_lsq(_guard(F, x), _guard(F, step), grad_scale=grad_scale or 0, **_grid(spec))
+
+
+def pact(F, x, alpha, levels, calibrated=False):
+    """See `quantize.ops.entry.pact`."""
+    return F.fq_pact(_guard(F, x), _guard(F, alpha), levels=levels, calibrated=int(calibrated))
+
+
+def dorefa(F, w, levels):
+    """See `quantize.ops.entry.dorefa`."""
+    return F.fq_dorefa(_guard(F, w), levels=levels)
+
+
+def sign(F, x):
+    """See `quantize.ops.entry.sign`."""
+    return F.fq_sign(_guard(F, x))
+
+
+def _grid(spec):
+    attributes = {"qmin": spec.qmin, "qmax": spec.qmax, "asymmetric": int(not spec.symmetric),
+                  "rounding": 2 if spec.grid == "mid_rise" else _ROUNDINGS[spec.rounding]}
+    if not isinstance(spec.granularity, PerTensor):
+        attributes["axis"] = spec.granularity.axis
+    if isinstance(spec.granularity, PerGroup):
+        attributes["groups"] = spec.granularity.groups
+    return attributes
+
+
+def _guard(F, x):
+    """`x`, behind an identity where it is a variable that a gradient may be accumulated into."""
+    import mxnet as mx
+    is_variable = x.get_children() is None if isinstance(x, mx.sym.Symbol) else x.grad is not None
+    return F.identity(x) if is_variable else x
