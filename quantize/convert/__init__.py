@@ -9,8 +9,9 @@ from quantize.convert.convert import (
                                       gen_dense_converter,
 )
 from quantize.convert.graph import trace
-from quantize.convert.passes import bypass_bn, convert_to_relu6, merge_bn
+from quantize.convert.passes import bypass_bn, convert_to_relu6, mean_global_pooling, merge_bn
 from quantize.convert.rules import Plan, PlanEntry
 
 __all__ = ["Plan", "PlanEntry", "bypass_bn", "convert_model", "convert_to_relu6", "default_convert_fn",
-           "gen_act_converter", "gen_conv2d_converter", "gen_dense_converter", "merge_bn", "trace"]
+           "gen_act_converter", "gen_conv2d_converter", "gen_dense_converter", "mean_global_pooling", "merge_bn",
+           "trace"]

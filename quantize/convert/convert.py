@@ -67,8 +67,16 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
         quantizer.backend = backend
     qparams_init(net)
     clear_cached_graphs(net)
+    _report_slow_pooling(net)
     logger.info("%s: %d of %d layers quantized", net.name, sum(e.quantized for e in plan.entries), len(plan.entries))
     return net
+
+
+def _report_slow_pooling(net):
+    slow = sum(type(block) is nn.GlobalAvgPool2D for _, block in walk(net))
+    if slow:
+        logger.info("%s: GlobalAvgPool2D makes hybridized training slow; quantize.convert.mean_global_pooling(net) "
+                    "replaces it by a mean", net.name)
 
 
 def _complete_shapes(net, example_input):

@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn
 
-from quantize.convert import bypass_bn, convert_model, convert_to_relu6, gen_conv2d_converter, merge_bn
+from quantize.convert import (
+    bypass_bn,
+    convert_model,
+    convert_to_relu6,
+    gen_conv2d_converter,
+    mean_global_pooling,
+    merge_bn,
+)
 from quantize.errors import ConversionError
 from quantize.nn import BypassBatchNorm, ReLU6
 
@@ -95,3 +102,22 @@ def test_relu6(small_net, images, caplog):
     x = mx.nd.array([[-1, 3, 7]])
     np.testing.assert_array_equal(small_net[2](x).asnumpy(), [[0, 3, 6]])
     assert "1 ReLUs stay" in caplog.text
+
+
+def test_global_pooling_becomes_a_mean():
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, in_channels=3), nn.GlobalAvgPool2D(), nn.Flatten())
+    net.initialize()
+    x = mx.nd.random.normal(shape=(2, 3, 8, 8))
+    expected = net(x).asnumpy()
+    assert mean_global_pooling(net) == 1 and mean_global_pooling(net) == 0
+    np.testing.assert_allclose(net(x).asnumpy(), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_slow_pooling_is_reported(caplog):
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, in_channels=3), nn.GlobalAvgPool2D())
+    net.initialize()
+    with caplog.at_level("INFO"):
+        convert_model(net)
+    assert "mean_global_pooling" in caplog.text
