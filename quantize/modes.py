@@ -7,7 +7,7 @@ drop the caches from the root down.
 
 import contextlib
 import logging
-from typing import Iterator, List, Tuple
+from typing import Dict, Iterator, List, Tuple
 
 from mxnet import nd
 from mxnet.gluon import Block, HybridBlock
@@ -49,6 +49,16 @@ def quantizers(net: Block, kind: str = "all") -> Iterator[Tuple[str, FakeQuantiz
             is_weight = name == "weight_quantizer"
             if kind == "all" or is_weight == (kind == "weight"):
                 yield (path + "." if path else "") + name, quantizer
+
+
+def thresholds(net: Block) -> Dict[str, float]:
+    """Calibrated threshold, in real units, of every layer's activation; layers that share a quantizer each have it."""
+    found = {}
+    for path, layer in quantized_layers(net):
+        for name, quantizer in layer.quantizers():
+            if name != "weight_quantizer" and quantizer.calibrated:
+                found[(path + "." if path else "") + name] = float(quantizer.threshold.max())
+    return found
 
 
 def set_mode(net: Block, mode: str, kind: str = "all"):

@@ -7,10 +7,11 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 from mxnet.gluon import Block, HybridBlock, nn
 
 from quantize.config import Format, Rule, rules_from_config
-from quantize.convert.graph import Graph, shared_inputs, trace
+from quantize.convert.graph import Graph, trace
 from quantize.convert.net import QuantizedNet, quantized_net_class
 from quantize.convert.replace import quantized_layer
 from quantize.convert.rules import DEFAULT_RULES, Plan, exclusions, resolve
+from quantize.convert.shortcuts import share_input_quantizers, skip_relus
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import qparams_init
 from quantize.modes import clear_cached_graphs, quantizers
@@ -60,7 +61,8 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     plan = resolve(net, rules, graph)
     _apply(net, plan, convert_fn)
     if graph is not None:
-        _share_input_quantizers(net, plan, shared_inputs(graph))
+        share_input_quantizers(net, plan, graph)
+        skip_relus(net, plan, graph)
     net.__class__ = quantized_net_class(type(net))
     net.plan = plan
     for _, quantizer in quantizers(net):
@@ -138,17 +140,6 @@ def _apply(net, plan: Plan, convert_fn):
         if callable(action):
             chosen = [(block, action(block)) for _, block in walk(net) if type(block) is layer_type]
             replace_blocks(net, {id(old): new for old, new in chosen if new is not None and new is not old})
-
-
-def _share_input_quantizers(net, plan: Plan, groups):
-    """Layers that read one tensor in one format get one quantizer: one range, and one operator in the graph."""
-    blocks, entries = dict(walk(net)), {entry.path: entry for entry in plan.entries}
-    for paths in groups:
-        first_of = {}
-        for path in paths:
-            if path in entries and entries[path].input is not None:
-                first = first_of.setdefault(entries[path].input, blocks[path])
-                blocks[path].input_quantizer = first.input_quantizer
 
 
 _SIGNED = {"auto": None, None: None, "true": True, "false": False, True: True, False: False}

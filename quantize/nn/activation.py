@@ -22,6 +22,28 @@ class ReLU6(nn.Activation):
         return "ReLU6"
 
 
+class SkippableReLU(nn.Activation):
+    """A ReLU that is the identity while all its readers cut off what is below zero themselves.
+
+    That is so in inference with frozen weights. In training a ReLU stays one: where the quantizer's code is 0 its
+    straight-through gradient is 1, and the ReLU's is 0.
+    """
+
+    readers = ()
+
+    @classmethod
+    def from_float(cls, layer: nn.Activation, readers) -> "SkippableReLU":
+        """The same activation, knowing the quantized layers that read it (and nobody else does)."""
+        new = retyped(layer, cls)
+        # a plain attribute would register the readers as children of the activation
+        object.__setattr__(new, "readers", tuple(readers))
+        return new
+
+    def hybrid_forward(self, F, x):
+        """Rectified `x`, or `x` where nobody sees the difference."""
+        return x if all(reader.clips_negative_input for reader in self.readers) else super().hybrid_forward(F, x)
+
+
 class QActivation(nn.Activation):
     """`nn.Activation` whose *output* is fake-quantized.
 

@@ -63,6 +63,13 @@ class QuantizedLayer:
             weight = self.weight_quantizer(plain_layout(weight))
         return super().hybrid_forward(F, x, weight, bias)
 
+    @property
+    def clips_negative_input(self) -> bool:
+        """Whether what is below zero is cut off here anyway, in inference: unsigned input, frozen weights."""
+        quantizer, weight = self.input_quantizer, self.weight_quantizer
+        return (quantizer is not None and weight is not None and weight.frozen and not quantizer.spec.signed
+                and quantizer.spec.symmetric and quantizer.mode in ("online", "offline"))
+
     def quantizers(self):
         """(name, FakeQuantize) of the operands that are quantized."""
         for name in ("input_quantizer", "weight_quantizer"):

@@ -55,6 +55,15 @@ def test_offline_needs_a_calibration(converted, images):
     assert np.abs(outputs(converted, images * 10)).max() < 10 * np.abs(online_net).max()
 
 
+def test_thresholds_name_every_layer(converted, images):
+    assert modes.thresholds(converted) == {}
+    converted[6].input_quantizer = converted[3].input_quantizer
+    calibrate(converted, observe(converted, [images], MinMax()), MinMax())
+    found = modes.thresholds(converted)
+    assert list(found) == ["0.input_quantizer", "3.input_quantizer", "6.input_quantizer"]
+    assert found["6.input_quantizer"] == found["3.input_quantizer"]
+
+
 def test_the_context_restores_every_quantizer(converted):
     converted[0].input_quantizer.mode = "float"
     before = [quantizer.mode for _, quantizer in modes.quantizers(converted)]

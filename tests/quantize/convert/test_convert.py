@@ -1,5 +1,4 @@
 # SPDX-License-Identifier: MIT
-import json
 
 import mxnet as mx
 import numpy as np
@@ -19,9 +18,8 @@ from quantize.convert import (
     merge_bn,
 )
 from quantize.errors import ConfigError, ConversionError
-from quantize.modes import quantizers
 from quantize.nn import BypassBatchNorm, QActivation, QConv2D, QConv2DTranspose, QDense
-from quantize.spec import PerChannel, PerGroup, PerTensor, QParams, QuantSpec
+from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
 
 
 def plan(net):
@@ -176,7 +174,7 @@ def test_convert_fn_takes_functions(small_net):
     convert_fn[nn.Activation] = kept.append
     convert_model(small_net, convert_fn=convert_fn)
     assert isinstance(small_net[1], BypassBatchNorm) and isinstance(small_net[4], BypassBatchNorm)
-    assert kept == [small_net[2], small_net[5]]
+    assert [block._act_type for block in kept] == ["relu", "relu"]
 
 
 def test_frozen_parameters_convert(small_net, images):
@@ -260,45 +258,3 @@ def test_the_plan_prints_every_layer(small_net):
     text = str(convert_model(small_net, exclude=["0"]).plan)
     assert [line.split()[0] for line in text.splitlines()] == ["layer", "0", "3", "6"]
     assert "excluded: exclude" in text and "uint8" in text
-
-
-class TwoBranches(gluon.HybridBlock):
-    """Two convolutions that read the same tensor, as a residual block with a projection."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = nn.Conv2D(4, 1, in_channels=3), nn.Conv2D(4, 3, padding=1, in_channels=3)
-
-    def hybrid_forward(self, F, x):
-        x = F.relu(x)
-        return self.a(x) + self.b(x)
-
-
-@pytest.mark.parametrize("config, count", [(None, 1), ([{"op_names": ["b"], "input": "auto4"}], 2)])
-def test_a_tensor_read_twice_in_one_format_is_quantized_once(images, config, count, backend):
-    net = TwoBranches()
-    net.initialize()
-    convert_model(net, config_list=config, backend=backend)
-    assert (net.a.input_quantizer is net.b.input_quantizer) == (count == 1)
-    assert len([path for path, _ in quantizers(net, "activation")]) == count
-    eager = net(images).asnumpy()
-    net.fix_params()
-    net.hybridize()
-    np.testing.assert_allclose(net(images).asnumpy(), eager, rtol=1e-6, atol=1e-6)
-    operators = [node["op"] for node in json.loads(net._cached_graph[1].tojson())["nodes"]]
-    name = {"native": "fq_online", "composed": "_contrib_round_ste"}[backend]
-    assert operators.count(name) == count
-
-
-def test_shared_quantizers_survive_checkpoints(images, tmp_path):
-    net = convert_model(_initialized(TwoBranches()))
-    net.a.input_quantizer.set_qparams(QParams.symmetric([0.25]))
-    net.save_parameters(str(tmp_path / "q.params"))
-    other = convert_model(_initialized(TwoBranches()))
-    other.load_parameters(str(tmp_path / "q.params"))
-    assert other.b.input_quantizer.get_qparams().scale == [0.25]
-
-
-def _initialized(net):
-    net.initialize()
-    return net
