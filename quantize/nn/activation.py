@@ -29,14 +29,14 @@ class SkippableReLU(nn.Activation):
     straight-through gradient is 1, and the ReLU's is 0.
     """
 
-    readers = ()
+    readers = frozenset()
 
     @classmethod
     def from_float(cls, layer: nn.Activation, readers) -> "SkippableReLU":
         """The same activation, knowing the quantized layers that read it (and nobody else does)."""
         new = retyped(layer, cls)
-        # a plain attribute would register the readers as children of the activation
-        object.__setattr__(new, "readers", tuple(readers))
+        # a set: Gluon takes lists and tuples of blocks for children that somebody forgot to register
+        new.readers = frozenset(readers)
         return new
 
     def hybrid_forward(self, F, x):

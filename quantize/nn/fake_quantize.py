@@ -39,6 +39,7 @@ class FakeQuantize(HybridBlock):
     backend : {"auto", "native", "composed"}
         The operators to compute with.
     observer : object with ``update(array)``, or None
+        One with ``trace(symbol)`` is handed the symbol when the network is traced.
     frozen : bool
         The input is already on the grid (weights after `fix_params`): pass it through.
     """
@@ -93,9 +94,11 @@ class FakeQuantize(HybridBlock):
 
     def _observe(self, F, x):
         if F is mx.sym:
-            raise ConversionError("{}: a hybridized network cannot be observed; use calib.collect.observe, "
-                                  "which switches hybridization off for the time".format(self.name))
-        if self.observer is not None:
+            if not hasattr(self.observer, "trace"):
+                raise ConversionError("{}: a hybridized network cannot be observed as it runs; use "
+                                      "calib.collect.collect, which runs a graph of its own".format(self.name))
+            self.observer.trace(x)
+        elif self.observer is not None:
             self.observer.update(x.asnumpy())
 
     def set_qparams(self, qparams: QParams):

@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: MIT
+import copy
 import json
 
 import mxnet as mx
@@ -67,6 +68,12 @@ def test_a_relu_in_front_of_unsigned_quantizers_steps_aside_when_frozen(images, 
     unfix_params(net)
     net(images)
     assert "Activation" in operators(net)
+
+
+def test_a_copied_network_knows_its_own_layers(images, recwarn):
+    net = copy.deepcopy(convert_model(TwoBranches()))
+    assert net.relu.readers == {net.a, net.b}
+    assert net.collect_params() and not [w for w in recwarn if "unregistered" in str(w.message)]
 
 
 def test_observers_see_the_rectified_values(images):
