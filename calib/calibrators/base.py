@@ -4,8 +4,11 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+
 from calib.observers import OBSERVERS, Observer
 from quantize.errors import CalibrationError
+from quantize.reference import qparams_from_range, qparams_from_threshold
 from quantize.registry import Registry
 from quantize.spec import QParams, QuantSpec
 
@@ -18,10 +21,13 @@ class Calibrator:
 
     Attributes
     ----------
+    name : str
+        The method, as reports and tables print it. A second registered name (`kl`) shows the first (`kl-ncnn`).
     observer : str
         Name of the observer whose statistics it needs.
     """
 
+    name: ClassVar[str] = ""
     observer: ClassVar[str] = ""
 
     def new_observer(self) -> Observer:
@@ -30,7 +36,8 @@ class Calibrator:
 
     def __call__(self, observer: Observer, spec: QuantSpec) -> QParams:
         """QParams of shape (1,) for what the observer has seen."""
-        if observer.name != self.observer:
+        # a histogram is a min-max observer too, so one pass with histograms serves both
+        if not isinstance(observer, OBSERVERS.get(self.observer)):
             raise CalibrationError("{} needs a {} observer, got {}".format(
                 type(self).__name__, self.observer, observer.name))
         return self.decide(observer, spec)
@@ -38,3 +45,82 @@ class Calibrator:
     def decide(self, observer: Observer, spec: QuantSpec) -> QParams:
         """What subclasses define."""
         raise NotImplementedError
+
+
+class ThresholdCalibrator(Calibrator):
+    """A calibrator whose answer is one magnitude: where the range ends, on both sides or on the one there is."""
+
+    def threshold(self, observer: Observer, spec: QuantSpec) -> float:
+        """The magnitude, in real units; 0 for all-zero data."""
+        raise NotImplementedError
+
+    def decide(self, observer, spec):
+        """QParams whose range ends at the threshold; all-zero data get scale 1."""
+        return qparams_of_threshold(observer, spec, self.threshold(observer, spec))
+
+
+def top_magnitude(observer: Observer, spec: QuantSpec) -> float:
+    """The largest magnitude a grid could have to hold: max |x|, for a symmetric unsigned grid max(x, 0)."""
+    low, high = observer.range()
+    return max(high, 0.0) if _positive_only(spec) else max(-low, high)
+
+
+def qparams_of_threshold(observer: Observer, spec: QuantSpec, threshold: float) -> QParams:
+    """QParams whose range ends at `threshold` on each side; an asymmetric one also ends where the observed range does.
+
+    A threshold so small that float32 makes its scale 0 counts as zero (scale 1), as all-zero data do.
+    """
+    if spec.symmetric:
+        return qparams_from_threshold(np.float32([threshold]), spec)
+    low, high = observer.range()
+    return qparams_from_range(np.float32([max(low, -threshold)]), np.float32([min(high, threshold)]), spec)
+
+
+def magnitudes(observer: Observer, spec: QuantSpec) -> np.ndarray:
+    """Counts of the magnitudes that the grid can hold, without zeros; bin i is i to i + 1 times `observer.width`.
+
+    Both signs together, for a symmetric unsigned grid the positive values alone: the others become zero.
+    """
+    positive = observer.positive()
+    return positive if _positive_only(spec) else positive + observer.negative()
+
+
+def levels_per_side(observer: Observer, spec: QuantSpec) -> int:
+    """Codes for the magnitudes of one sign, zero included: 128 for int8, 256 for uint8.
+
+    An asymmetric grid gives all codes to one-sided data and, nearly, half to each side otherwise.
+    """
+    if spec.symmetric:
+        return spec.qmax + 1
+    low, high = observer.range()
+    codes = spec.qmax - spec.qmin + 1
+    return codes if low >= 0 or high <= 0 else max(codes // 2, 1)
+
+
+def clipped_share(observer: Observer, spec: QuantSpec, threshold: float) -> float:
+    """Share of the non-zero values (of those the grid can hold) that lie beyond `threshold`, by the histogram."""
+    counts = magnitudes(observer, spec)
+    total = int(counts.sum())
+    edges = observer.width * np.arange(len(counts) + 1)
+    inside = np.interp(threshold, edges, np.concatenate([[0], np.cumsum(counts)]))
+    return 1.0 - float(inside) / total if total and threshold < top_magnitude(observer, spec) else 0.0
+
+
+def resampled(counts: np.ndarray, width: float, top: float, bins: int) -> np.ndarray:
+    """The counts in `bins` equal bins over [0, top]: whole numbers, the same total; int64.
+
+    The running sum of the counts is interpolated between the edges of the power-of-two bins and rounded, so only the
+    values in the bins that an edge of the new grid cuts can land on the wrong side of it, and no count is split. Each
+    new bin is off by less than half of the counts of the two old bins at its ends; with the observer's 8192 to 16384
+    bins on 2048 new ones these are an eighth to a quarter as wide as the new bins. KL searches can be ill-conditioned
+    (nearly equal minima far apart); then even this moves the threshold by some percent.
+    """
+    edges = np.minimum(width * np.arange(len(counts) + 1), top)
+    sums = np.concatenate([[0], np.cumsum(counts)])
+    wanted = top / bins * np.arange(bins + 1)
+    inside = np.rint(np.interp(wanted[:-1], edges, sums)).astype(np.int64)
+    return np.diff(np.append(inside, sums[-1]))
+
+
+def _positive_only(spec):
+    return spec.symmetric and not spec.signed

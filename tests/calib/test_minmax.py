@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 
-from calib.calibrators import MinMax, Naive
-from calib.observers import EMAObserver, MinMaxObserver
+from calib.calibrators import MinMax, Naive, Percentile
+from calib.observers import EMAObserver, HistogramObserver, MinMaxObserver
 from quantize.errors import CalibrationError
 from quantize.spec import QuantSpec
 
@@ -54,3 +54,13 @@ def test_naive_uses_its_momentum():
     for value in (2, 4):
         observer.update(np.full((1, 1), value, np.float32))
     assert calibrator(observer, QuantSpec(8)).scale[0] * 127 == pytest.approx((2 * 0.25 + 4 * 0.5) / 0.75)
+
+
+def test_a_histogram_serves_min_max_too():
+    batch = np.random.RandomState(0).randn(4, 100).astype(np.float32)
+    histogram, plain = HistogramObserver(), MinMaxObserver()
+    histogram.update(batch)
+    plain.update(batch)
+    assert MinMax()(histogram, QuantSpec(8)).scale == MinMax()(plain, QuantSpec(8)).scale
+    with pytest.raises(CalibrationError, match="needs a histogram observer, got minmax"):
+        Percentile()(plain, QuantSpec(8))

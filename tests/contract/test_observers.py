@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from calib.observers import OBSERVERS
 from quantize.errors import CalibrationError, DataError
@@ -21,8 +23,9 @@ def seen(name, batches):
 
 
 def numbers(observer):
+    """The state as one flat list of floats."""
     state = observer.state()
-    return [state[key] for key in sorted(state) if key != "observer"]
+    return np.hstack([np.float64(state[key]) for key in sorted(state) if key != "observer"]).tolist()
 
 
 @every_observer
@@ -79,3 +82,45 @@ def test_wrong_partners_and_states_are_refused(name):
         type(observer).from_state(other.state())
     with pytest.raises(CalibrationError, match="nothing was observed"):
         observer.range()
+
+
+ORDER_INDEPENDENT = [name for name in OBSERVERS.names() if name != "ema"]  # which is not by definition
+IMAGES = np.concatenate(BATCHES) * np.float32(10) ** np.arange(-6, 18).reshape(-1, 1, 1)
+
+
+def test_only_the_moving_average_depends_on_the_order():
+    assert len(ORDER_INDEPENDENT) == len(OBSERVERS.names()) - 1 >= 3
+
+
+@pytest.mark.parametrize("name", ORDER_INDEPENDENT)
+@settings(max_examples=50, deadline=None)
+@given(data=st.data())
+def test_order_batches_and_shards_leave_no_trace(name, data):
+    """Any order of the images, any split into batches and shards: the same state, byte for byte."""
+    order = data.draw(st.permutations(range(len(IMAGES))))
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(IMAGES) - 1), max_size=8)))
+    batches = np.split(IMAGES[list(order)], cuts)
+    shards = [[] for _ in range(data.draw(st.integers(1, 4)))]
+    for batch in batches:
+        shards[data.draw(st.integers(0, len(shards) - 1))].append(batch)
+    total = seen(name, shards[0])
+    for shard in shards[1:]:
+        total.merge(seen(name, shard))
+    assert json.dumps(total.state(), sort_keys=True) == json.dumps(seen(name, [IMAGES]).state(), sort_keys=True)
+
+
+@every_observer
+def test_a_damaged_state_is_refused(name):
+    state = seen(name, BATCHES).state()
+    for key, bad in [("samples", "24"), ("samples", None), ("samples", True), ("low", [1.0])]:
+        with pytest.raises(CalibrationError, match=key):
+            type(seen(name, BATCHES)).from_state(dict(state, **{key: bad}))
+    del state["samples"]
+    with pytest.raises(CalibrationError, match="not the state"):
+        OBSERVERS.get(name).from_state(state)
+
+
+@every_observer
+def test_values_beyond_float32_are_refused(name):
+    with pytest.raises(DataError, match="infinite"), np.errstate(over="ignore"):
+        OBSERVERS.get(name)().update(np.array([[1.0, 1e39]]))

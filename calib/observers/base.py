@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""What every observer is."""
+
+import math
+from typing import Any, Dict
+
+import numpy as np
+
+from quantize.errors import CalibrationError, DataError
+from quantize.registry import Registry
+
+OBSERVERS = Registry("observer")
+
+
+class Observer:
+    """The base: checks what comes in, counts samples.
+
+    Attributes
+    ----------
+    samples : int
+        Images seen.
+    """
+
+    name = ""
+
+    def __init__(self):
+        self.samples = 0
+
+    def update(self, x: np.ndarray):
+        """Take in a batch (images, ...), as float32; DataError for NaN, infinity or an empty batch."""
+        x = np.asarray(x, np.float32)
+        if x.size == 0 or x.ndim == 0:
+            raise DataError("an empty batch of shape {}".format(x.shape))
+        # a minimum and a maximum propagate NaN and show infinity, at a tenth of the cost of isfinite on every value
+        low, high = float(x.min()) + 0.0, float(x.max()) + 0.0  # no -0.0: which of two zeros came first must not show
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise DataError("{} of {} values are NaN or infinite".format(int((~np.isfinite(x)).sum()), x.size))
+        self._update(x, low, high)
+        self.samples += len(x)
+
+    def merge(self, other: "Observer"):
+        """Take in what another observer of the same kind has seen."""
+        if type(other) is not type(self):
+            raise CalibrationError("a {} observer cannot be merged with a {} observer".format(self.name, other.name))
+        self._merge(other)
+        self.samples += other.samples
+
+    def state(self) -> Dict[str, Any]:
+        """Everything the observer knows, as numbers and lists that JSON can hold."""
+        return dict(vars(self), observer=self.name)
+
+    @classmethod
+    def from_state(cls, state: Dict[str, Any]) -> "Observer":
+        """The observer that `state` describes; CalibrationError when it is another observer's, or damaged."""
+        observer = cls()
+        expected = observer.state()
+        if state.get("observer") != cls.name or set(state) != set(expected):
+            raise CalibrationError("not the state of a {} observer: {}".format(cls.name, sorted(state)))
+        for key, value in state.items():
+            if isinstance(value, bool) or not isinstance(value, _kinds(expected[key])):
+                raise CalibrationError("{!r} in the state of a {} observer is {!r}".format(key, cls.name, value))
+        observer._restore({key: value for key, value in state.items() if key != "observer"})
+        return observer
+
+    def _restore(self, values):
+        vars(self).update(values)
+
+    def _update(self, x, low, high):
+        """Subclasses: take in a checked float32 batch whose extremes are `low` and `high`."""
+        raise NotImplementedError
+
+    def _merge(self, other):
+        raise NotImplementedError
+
+    def _require_samples(self):
+        if not self.samples:
+            raise CalibrationError("nothing was observed")
+
+
+def _kinds(example):
+    """Types that may stand where `example` stands in a state."""
+    if isinstance(example, float):
+        return (float, int)
+    return (int, type(None)) if example is None else (type(example),)
