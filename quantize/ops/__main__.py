@@ -13,6 +13,9 @@ def show() -> int:
     reason = native.why_not()
     sys.stdout.write("composed  available\n")
     sys.stdout.write("native    {}\n".format(reason or "available: {}".format(build.LIBRARY)))
+    if not reason:
+        sys.stdout.write("  on GPU  {}\n".format("available" if native.runs_on_gpu() else
+                                                "not built (needs nvcc and the mxnet-cu112 wheel): composed serves"))
     return 0
 
 

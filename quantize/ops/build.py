@@ -9,8 +9,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+from importlib import metadata
 from pathlib import Path
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 from quantize.errors import ConfigError
 
@@ -18,7 +19,11 @@ SOURCES = Path(__file__).resolve().parent / "csrc"
 LIBRARY = Path(__file__).resolve().parent / "_native" / "libquantize_ops.so"
 # contraction off: a fused multiply-add would differ from the reference in the last bit
 CFLAGS = ("-O3", "-std=c++17", "-fPIC", "-fopenmp", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
+# the same for the device; code for these architectures where nvcc knows them, and portable code for the newest
+NVCC_FLAGS = ("-O3", "-std=c++17", "--fmad=false", "-Xcompiler", "-fPIC", "-DFQ_CUDA")
+ARCHITECTURES = (60, 70, 75, 80, 86, 90)
 MARK = "quantize-ops-build:"
+CUDA_MARK = b"quantize-ops-with-cuda"
 
 
 def mxnet_folder() -> Path:
@@ -34,9 +39,9 @@ def fingerprint() -> str:
     mxnet = mxnet_folder()
     version = re.search(r"__version__ = ['\"]([^'\"]+)", (mxnet / "libinfo.py").read_text()).group(1)
     digest = hashlib.sha256((mxnet / "include" / "mxnet" / "lib_api.h").read_bytes())
-    for source in sorted(SOURCES.glob("*.h")) + sorted(SOURCES.glob("*.cc")):
+    for source in sorted(SOURCES.glob("*.*")):
         digest.update(source.name.encode() + source.read_bytes())
-    digest.update(" ".join(CFLAGS).encode())
+    digest.update(" ".join(CFLAGS + NVCC_FLAGS).encode())
     return "{}mxnet-{};{};".format(MARK, version, digest.hexdigest()[:16])
 
 
@@ -56,35 +61,74 @@ def find_compiler() -> Optional[str]:
     return next((path for path in map(shutil.which, (os.environ.get("CXX") or "g++", "clang++")) if path), None)
 
 
+def has_cuda(library: Path) -> bool:
+    """Whether a library was built with the CUDA kernels."""
+    return CUDA_MARK in library.read_bytes()
+
+
+def find_nvcc() -> Optional[str]:
+    """nvcc, where there is one and the installed MXNet is a GPU wheel; else None."""
+    names = {found.metadata["Name"] or "" for found in metadata.distributions()}
+    return shutil.which("nvcc") if any(name.startswith("mxnet-cu") for name in names) else None
+
+
 def build(force: bool = False) -> Path:
     """Compile the library unless the present one fits; the file appears whole or not at all.
 
-    Raises ConfigError when there is no compiler or it fails.
+    The CUDA kernels are built in where `find_nvcc` finds a compiler. Raises ConfigError when there is no C++ compiler,
+    or a compiler fails.
     """
     if not force and up_to_date():
         return LIBRARY
-    mark = fingerprint()
     compiler = find_compiler()
     if compiler is None:
         raise ConfigError("no C++ compiler found (g++ or clang++): install one (Debian, Ubuntu: apt-get install g++) "
                           "and run python -m quantize.ops build")
-    mxnet = mxnet_folder()
     LIBRARY.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir=str(LIBRARY.parent)) as folder:
-        sources = sorted(SOURCES.glob("*.cc")) + [mxnet / "src" / "lib_api.cc"]
-        flags = [*CFLAGS, "-I", str(mxnet / "include"), "-I", str(SOURCES), "-DFQ_BUILD=\"{}\"".format(mark)]
+        commands = compile_commands(compiler, find_nvcc(), Path(folder))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            objects = list(pool.map(lambda source: _compile(compiler, flags, source, Path(folder)), sources))
+            list(pool.map(_run, commands.values()))
         whole = Path(folder) / LIBRARY.name
-        _run([compiler, "-shared", "-fopenmp", *map(str, objects), "-o", str(whole)])
+        _run([*link_command(compiler, find_nvcc()), *map(str, commands), "-o", str(whole)])
         os.replace(whole, LIBRARY)
     return LIBRARY
 
 
-def _compile(compiler: str, flags: List[str], source: Path, folder: Path) -> Path:
-    target = folder / (source.stem + ".o")
-    _run([compiler, *flags, "-c", str(source), "-o", str(target)])
-    return target
+def compile_commands(compiler: str, nvcc: Optional[str], folder: Path) -> Dict[Path, List[str]]:
+    """Object file -> the command that makes it; CUDA sources only where `nvcc` is given."""
+    mxnet = mxnet_folder()
+    flags = [*CFLAGS, "-I", str(mxnet / "include"), "-I", str(SOURCES), "-DFQ_BUILD=\"{}\"".format(fingerprint())]
+    if nvcc:
+        flags += ["-DFQ_CUDA", "-I", str(cuda_include(nvcc))]
+    commands = {}
+    for source in sorted(SOURCES.glob("*.cc")) + [mxnet / "src" / "lib_api.cc"]:
+        commands[folder / (source.stem + ".o")] = [compiler, *flags, "-c", str(source)]
+    for source in sorted(SOURCES.glob("*.cu")) if nvcc else ():
+        commands[folder / (source.stem + ".cu.o")] = [nvcc, *NVCC_FLAGS, *_architectures(nvcc), "-c", str(source)]
+    return {target: [*command, "-o", str(target)] for target, command in commands.items()}
+
+
+def cuda_include(nvcc: str) -> Path:
+    """The header folder of the toolkit that an nvcc belongs to (nvcc itself may be a link or a script elsewhere)."""
+    listing = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", os.devnull], stdout=subprocess.PIPE,
+                             stderr=subprocess.STDOUT, universal_newlines=True).stdout
+    found = re.search(r'INCLUDES="-I([^"]+)"', listing)
+    return Path(found.group(1)) if found else Path(nvcc).resolve().parent.parent / "include"
+
+
+def _architectures(nvcc):
+    known = subprocess.run([nvcc, "--list-gpu-arch"], stdout=subprocess.PIPE, universal_newlines=True).stdout
+    chosen = [number for number in ARCHITECTURES if "compute_{}".format(number) in known.split()] or [80]
+    flags = ["-gencode=arch=compute_{0},code=sm_{0}".format(number) for number in chosen]
+    return flags + ["-gencode=arch=compute_{0},code=compute_{0}".format(chosen[-1])]
+
+
+def link_command(compiler: str, nvcc: Optional[str]) -> List[str]:
+    """What links the objects; with CUDA, nvcc and its run time inside the library, so that running needs no toolkit."""
+    if nvcc:
+        return [nvcc, "-shared", "-cudart", "static", "-Xcompiler", "-fopenmp,-fPIC"]
+    return [compiler, "-shared", "-fopenmp"]
 
 
 def _run(command):

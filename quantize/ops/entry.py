@@ -17,6 +17,13 @@ BACKENDS = ("auto", "native", "composed")
 _warned = []
 
 
+def choose(name: str, device_type: str) -> str:
+    """The back end for a network on a device ("cpu", "gpu"): `auto` is composed where the native one has no kernels."""
+    if name == "auto" and device_type == "gpu" and not native.runs_on_gpu():
+        return "composed"
+    return name
+
+
 def backend(name: str = "auto"):
     """The module of a back end; `auto` warns once where the native one is missing."""
     if name not in BACKENDS:

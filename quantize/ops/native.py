@@ -44,6 +44,11 @@ def _load() -> str:
     return ""
 
 
+def runs_on_gpu() -> bool:
+    """Whether the operators are there for the GPU context too."""
+    return not why_not() and build.has_cuda(build.LIBRARY)
+
+
 def require():
     """ConfigError, with the reason, when the operators are not there."""
     if why_not():

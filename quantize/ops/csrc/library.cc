@@ -10,3 +10,7 @@ mxnet::ext::MXReturnValue initialize(int version) {
 
 // What the loader checks before it hands the library to MXNet.
 extern "C" const char* quantize_ops_build() { return FQ_BUILD; }
+
+#ifdef FQ_CUDA
+extern "C" const char* quantize_ops_cuda() { return "quantize-ops-with-cuda"; }
+#endif

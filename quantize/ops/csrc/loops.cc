@@ -84,7 +84,12 @@ FQ_CLONES int32_t absmax_bits(const float* __restrict__ x, int64_t n) {
 FQ_CLONES int32_t max_bits(const float* __restrict__ x, int64_t n) {
   const int32_t* bits = reinterpret_cast<const int32_t*>(x);
   int32_t peak = 0;
-  for (int64_t i = 0; i < n; ++i) peak = bits[i] > peak ? bits[i] : peak;
+  for (int64_t i = 0; i < n; ++i) {
+    // minus infinity and NaN of either sign win, so that they are refused
+    const int32_t magnitude = bits[i] & 0x7fffffff;
+    const int32_t key = magnitude >= 0x7f800000 ? magnitude : bits[i];
+    peak = key > peak ? key : peak;
+  }
   return peak;
 }
 

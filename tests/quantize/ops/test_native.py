@@ -57,6 +57,16 @@ def test_wrong_inputs_are_named(call, message):
         (out[0] if isinstance(out, list) else out).wait_to_read()
 
 
+@pytest.mark.parametrize("grid", [dict(qmin=-127, qmax=127), dict(qmin=0, qmax=255),
+                                  dict(qmin=0, qmax=255, asymmetric=1)], ids=["signed", "unsigned", "asymmetric"])
+@pytest.mark.parametrize("bits", [0x7f800000, 0xff800000, 0x7fc00000, 0xffc00000], ids=["inf", "-inf", "nan", "-nan"])
+def test_every_non_finite_value_is_refused(grid, bits):
+    x = np.array([0.5] * 37, np.float32)
+    x[20] = np.array([bits], np.uint32).view(np.float32)[0]
+    with pytest.raises(mx.MXNetError, match="fq_online: NaN or infinity"):
+        mx.nd.fq_online(mx.nd.array(x), **grid)[0].wait_to_read()
+
+
 def test_empty_tensors_are_named():
     with mx.util.np_shape(True), pytest.raises(mx.MXNetError, match="fq_online: the tensor has no elements"):
         mx.nd.fq_online(mx.nd.zeros((0, 3)), qmin=-1, qmax=1)[0].wait_to_read()
