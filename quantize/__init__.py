@@ -1,0 +1,21 @@
+# SPDX-License-Identifier: MIT
+"""Quantization for Gluon CNNs: formats, operators, layers, conversion, importers.
+
+The names below load on first use: ``import quantize.spec`` must not load MXNet.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+_HOMES = {
+    "QParams": "spec", "QuantSpec": "spec", "PerTensor": "spec", "PerChannel": "spec", "PerGroup": "spec",
+    "QuantizeError": "errors", "convert_model": "convert", "merge_bn": "convert", "convert_to_relu6": "convert",
+    "qparams_init": "initialize",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name):
+    if name not in _HOMES:
+        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+    return getattr(importlib.import_module("quantize." + _HOMES[name]), name)

@@ -15,7 +15,7 @@ from quantize.convert.shortcuts import share_input_quantizers, skip_relus
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import qparams_init
 from quantize.modes import clear_cached_graphs, quantizers
-from quantize.ops import BACKENDS
+from quantize.ops import BACKENDS, choose
 from quantize.tree import replace_blocks, walk
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,9 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
         skip_relus(net, plan, graph)
     net.__class__ = quantized_net_class(type(net))
     net.plan = plan
+    devices = {ctx.device_type for p in net.collect_params().values() if p._data is not None for ctx in p.list_ctx()}
     for _, quantizer in quantizers(net):
-        quantizer.backend = backend
+        quantizer.backend = choose(backend, "gpu" if "gpu" in devices else "cpu")
     qparams_init(net)
     clear_cached_graphs(net)
     _report_slow_pooling(net)
@@ -131,7 +132,7 @@ def _rules_from_table(convert_fn):
 def _apply(net, plan: Plan, convert_fn):
     if plan.entries[0].path == "":
         raise ConversionError("{}: the network is a single layer; put it into a HybridSequential".format(net.name))
-    # activations last: a layer's own activation is made anew with the layer
+    # activations last: some of them are children of layers that are replaced first
     for with_output in (False, True):
         blocks = dict(walk(net))
         chosen = [entry for entry in plan.entries if entry.quantized and (entry.output is not None) == with_output]

@@ -47,14 +47,20 @@ class QuantizedNet:
         except Exception as error:
             raise ModelFileError("parameter file {}: cannot be read: {}".format(
                 filename, str(error).splitlines()[0])) from None
-        if not allow_missing and not any(name.endswith(_STATISTICS) for name in loaded):
-            # shared parameters are stored once, so only what has no loaded alias is missing
-            parameters = self._collect_params_with_prefix()
-            present = {id(parameters[name]) for name in loaded if name in parameters}
-            missing = [name for name, parameter in parameters.items() if id(parameter) not in present]
-            allow_missing = all(name.endswith(_STATISTICS) for name in missing) or "." not in "".join(loaded)
+        allow_missing = allow_missing or self._lacks_only_statistics(loaded)
         super().load_parameters(str(filename), ctx=ctx, allow_missing=allow_missing, **options)
         modes.clear_cached_graphs(self)
+
+    def _lacks_only_statistics(self, loaded) -> bool:
+        """Whether a file holds every parameter but those that conversion added."""
+        if any("." in name for name in loaded):
+            parameters, names = self._collect_params_with_prefix(), loaded
+        else:
+            parameters, names = self.collect_params(), [self.prefix + name.split(":")[-1] for name in loaded]
+        # shared parameters are stored once, so only what has no loaded alias is missing
+        present = {id(parameters[name]) for name in names if name in parameters}
+        missing = [name for name, parameter in parameters.items() if id(parameter) not in present]
+        return bool(missing) and all(name.endswith(_STATISTICS) for name in missing)
 
     def _build_cache(self, *args):
         # scales are no part of the graph while ranges are online, which is no cause for alarm
@@ -63,7 +69,7 @@ class QuantizedNet:
             super()._build_cache(*args)
 
 
-_STATISTICS = ("quantizer.scale", "quantizer.ema", "quantizer.zero_point")
+_STATISTICS = tuple("quantizer" + joint + name for joint in "._" for name in ("scale", "ema", "zero_point"))
 
 
 def quantized_net_class(cls):

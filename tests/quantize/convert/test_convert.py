@@ -104,6 +104,29 @@ def test_float_checkpoint_loads_into_the_converted_net_and_back(small_net, image
     np.testing.assert_array_equal(small_net(images).asnumpy(), expected)
 
 
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_checkpoint_that_lacks_a_weight_is_refused(small_net, tmp_path, flat):
+    path = str(tmp_path / "part.params")
+    if flat:
+        small_net.collect_params("(?!.*dense).*").save(path, strip_prefix=small_net.prefix)
+    else:
+        small_net[:3].save_parameters(path)
+    convert_model(small_net)
+    with pytest.raises(AssertionError, match="missing"):
+        small_net.load_parameters(path)
+
+
+def test_flat_float_checkpoints_load(small_net, images, tmp_path):
+    path = str(tmp_path / "flat.params")
+    small_net.collect_params().save(path, strip_prefix=small_net.prefix)
+    expected = small_net(images).asnumpy()
+    convert_model(small_net)
+    small_net[0].weight.set_data(small_net[0].weight.data() * 2)
+    small_net.load_parameters(path)
+    small_net.disable_quantize()
+    np.testing.assert_array_equal(small_net(images).asnumpy(), expected)
+
+
 @pytest.mark.parametrize("offline", [False, True])
 def test_hybridize_export_import_save_and_load_agree(small_net, images, tmp_path, offline):
     from calib.calibrators import MinMax
