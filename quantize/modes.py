@@ -110,7 +110,12 @@ def quantize_input(net: Block, enable: bool = True, online: bool = True):
 
 
 def update_ema(net: Block):
-    """After a forward pass in training: activations in `ema` mode store the range their moving average has reached."""
+    """After a forward pass in training: activations in `ema` mode store the range their moving average has reached.
+
+    Waits for the pass to end: a static graph does not tell MXNet's engine that an operator of ours changes its state,
+    so reading the state alone would not wait for it.
+    """
+    nd.waitall()
     for _, quantizer in quantizers(net, "activation"):
         if quantizer.mode == "ema":
             quantizer.update_ema()
@@ -134,6 +139,7 @@ def fix_params(net: Block):
         layer.weight.set_data(fake_quantize(nd, weight, scale, quantizer.spec, zero_point))
         quantizer.scale.set_data(scale)
         quantizer.frozen = True
+        _set_reorder_first(layer, False)
     clear_cached_graphs(net)
 
 
@@ -145,7 +151,13 @@ def unfix_params(net: Block):
             layer.weight.set_data(quantizer.float_weight)
             quantizer.float_weight = None
             quantizer.frozen = False
+            _set_reorder_first(layer, True)
     clear_cached_graphs(net)
+
+
+def _set_reorder_first(layer, value):
+    if layer.input_quantizer is not None:
+        layer.input_quantizer.reorder_first = value
 
 
 def clear_cached_graphs(net: Block):

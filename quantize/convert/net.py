@@ -40,6 +40,11 @@ class QuantizedNet:
         """See `quantize.modes.collect_quantized_blocks`."""
         return modes.collect_quantized_blocks(self)
 
+    def save_parameters(self, *args, **options):
+        """As Gluon's; first waits for moving averages that a training step may still be updating."""
+        nd.waitall()
+        super().save_parameters(*args, **options)
+
     def load_parameters(self, filename, ctx=None, allow_missing=False, **options):
         """As Gluon's; a float checkpoint (one without the quantizers' statistics) loads as well."""
         try:

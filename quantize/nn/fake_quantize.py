@@ -40,6 +40,10 @@ class FakeQuantize(HybridBlock):
         The operators to compute with.
     observer : object with ``update(array)``, or None
         One with ``trace(symbol)`` is handed the symbol when the network is traced.
+    reorder_first : bool
+        Bring the input into MXNet's plain layout by an operator of its own. Convolutions leave oneDNN's blocked layout,
+        which the native operators have reordered in the forward and again in the backward pass; this saves the second
+        time. Layers set it for their inputs until their weights are frozen, since inference has no second time.
     frozen : bool
         The input is already on the grid (weights after `fix_params`): pass it through.
     """
@@ -50,6 +54,7 @@ class FakeQuantize(HybridBlock):
         self.observer = None
         self.backend = "auto"
         self.frozen = False
+        self.reorder_first = False
         self._traced = (None, None)
         self.mode = mode
         self.scale = self._statistic("scale", scale_shape)
@@ -81,7 +86,8 @@ class FakeQuantize(HybridBlock):
             return self.quantize(F, x, scale, ema, zero_point)
         # layers that read one tensor share their quantizer: in a graph it is quantized once
         if self._traced[0] is not x:
-            self._traced = (x, self.quantize(F, x, scale, ema, zero_point))
+            plain = F.reshape(x, shape=(-2,)) if self.reorder_first else x
+            self._traced = (x, self.quantize(F, plain, scale, ema, zero_point))
         return self._traced[1]
 
     def quantize(self, F, x, scale, ema, zero_point):

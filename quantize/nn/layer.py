@@ -50,6 +50,7 @@ class QuantizedLayer:
         """Give the layer its quantizers; None leaves that operand float."""
         if input_spec is not None:
             self.input_quantizer = UniformFakeQuantize(input_spec, (1,), prefix=self.prefix + "input_quantizer_")
+            self.input_quantizer.reorder_first = True
         if weight_spec is not None:
             shape = weight_spec.scale_shape(self.weight.shape)
             self.weight_quantizer = UniformFakeQuantize(weight_spec, shape, prefix=self.prefix + "weight_quantizer_")
@@ -59,7 +60,7 @@ class QuantizedLayer:
         """The layer's own forward on quantized operands."""
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
-        if self.weight_quantizer is not None:
+        if self.weight_quantizer is not None and not self.weight_quantizer.frozen:
             weight = self.weight_quantizer(plain_layout(weight))
         return super().hybrid_forward(F, x, weight, bias)
 

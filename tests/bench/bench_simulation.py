@@ -1,103 +1,99 @@
 # SPDX-License-Identifier: MIT
 """How much slower is simulated inference than float inference?
 
-The networks have random weights and their norms merged. All of them are hybridized with static memory and take the same
-batch; they run in turn, round after round, so that a busy machine slows all of them alike. Medians are printed, and the
-ratios to the float network's median.
+The networks have the same random weights, are hybridized with static memory and take the same batch; they run in turn,
+round after round, so that a busy machine slows all of them alike. Medians are printed, and their ratios to the medians
+of the two float networks: as it is, and with its norms merged into the convolutions.
 
-simulated: weights frozen, one scale per channel; input ranges calibrated. online: the range of each batch instead.
+simulated: norms merged, weights frozen, one scale per channel; input ranges calibrated. online: the same with the range
+of each batch instead.
 """
 
 import argparse
-import os
-import statistics
-import time
 import warnings
+
+import common
 
 
 def parse_args(argv=None):
-    """The command line."""
+    """The command line, with its parser."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=["mobilenet1.0", "cifar_resnet56_v1"], metavar="NAME",
                         help="of gluoncv; cifar_* take 32x32 images, others 224x224 (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=9, metavar="N", help="timed rounds (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="default: %(default)s")
-    parser.add_argument("--threads", type=int, default=1, metavar="N",
-                        help="of MXNet's operators (default: %(default)s)")
-    args = parser.parse_args(argv)
-    if min(args.rounds, args.batch_size, args.threads) < 1:
-        parser.error("--rounds, --batch-size and --threads must be at least 1")
-    return args
+    parser.add_argument("--batch-size", type=common.positive, default=32, metavar="N", help="default: %(default)s")
+    common.add_arguments(parser, rounds=9, threads=1)
+    return parser, parser.parse_args(argv)
 
 
-def networks(name, x):
-    """The float network and its two simulations, by label; the same weights in all."""
-    return {"float": float_network(name, x), "simulated": simulation(name, x, online=False),
-            "online": simulation(name, x, online=True)}
+def networks(name, x, backends):
+    """The float networks and the simulations by (label, back end)."""
+    nets = {("float", "-"): float_network(name, x, merged=False), ("float, merged", "-"): float_network(name, x)}
+    for label in ("simulated", "online"):
+        for backend in backends:
+            nets[label, backend] = simulation(name, x, backend, online=label == "online")
+    return nets
 
 
-def float_network(name, x):
-    """A network of gluoncv with random weights and merged norms."""
+def float_network(name, x, merged=True):
+    """A network of gluoncv with random weights."""
     import mxnet as mx
     import numpy as np
-    from gluoncv.model_zoo import get_model
 
     from quantize.convert import merge_bn
     mx.random.seed(0)
     np.random.seed(0)
-    net = get_model(name, pretrained=False)
+    net = common.zoo_network(name)
     net.initialize(mx.init.Xavier(rnd_type="gaussian", factor_type="in", magnitude=2))
     net(x[:1])
-    merge_bn(net)
+    if merged:
+        merge_bn(net)
     net.hybridize(static_alloc=True, static_shape=True)
     return net
 
 
-def simulation(name, x, online):
-    """The same network quantized, ready for inference."""
+def simulation(name, x, backend, online):
+    """The network with merged norms quantized, ready for inference."""
     from calib.calibrators import CALIBRATORS
     from calib.collect import calibrate, observe
     from quantize.convert import convert_model
-    from quantize.modes import fix_params, quantize_input
+    from quantize.modes import fix_params, quantize_input, quantizers
     net = convert_model(float_network(name, x), config_list=[
         {"op_types": ["Conv2D", "Dense"], "weight": "int8/channel", "input": "auto8"}])
+    for _, quantizer in quantizers(net):
+        quantizer.backend = backend
     if not online:
         calibrator = CALIBRATORS.get("naive")()
         calibrate(net, observe(net, [x], calibrator), calibrator)
     quantize_input(net, enable=True, online=online)
     fix_params(net)
+    net.hybridize(static_alloc=True, static_shape=True)
     return net
 
 
-def medians(nets, x, rounds):
-    """Label -> median seconds per batch."""
-    times = {label: [] for label in nets}
-    for number in range(rounds + 2):
-        for label, net in nets.items():
-            start = time.perf_counter()
-            net(x).wait_to_read()
-            if number >= 2:  # the first rounds build graphs and lay out weights
-                times[label].append(time.perf_counter() - start)
-    return {label: statistics.median(values) for label, values in times.items()}
+def call(net, x):
+    """One batch as a call."""
+    return lambda: net(x).wait_to_read()
 
 
 def main(argv=None):
-    """Print one row for each network."""
-    args = parse_args(argv)
-    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # read when MXNet is loaded
+    """Print one row for each network and simulation."""
+    parser, args = parse_args(argv)
+    backends = common.start(parser, args)
     import mxnet as mx
     # The statistics of merged norms, which stay for the sake of checkpoints.
     warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
-    print("{} images per batch, {} threads, median of {} rounds".format(args.batch_size, args.threads, args.rounds))
-    print("{:<22}{:>10}{:>14}{:>11}{:>19}{:>16}".format(
-        "network", "float ms", "simulated ms", "online ms", "simulated / float", "online / float"))
+    print("{} images per batch, median of {} rounds".format(args.batch_size, args.rounds))
+    line = "{:<20}{:<15}{:<10}{:>10}{:>9}{:>10}"
+    print(line.format("network", "variant", "back end", "ms", "/ float", "/ merged"))
     for name in args.networks:
         size = 32 if name.startswith("cifar_") else 224
         x = mx.nd.random.uniform(-1, 1, (args.batch_size, 3, size, size))
-        found = medians(networks(name, x), x, args.rounds)
-        print("{:<22}{:>10.2f}{:>14.2f}{:>11.2f}{:>19.2f}{:>16.2f}".format(
-            name, *(1000 * found[label] for label in ("float", "simulated", "online")),
-            found["simulated"] / found["float"], found["online"] / found["float"]), flush=True)
+        nets = networks(name, x, backends)
+        found = common.medians({key: call(net, x) for key, net in nets.items()}, args.rounds)
+        for (label, backend), seconds in found.items():
+            print(line.format(name, label, backend, "{:.2f}".format(1000 * seconds),
+                              common.ratio(seconds, found["float", "-"]),
+                              common.ratio(seconds, found["float, merged", "-"])), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,34 +9,116 @@ import sys
 import pytest
 
 FOLDER = pathlib.Path(__file__).resolve().parent
+SCRIPTS = ("bench_operators.py", "bench_simulation.py", "bench_training.py")
+BACKENDS = ("native", "composed")
+# imports of torch fail
+WITHOUT_TORCH = "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; sys.path.insert(0, {!r}); " \
+                "runpy.run_path(sys.argv[0], run_name='__main__')".format(str(FOLDER))
 
 
 def run(script, *arguments):
-    return subprocess.run([sys.executable, str(FOLDER / script)] + list(arguments), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True)
+    return subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(FOLDER / script)] + list(arguments),
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
 
 
-def test_simulation():
-    names = ["mobilenet0.25", "cifar_resnet20_v1"]
-    done = run("bench_simulation.py", "--networks", *names, "--rounds", "1", "--batch-size", "2")
+def table(done, backend):
+    """Rows below the column titles, as lists of cells."""
     assert done.returncode == 0, done.stderr
-    title, _, *rows = done.stdout.splitlines()
-    assert title == "2 images per batch, 1 threads, median of 1 rounds"
-    assert [row.split()[0] for row in rows] == names
-    for row in rows:
-        fast, simulated, online, ratio, online_ratio = (float(number) for number in row.split()[1:])
-        assert 0 < fast and ratio == pytest.approx(simulated / fast, rel=0.1)
-        assert online_ratio == pytest.approx(online / fast, rel=0.1)
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("back ends: {}; ".format(backend))
+    head = next(i for i, line in enumerate(lines) if re.search(" ms +/ ", line))
+    return [re.split("  +", line.strip()) for line in lines[head + 1:]]
 
 
-@pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--batch-size", "none")])
-def test_simulation_refuses(arguments):
-    done = run("bench_simulation.py", *arguments)
+@pytest.fixture(params=BACKENDS)
+def backend(request):
+    from quantize.ops import native
+    if request.param == "native" and native.why_not():
+        pytest.skip(native.why_not())
+    return request.param
+
+
+def test_simulation(backend):
+    names = ["mobilenet0.25", "cifar_resnet20_v1"]
+    rows = table(run("bench_simulation.py", "--networks", *names, "--rounds", "1", "--batch-size", "2",
+                     "--backend", backend), backend)
+    variants = [("float", "-"), ("float, merged", "-"), ("simulated", backend), ("online", backend)]
+    assert [tuple(row[:3]) for row in rows] == [(name, *variant) for name in names for variant in variants]
+    for i, row in enumerate(rows):
+        for cell, reference in zip(row[4:], rows[i // 4 * 4:]):
+            assert float(cell) == pytest.approx(float(row[3]) / float(reference[3]), abs=0.02, rel=0.05)
+
+
+def test_operators(backend):
+    rows = table(run("bench_operators.py", "--rounds", "1", "--shape", "2", "3", "4", "5", "--backend", backend),
+                 backend)
+    names = {row[0] for row in rows}
+    assert {"fixed, per tensor", "fixed, per channel", "online, per tensor", "tracking", "LSQ, per tensor",
+            "LSQ, per channel", "PACT", "sign"} <= names
+    for name in names:
+        found = {(row[1], row[2]) for row in rows if row[0] == name}
+        assert {(which, label) for which in ("forward", "forward+backward") for label in ("copy", backend)} <= found
+    assert all(float(row[3]) > 0 and float(row[4]) > 0 and row[5] == "-" for row in rows)
+
+
+def test_training(backend):
+    rows = table(run("bench_training.py", "--rounds", "1", "--batch-size", "2", "--backend", backend), backend)
+    variants = ["online", "ema", "static", "LSQ"] if backend == "native" else ["online", "static", "LSQ"]
+    assert [tuple(row[:2]) for row in rows] == [("float", "-")] + [(variant, backend) for variant in variants]
+    assert all(float(row[3]) == pytest.approx(float(row[2]) / float(rows[0][2]), abs=0.02, rel=0.05) for row in rows)
+
+
+def test_torch_network():
+    pytest.importorskip("torch")
+    found = run_code("import torch, bench_training as b; net = b.torch_network(torch); "
+                     "print(net(torch.zeros(2, 3, 32, 32)).shape[1], sum(p.numel() for p in net.parameters()))")
+    assert found == "10 272474"  # gluoncv's cifar_resnet20_v1 has as many trained numbers
+
+
+def run_code(code):
+    return subprocess.run([sys.executable, "-c", code], cwd=str(FOLDER), check=True, stdout=subprocess.PIPE,
+                          universal_newlines=True).stdout.strip()
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_missing_native_is_refused(script):
+    code = ("from quantize.ops import native; native._state['reason'] = 'not built: run it'; "
+            "import {} as b; b.main([])").format(script[:-3])
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(FOLDER), stdout=subprocess.PIPE,
+                          stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 2 and "error: the native operators cannot be measured: not built" in done.stderr
+    assert "--backend composed" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--threads", "none"), ("--backend", "fast")])
+def test_bad_arguments_are_refused(script, arguments):
+    done = run(script, *arguments)
     assert done.returncode == 2 and re.search("error: .*{}".format(arguments[0]), done.stderr)
     assert "Traceback" not in done.stderr
 
 
-def test_simulation_help():
-    done = run("bench_simulation.py", "--help")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help(script):
+    done = run(script, "--help")
     assert done.returncode == 0
-    assert {"--networks", "--rounds", "--batch-size", "--threads"} <= set(re.findall("--[a-z-]+", done.stdout))
+    assert {"--backend", "--rounds", "--threads"} <= set(re.findall("--[a-z-]+", done.stdout))
+
+
+def test_collection():
+    done = run("bench_collection.py", "--network", "mobilenet0.25", "--size", "64", "--rounds", "1", "--batch-size",
+               "2", "--images", "3")
+    assert done.returncode == 0, done.stderr
+    title, plain, *rows, memory = done.stdout.splitlines()
+    assert title == "mobilenet0.25, 2 images of 64x64 per batch, 1 threads, median of 1 rounds"
+    fast = float(re.match(r"float forward +([\d.]+) ms", plain).group(1))
+    assert [row.split()[0] for row in rows] == ["histogram", "histogram-all", "minmax", "ema", "all"]
+    for row in rows:
+        slow, ratio = map(float, re.search(r"([\d.]+) ms per batch, ([\d.]+) times float", row).groups())
+        assert ratio == pytest.approx(slow / fast, rel=0.1)
+    assert float(re.fullmatch(r"memory for +3 images: +(\d+) MiB resident at most", memory).group(1)) > 50
+
+
+def test_collection_refuses():
+    done = run("bench_collection.py", "--rounds", "0")
+    assert done.returncode == 2 and "--rounds" in done.stderr and "Traceback" not in done.stderr

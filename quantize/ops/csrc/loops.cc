@@ -16,6 +16,15 @@
 namespace fq {
 namespace {
 
+// dy where `pass`, else 0, by its bits: as a choice it becomes a masked load, which waits for the mask.
+FQ_INLINE float kept(bool pass, float dy) {
+  int32_t bits;
+  std::memcpy(&bits, &dy, sizeof(bits));
+  bits &= -static_cast<int32_t>(pass);
+  std::memcpy(&dy, &bits, sizeof(dy));
+  return dy;
+}
+
 // One function for each rounding and form, so that the loop holds no branch and target_clones has no template to clone.
 #define FQ_FAKE(NAME, R, MULTIPLY)                                                                        \
   FQ_CLONES void fake_##NAME(const float* __restrict__ x, float* __restrict__ y, int64_t n, const Part p, \
@@ -24,7 +33,7 @@ namespace {
   }                                                                                                       \
   FQ_CLONES void mask_##NAME(const float* __restrict__ x, const float* __restrict__ dy,                   \
                              float* __restrict__ dx, int64_t n, const Part p, float qmin, float qmax) {   \
-    for (int64_t i = 0; i < n; ++i) dx[i] = inside<R, MULTIPLY>(x[i], p, qmin, qmax) ? dy[i] : 0.f;       \
+    for (int64_t i = 0; i < n; ++i) dx[i] = kept(inside<R, MULTIPLY>(x[i], p, qmin, qmax), dy[i]);        \
   }
 
 FQ_FAKE(away_divide, kHalfAway, false)
@@ -56,12 +65,12 @@ double total(const double* lanes) {
     for (; i + kLanes <= n; i += kLanes) {                                                                       \
       for (int k = 0; k < kLanes; ++k) {                                                                         \
         lanes[k] += static_cast<double>(dy[i + k] * step_slope<R>(x[i + k], step, qmin, qmax));                  \
-        dx[i + k] = inside<R, false>(x[i + k], p, qmin, qmax) ? dy[i + k] : 0.f;                                 \
+        dx[i + k] = kept(inside<R, false>(x[i + k], p, qmin, qmax), dy[i + k]);                                  \
       }                                                                                                          \
     }                                                                                                            \
     for (; i < n; ++i) {                                                                                         \
       lanes[0] += static_cast<double>(dy[i] * step_slope<R>(x[i], step, qmin, qmax));                            \
-      dx[i] = inside<R, false>(x[i], p, qmin, qmax) ? dy[i] : 0.f;                                               \
+      dx[i] = kept(inside<R, false>(x[i], p, qmin, qmax), dy[i]);                                                \
     }                                                                                                            \
     return total(lanes);                                                                                         \
   }
@@ -112,16 +121,43 @@ float from_bits(int32_t bits) {
   return value;
 }
 
-FQ_CLONES void pact_clone(const float* __restrict__ x, float* __restrict__ y, int64_t n, float alpha, float levels) {
-  for (int64_t i = 0; i < n; ++i) y[i] = pact(x[i], alpha, levels);
+// `kept` everywhere, since choices between constants become branches, which do not vectorise.
+FQ_CLONES double pact_back_clone(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx,
+                                 int64_t n, float alpha) {
+  double lanes[kLanes] = {0};
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int k = 0; k < kLanes; ++k) {
+      lanes[k] += static_cast<double>(kept(x[i + k] >= alpha, dy[i + k]));
+      dx[i + k] = kept(pact_inside(x[i + k], alpha), dy[i + k]);
+    }
+  }
+  for (; i < n; ++i) {
+    lanes[0] += static_cast<double>(kept(x[i] >= alpha, dy[i]));
+    dx[i] = kept(pact_inside(x[i], alpha), dy[i]);
+  }
+  return total(lanes);
 }
 
-FQ_CLONES double pact_back_clone(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx,
-                                 int64_t n, float alpha, float levels, bool calibrated) {
+FQ_INLINE float calibrated_slope(float x, float alpha, float scale, float levels) {
+  const float error = round_steps<kHalfAway>(x / scale) / levels - x / alpha;
+  return kept(x >= alpha, 1.f) + kept((x > 0.f) & (x < alpha), error);
+}
+
+FQ_CLONES double pact_calibrated_clone(const float* __restrict__ x, const float* __restrict__ dy,
+                                       float* __restrict__ dx, int64_t n, float alpha, float levels) {
   double lanes[kLanes] = {0};
-  for (int64_t i = 0; i < n; ++i) {
-    lanes[i % kLanes] += static_cast<double>(dy[i] * pact_slope(x[i], alpha, levels, calibrated));
-    dx[i] = pact_inside(x[i], alpha) ? dy[i] : 0.f;
+  const float scale = alpha / levels;
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (int k = 0; k < kLanes; ++k) {
+      lanes[k] += static_cast<double>(dy[i + k] * calibrated_slope(x[i + k], alpha, scale, levels));
+      dx[i + k] = kept(pact_inside(x[i + k], alpha), dy[i + k]);
+    }
+  }
+  for (; i < n; ++i) {
+    lanes[0] += static_cast<double>(dy[i] * calibrated_slope(x[i], alpha, scale, levels));
+    dx[i] = kept(pact_inside(x[i], alpha), dy[i]);
   }
   return total(lanes);
 }
@@ -132,7 +168,7 @@ FQ_CLONES void sign_clone(const float* __restrict__ x, float* __restrict__ y, in
 
 FQ_CLONES void sign_back_clone(const float* __restrict__ x, const float* __restrict__ dy, float* __restrict__ dx,
                                int64_t n) {
-  for (int64_t i = 0; i < n; ++i) dx[i] = sign_inside(x[i]) ? dy[i] : 0.f;
+  for (int64_t i = 0; i < n; ++i) dx[i] = kept(sign_inside(x[i]), dy[i]);
 }
 
 // Elements that a loop hands on at a time: they stay in the innermost cache.
@@ -192,11 +228,14 @@ double lsq_loop(const float* x, const float* dy, float* dx, int64_t n, float ste
   return sum;
 }
 
-void pact_loop(const float* x, float* y, int64_t n, float alpha, float levels) { pact_clone(x, y, n, alpha, levels); }
+// Rounding before clipping gives the same codes: alpha is `levels` steps.
+void pact_loop(const float* x, float* y, int64_t n, float alpha, float levels, bool stream) {
+  fake_loop(x, y, n, Part{alpha / levels, 0.f, 0.f}, Grid{0.f, levels, kHalfAway}, stream);
+}
 
 double pact_back_loop(const float* x, const float* dy, float* dx, int64_t n, float alpha, float levels,
                       bool calibrated) {
-  return pact_back_clone(x, dy, dx, n, alpha, levels, calibrated);
+  return calibrated ? pact_calibrated_clone(x, dy, dx, n, alpha, levels) : pact_back_clone(x, dy, dx, n, alpha);
 }
 
 void sign_loop(const float* x, float* y, int64_t n) { sign_clone(x, y, n); }

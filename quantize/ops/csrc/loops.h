@@ -15,7 +15,7 @@ void mask_loop(const float* x, const float* dy, float* dx, int64_t n, const Part
 // As mask_loop; returns the sum of dy * dy/dstep.
 double lsq_loop(const float* x, const float* dy, float* dx, int64_t n, float step, const Grid& grid, bool stream);
 
-void pact_loop(const float* x, float* y, int64_t n, float alpha, float levels);
+void pact_loop(const float* x, float* y, int64_t n, float alpha, float levels, bool stream);
 double pact_back_loop(const float* x, const float* dy, float* dx, int64_t n, float alpha, float levels, bool calibrated);
 void sign_loop(const float* x, float* y, int64_t n);
 void sign_back_loop(const float* x, const float* dy, float* dx, int64_t n);

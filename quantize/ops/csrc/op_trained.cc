@@ -95,9 +95,10 @@ MXReturnValue pact_forward(const Attrs& attrs, Tensors* inputs, Tensors* outputs
     const float* alpha = (*inputs)[1].data<float>();
     float* y = (*outputs)[0].data<float>();
     require_positive("alpha", alpha, 1);
-    const Units units(make_view((*inputs)[0].shape, -1, 0));
+    const View view = make_view((*inputs)[0].shape, -1, 0);
+    const Units units(view);
     for_units(units, [&](int64_t u) {
-      pact_loop(x + units.begin(u), y + units.begin(u), units.length(u), *alpha, levels);
+      pact_loop(x + units.begin(u), y + units.begin(u), units.length(u), *alpha, levels, past_caches(view));
     });
   });
 }

@@ -142,20 +142,22 @@ def test_deferred_parameters_get_their_shape():
     assert net.step.shape == (1, 5, 1, 1)
 
 
-def test_ema_state_is_updated_in_a_hybridized_training_graph():
+@pytest.mark.parametrize("static", [False, True])
+def test_ema_state_is_updated_in_a_hybridized_training_graph(static):
     net = nn.HybridSequential()
     net.add(nn.Dense(2, in_units=3))
     net.initialize()
     convert_model(net, backend="native")
     set_mode(net, "ema", "activation")
-    net.hybridize(static_alloc=True, static_shape=True)
+    net.hybridize(static_alloc=static, static_shape=static)
     trainer = gluon.Trainer(net.collect_params(), "sgd", {"learning_rate": 0.1})
-    for _ in range(3):
+    for step in range(1, 30):
         with autograd.record():
             loss = net(mx.nd.full((4, 3), 4.0)).sum()
         loss.backward()
         trainer.step(4)
         update_ema(net)
+        assert net[0].input_quantizer.ema.data()[2].asscalar() == pytest.approx(1 - 0.9 ** step, rel=1e-5)
     quantizer = net[0].input_quantizer
     assert quantizer.threshold == pytest.approx(4, rel=1e-5)
     set_mode(net, "offline", "activation")
