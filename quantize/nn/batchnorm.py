@@ -16,4 +16,4 @@ class BypassBatchNorm(nn.BatchNorm):
 
     def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
         """`x` unchanged."""
-        return F.identity(x)
+        return x
