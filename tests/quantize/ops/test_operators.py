@@ -71,10 +71,8 @@ def test_lsq(spec, grad_scale, hybridize, backend):
     expected_dx, expected_dstep = trained.lsq_gradient(x, dy, step, spec, grad_scale)
     np.testing.assert_array_equal(y, trained.lsq(x, step, spec))
     np.testing.assert_allclose(dx, expected_dx, rtol=1e-6)
-    # the native sum is in double; MXNet sums in float32, whose error goes with the sum of magnitudes
-    tolerance = 1e-6 if backend == "native" else 1e-4
-    scale = np.abs(expected_dstep).max()
-    np.testing.assert_allclose(block.step.grad().asnumpy(), expected_dstep, rtol=tolerance, atol=tolerance * scale)
+    np.testing.assert_allclose(block.step.grad().asnumpy(), expected_dstep, rtol=1e-6,
+                               atol=1e-6 * np.abs(expected_dstep).max())
 
 
 @hybridized
@@ -88,8 +86,7 @@ def test_pact(levels, calibrated, hybridize, backend):
     expected_dx, expected_dalpha = trained.pact_gradient(x, dy, alpha[0], levels, calibrated)
     np.testing.assert_array_equal(y, trained.pact(x, alpha[0], levels))
     np.testing.assert_array_equal(dx, expected_dx)
-    tolerance = 1e-6 if backend == "native" else 1e-4
-    np.testing.assert_allclose(block.alpha.grad().asnumpy(), expected_dalpha, rtol=tolerance)
+    np.testing.assert_allclose(block.alpha.grad().asnumpy(), expected_dalpha, rtol=1e-6)
 
 
 @hybridized
