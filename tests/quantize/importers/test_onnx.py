@@ -209,6 +209,11 @@ def test_every_operator_has_a_case():
     assert tested == set(OPERATORS)
 
 
+# ONNX Runtime before 1.31 (Python 3.8 to 3.10) computes windows that start beyond the input, against the standard, or
+# averages the last ones over the wrong number of elements: it is no judge of random ceil modes there.
+CEIL_MODES = int(tuple(map(int, onnxruntime.__version__.split(".")[:2])) >= (1, 31))
+
+
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.data())
 @pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
@@ -217,7 +222,7 @@ def test_pooling_like_onnxruntime(op, tmp_path_factory, data):
     attrs = dict(
         kernel_shape=kernel, strides=data.draw(st.tuples(st.integers(1, 5), st.integers(1, 5))),
         pads=[data.draw(st.integers(0, kernel[index % 2] - 1)) for index in range(4)],
-        ceil_mode=data.draw(st.integers(0, 1)))
+        ceil_mode=data.draw(st.integers(0, CEIL_MODES)))
     if op == "AveragePool":
         attrs["count_include_pad"] = data.draw(st.integers(0, 1))
     size = data.draw(st.tuples(st.integers(4, 9), st.integers(4, 9)))
