@@ -2,70 +2,124 @@
 """Run batches through a converted network and collect what its activation quantizers see."""
 
 import contextlib
-from typing import Dict, Iterable, Optional
+import logging
+from typing import Callable, Dict, Iterable, Mapping, Optional, Sequence
 
-import mxnet as mx
 from mxnet.gluon import Block, HybridBlock
 
 from calib.calibrators import Calibrator
-from calib.observers import Observer
-from quantize.errors import CalibrationError, DataError
+from calib.feed import EagerRunner, Feed, GraphRunner, checked_batches, fixed_parts
+from calib.observers import HistogramObserver, Observer
+from quantize.errors import CalibrationError, ConfigError
 from quantize.modes import clear_cached_graphs, mode, quantizers
 
+logger = logging.getLogger(__name__)
 
-def observe(net: Block, batches: Iterable, calibrator: Calibrator, observers: Optional[Dict[str, Observer]] = None,
-            ctx=None) -> Dict[str, Observer]:
-    """One pass over the data in float; every activation quantizer's input is observed.
+Collected = Dict[str, Dict[str, object]]
+
+
+def collect(net: Block, batches: Iterable, factories: Mapping[str, Callable[[], object]],
+            observers: Optional[Collected] = None, ctx=None) -> Collected:
+    """One pass over the data in float; every activation quantizer's input goes to every collector made for it.
+
+    The network runs as one cached graph that puts out the observed tensors, whether it is hybridized or not; one that
+    cannot be traced runs eagerly. Layers that read one tensor share their collectors.
+
+    Images are regrouped into parts of a fixed size (16 to 64, by the size of the feature maps; the last part is filled
+    up with zeros, which no collector sees), because matrix products round differently for other batch sizes. What
+    exact observers hold therefore does not depend on batches and shards. Memory does not grow with the data.
 
     Parameters
     ----------
     net : converted network
-    batches : iterable of NDArray, or of (NDArray, label) pairs
-    calibrator : Calibrator
-        Says which observer is needed.
+    batches : iterable
+        Of NDArray or array (images, ...), of (images, label) pairs, or of `mx.io.DataBatch`. Wrapped into tqdm it shows
+        progress.
+    factories : dict
+        Name -> what makes a collector: an observer's class, or any class with ``update(array)``, which is called with
+        float32 arrays (images, ...) of one part's images, its own to keep. Only `EMAObserver` sees whole batches.
     observers : dict, optional
-        Observers of an earlier pass, which go on.
+        Collectors of an earlier pass, which go on; `factories` is then not used.
     ctx : Context, optional
         Where the batches are sent.
 
     Returns
     -------
     dict
-        Structural path of the quantizer -> observer.
+        Structural path of the quantizer -> {name: collector}.
 
     Raises
     ------
     CalibrationError
         When there is no batch, or nothing to calibrate.
     DataError
-        For NaN or infinity, with the quantizer's path.
+        For NaN or infinity, with the quantizer's path, and for batches that cannot be used.
     """
     chosen = dict(quantizers(net, "activation"))
     if not chosen:
         raise CalibrationError("nothing to calibrate: no activation of the network is quantized")
-    if observers is None:
-        observers = {path: calibrator.new_observer() for path in chosen}
-    for path, quantizer in chosen.items():
-        quantizer.observer = _Named(path, observers[path])
-    try:
-        with mode(net, "float", "weight"), mode(net, "observe", "activation"), _eager(net):
-            count = _run(net, batches, ctx)
-    finally:
-        for quantizer in chosen.values():
-            quantizer.observer = None
-    if not count:
-        raise CalibrationError("the calibration set is empty: no batch came")
+    if observers is not None:
+        _check_paths(chosen, observers)
+    with mode(net, "float", "weight"), mode(net, "observe", "activation"), _released(chosen):
+        stream = checked_batches(batches, ctx)
+        first = next(stream, None)
+        if first is None:
+            raise CalibrationError("the calibration set is empty: no batch came")
+        runner = _runner(net, chosen, first)
+        observers = observers or _make(runner.tensors, factories)
+        feeds = _feeds(runner.tensors, observers)
+        with _eager(net) if isinstance(runner, EagerRunner) else contextlib.nullcontext():
+            runner.run(fixed_parts(first, stream, runner.part_size), feeds)
     return observers
 
 
-def calibrate(net: Block, observers: Dict[str, Observer], calibrator: Calibrator) -> Dict[str, float]:
-    """Decide and store the range of every activation quantizer; returns {path: threshold} in real units."""
+def observe(net: Block, batches: Iterable, calibrator: Calibrator, observers: Optional[Dict[str, Observer]] = None,
+            ctx=None) -> Dict[str, Observer]:
+    """`collect` for one calibrator: structural path of the quantizer -> observer."""
+    name = calibrator.observer
+    earlier = None if observers is None else {path: {name: observer} for path, observer in observers.items()}
+    found = collect(net, batches, {name: calibrator.new_observer}, earlier, ctx)
+    return {path: of_path[name] for path, of_path in found.items()}
+
+
+def factories_for(calibrators: Sequence[Calibrator], per_image: Optional[int] = None) -> Dict[str, Callable]:
+    """What `collect` needs so that every calibrator can decide after one pass.
+
+    Parameters
+    ----------
+    calibrators : sequence of Calibrator
+    per_image : int, optional
+        Values of each image that histograms count (`HistogramObserver`); None: all.
+    """
+    factories = {}
+    for calibrator in calibrators:
+        name, make = calibrator.observer, calibrator.new_observer
+        if name == HistogramObserver.name and per_image is not None:
+            make = _Histograms(per_image)
+        if name in factories and factories[name]().state() != make().state():
+            raise ConfigError("{}: needs another {} observer than a calibrator before it; collect for them one after "
+                              "the other".format(calibrator.name, name))
+        factories[name] = make
+    return factories
+
+
+def calibrate(net: Block, observers: Dict[str, object], calibrator: Calibrator) -> Dict[str, float]:
+    """Decide and store the range of every activation quantizer; returns {path: threshold} in real units.
+
+    Parameters
+    ----------
+    observers : dict
+        What `collect` or `observe` returned.
+    """
     thresholds = {}
     for path, quantizer in quantizers(net, "activation"):
-        if path not in observers:
+        observer = observers.get(path)
+        if isinstance(observer, dict):
+            observer = observer.get(calibrator.observer)
+        if observer is None:
             raise CalibrationError("{}: was not observed".format(path))
         try:
-            quantizer.set_qparams(calibrator(observers[path], quantizer.spec))
+            quantizer.set_qparams(calibrator(observer, quantizer.spec))
         except CalibrationError as error:
             raise CalibrationError("{}: {}".format(path, error)) from None
         thresholds[path] = float(quantizer.threshold.max())
@@ -73,27 +127,59 @@ def calibrate(net: Block, observers: Dict[str, Observer], calibrator: Calibrator
     return thresholds
 
 
-def _run(net, batches, ctx):
-    count = 0
-    for batch in batches:
-        images = batch[0] if isinstance(batch, (list, tuple)) else batch
-        net(images if ctx is None else images.as_in_context(ctx))
-        mx.nd.waitall()
-        count += 1
-    return count
+class _Histograms:
+    """Makes histograms that count so many values of each image."""
+
+    def __init__(self, per_image):
+        self.per_image = per_image
+
+    def __call__(self):
+        return HistogramObserver(self.per_image)
 
 
-class _Named:
-    """Adds the quantizer's path to what an observer complains about."""
+def _runner(net, chosen, first):
+    try:
+        return GraphRunner(net, chosen, first)
+    except CalibrationError as error:
+        logger.info("%s: %s; it runs layer by layer", net.name, error)
+        return EagerRunner(net, chosen, first)
 
-    def __init__(self, path, observer):
-        self.path, self.observer = path, observer
 
-    def update(self, x):
-        try:
-            self.observer.update(x)
-        except DataError as error:
-            raise DataError("{}: {}".format(self.path, error)) from None
+def _make(tensors, factories):
+    """Collectors for each quantizer, the same ones for those of the same tensors."""
+    made, observers = {}, {}
+    for path, key in tensors.items():
+        if key not in made:
+            made[key] = {name: make() for name, make in factories.items()}
+        observers[path] = made[key]
+    return observers
+
+
+def _feeds(tensors, observers):
+    """Tensor's key -> the feed of its collectors, each of them once."""
+    feeds = {}
+    for path, key in tensors.items():
+        feed = feeds.setdefault(key, Feed(path))
+        for collector in observers[path].values():
+            feed.add(collector)
+    return feeds
+
+
+def _check_paths(chosen, observers):
+    for path in chosen:
+        if path not in observers:
+            raise CalibrationError("{}: no observer goes on here; the observers are of another network (theirs: {}, "
+                                   "...)".format(path, next(iter(observers), "none")))
+
+
+@contextlib.contextmanager
+def _released(chosen):
+    """Whatever the quantizers were handed to observe with is taken away again."""
+    try:
+        yield
+    finally:
+        for quantizer in chosen.values():
+            quantizer.observer = None
 
 
 @contextlib.contextmanager

@@ -5,17 +5,18 @@ import logging
 import sys
 
 from common import report
-from common.options import NO_MODEL, PROG, build_parser
+from common.options import NO_MODEL, PROG, build_parser, check
 from quantize.errors import QuantizeError
 
 
 def simulate(args):
     """Evaluate a network in float, quantize it as the options say, evaluate it again; prints and writes the result."""
-    from common import simulation  # MXNet takes seconds to load, which --help need not wait for
-    from quantize.modes import unfix_params
+    from common import calibrating, simulation  # MXNet takes seconds to load, which --help need not wait for
     settings = {name: value for name, value in sorted(vars(args).items()) if name not in ("list_models",)}
     print("Settings\n" + report.settings_text(settings), flush=True)
-    if args.output:
+    for path in (args.save_table, args.save_state):
+        report.check_file_writable(path)
+    if args.output and not args.calib_shard:
         report.check_writable(args.output)
     task = simulation.open_task(args)
     settings["preprocessing"] = task.preprocessing.to_dict()
@@ -23,26 +24,22 @@ def simulate(args):
     if args.print_model:
         print(task.model.net)
     task.model.net.hybridize(static_alloc=True, static_shape=True)
-    before = simulation.evaluation(args, task, "float")
+    before = None if args.calib_shard else simulation.evaluation(args, task, "float")
     net = simulation.convert(args, task)
     print("\nPlan\n{}".format(net.plan), flush=True)
-    thresholds, history = {}, []
-    for number, latest in (simulation.calibration_passes(args, task) if args.quantize_input_offline else ()):
-        thresholds = latest
-        if args.eval_per_calib and number < args.calib_epoch:
-            simulation.switch_to_quantized(args, net)
-            after = simulation.evaluation(args, task, "quantized")
-            history.append(after.top1_count)
-            print("after calibration {}: {}".format(number, report.accuracy_text("quantized", after)), flush=True)
-            unfix_params(net)
+    run = calibrating.Run(args, task, before)
+    if args.quantize_input_offline:
+        run.calibrate()
+    if args.calib_shard:
+        return
     simulation.switch_to_quantized(args, net)
     if args.print_model:
         print(net)
-    print("\n" + report.thresholds_text(thresholds), flush=True)
-    after = simulation.evaluation(args, task, "quantized")
+    print("\n" + report.thresholds_text(run.outcome), flush=True)
+    after = run.evaluated()
     print("\n" + report.summary_text(before, after))
     if args.output:
-        contents = report.result(settings, before, after, thresholds, history + [after.top1_count])
+        contents = report.result(settings, before, after, **run.results(after))
         report.write_result(args.output, contents, net.plan)
         print("written to {}".format(args.output))
 
@@ -59,6 +56,7 @@ def main(argv=None) -> int:
         elif args == parser.parse_args([]):
             print(NO_MODEL.format(prog=PROG))
         else:
+            check(parser, args)
             simulate(args)
     except QuantizeError as error:
         print("error: {}".format(error), file=sys.stderr)

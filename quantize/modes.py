@@ -52,11 +52,14 @@ def quantizers(net: Block, kind: str = "all") -> Iterator[Tuple[str, FakeQuantiz
 
 
 def thresholds(net: Block) -> Dict[str, float]:
-    """Calibrated threshold, in real units, of every layer's activation; layers that share a quantizer each have it."""
+    """Calibrated threshold, in real units, of every layer's activation; layers that share a quantizer each have it.
+
+    Activations in float mode are left out.
+    """
     found = {}
     for path, layer in quantized_layers(net):
         for name, quantizer in layer.quantizers():
-            if name != "weight_quantizer" and quantizer.calibrated:
+            if name != "weight_quantizer" and quantizer.mode != "float" and quantizer.calibrated:
                 found[(path + "." if path else "") + name] = float(quantizer.threshold.max())
     return found
 

@@ -43,14 +43,16 @@ ARROWS = {
     "quantize":            NETWORKS + ("quantize.importers", "quantize.train", "quantize.report"),
     "calib":               BASE,
     "calib.collect":       ("calib", "quantize.modes") + BASE,
+    "calib.apply":         ("calib", "quantize.modes") + BASE,
+    "calib.easyquant":     ("calib", "calib.collect", "quantize.modes") + BASE,
     "deploy":              ("quantize",) + NETWORKS,
     "examples":            SOURCES + NETWORKS + ("quantize.importers", "quantize.train", "quantize.report",
-                                                 "calib.collect"),
+                                                 "calib.collect", "calib.apply", "calib.easyquant"),
 }
 
 # parts that must work without MXNet
 WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy.engine")
-WITH_MXNET = ("calib.collect",)
+WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant")
 
 # imported in a fresh process, these load none of HEAVY
 LIGHT_MODULES = ("quantize", "quantize.spec", "quantize.reference", "quantize.registry", "quantize.errors",

@@ -23,6 +23,19 @@ class Batches:
         self._indices = indices
         self._workers = workers
 
+    @property
+    def indices(self):
+        """The images, in order."""
+        return self._indices
+
+    def of(self, indices):
+        """Batches of other images of the same data set."""
+        return Batches(self._dataset, self._preprocessing, self._batch_size, indices, self._workers)
+
+    def identity(self, index):
+        """What identifies an image on any machine."""
+        return self._dataset.identity(index)
+
     def __len__(self):
         return -(-len(self._indices) // self._batch_size)
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a data set is to the examples: labels known at once, images decoded one by one."""
 
+import os
+
 import numpy as np
 from PIL import Image, ImageFile
 
@@ -35,6 +37,10 @@ class ImageSet:
     def origin(self, index):
         """What to call image `index` in a message."""
         return "{} image {}".format(self.name, index)
+
+    def identity(self, index):
+        """What identifies image `index` on any machine: its number and its label."""
+        return "{} {}".format(index, self.labels[index])
 
 
 class ArraySet(ImageSet):
@@ -72,3 +78,7 @@ class FileSet(ImageSet):
     def origin(self, index):
         """The path of file `index`."""
         return str(self._paths[index])
+
+    def identity(self, index):
+        """The file's name without folders, and its label."""
+        return "{} {}".format(os.path.basename(str(self._paths[index])), self.labels[index])

@@ -3,6 +3,8 @@
 
 import argparse
 
+from calib.calibrators import CALIBRATORS
+
 PROG = "simulate_quantization.py"
 DESCRIPTION = "Simulate the quantization of a CNN and say what it loses against the float network."
 NO_MODEL = """Name a network to quantize, in one of four ways:
@@ -39,6 +41,14 @@ def whole(low, high=None):
             raise argparse.ArgumentTypeError("{} is not allowed, it must be {}".format(value, allowed))
         return value
     return parse
+
+
+def shard(text):
+    """Argument type: i/n, with 1 <= i <= n."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError("{!r} is not of the form i/n with i from 1 to n, such as 2/4".format(text))
+    return int(number), int(count)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -105,19 +115,70 @@ def _add_quantization(parser):
                        help="JSON list of rules for single layers, applied after the options above (see README)")
 
 
+MODES = sorted(CALIBRATORS.names() + ["easyquant"])
+MODES_HELP = ("naive: moving average of the ranges; minmax: the whole range; percentile: 99.99 %% of the values; "
+              "mse, sqnr: least error (sqnr counts clipping three times); aciq: fit of a Gaussian or Laplace "
+              "distribution (aciq-gauss, aciq-laplace: always that one; aciq-ncnn: as ncnn2table); kl: kl-ncnn, the "
+              "divergence as ncnn2table computes it; kl-mxnet, kl-tensorrt, kl-predecessor: as those do; easyquant: "
+              "kl, then a search for the best cosine of each layer's output (default: %(default)s)")
+
+
 def _add_calibration(parser):
     group = parser.add_argument_group("calibration")
     group.add_argument("--quantize-input-offline", action="store_true",
-                       help="fixed input ranges from a calibration (default: each batch's own range)")
-    group.add_argument("--calib-mode", choices=("naive", "kl"), default="naive",
-                       help="naive: moving average of the ranges; kl: not yet available (default: %(default)s)")
+                       help="fixed input ranges from a calibration (default: each batch's own range); the options for "
+                            "tables, states and comparison imply it")
+    group.add_argument("--calib-mode", choices=MODES, metavar="MODE", default="naive",
+                       help="one of {}. {}".format(", ".join(MODES), MODES_HELP))
     group.add_argument("--calib-epoch", type=whole(1), default=3, metavar="N",
-                       help="passes over the calibration images (default: %(default)s)")
+                       help="passes over the calibration images; more than one only change naive, so the other modes "
+                            "take one (default: %(default)s)")
     group.add_argument("--num-sample", type=whole(1), default=5, metavar="N",
                        help="calibration images of each class (default: %(default)s)")
     group.add_argument("--num-calib-batches", type=whole(1), metavar="N",
                        help="at most N batches of them (default: all)")
+    group.add_argument("--num-calib-images", type=whole(1), metavar="N",
+                       help="at most N images of them (default: all)")
+    group.add_argument("--calib-values", type=whole(0), default=16384, metavar="N",
+                       help="values of each feature map that histograms count, evenly spaced; extremes are always "
+                            "exact; 0: all values, which is slower (default: %(default)s)")
     group.add_argument("--eval-per-calib", action="store_true", help="evaluate after every calibration pass")
+    group.add_argument("--compare-calibrators", action="store_true",
+                       help="one pass over the images, then accuracy and thresholds of every method")
+    _add_files(parser.add_argument_group("calibration files"))
+
+
+def _add_files(group):
+    group.add_argument("--save-table", metavar="FILE", help="write the calibrated ranges as a text table")
+    group.add_argument("--load-table", metavar="FILE",
+                       help="take the ranges from such a table instead of calibrating; '#' in front of a line keeps "
+                            "its layer float")
+    group.add_argument("--calib-shard", type=shard, metavar="I/N",
+                       help="observe only part I of N of the calibration images, write --save-state and stop")
+    group.add_argument("--save-state", metavar="FILE", help="write what was observed, to be merged with other shards")
+    group.add_argument("--merge-states", nargs="+", metavar="FILE",
+                       help="take what was observed from the states of all shards instead of observing")
+
+
+def check(parser, args):
+    """Options that need or exclude each other."""
+    exclusive = [name for name in ("--load-table", "--merge-states", "--calib-shard") if _given(args, name)]
+    if len(exclusive) > 1:
+        parser.error("{} and {} exclude each other".format(*exclusive[:2]))
+    if args.calib_shard and not args.save_state:
+        parser.error("--calib-shard needs --save-state FILE")
+    if args.calib_shard and (args.save_table or args.compare_calibrators):
+        parser.error("--calib-shard only observes; leave --save-table and --compare-calibrators to the run with "
+                     "--merge-states")
+    if args.load_table and (args.save_state or args.save_table or args.compare_calibrators or args.eval_per_calib):
+        parser.error("--load-table calibrates nothing; leave out --save-state, --save-table, --compare-calibrators and "
+                     "--eval-per-calib")
+    if exclusive or args.save_table or args.save_state or args.compare_calibrators:
+        args.quantize_input_offline = True
+
+
+def _given(args, option):
+    return bool(getattr(args, option[2:].replace("-", "_")))
 
 
 def _add_run(parser):

@@ -5,9 +5,11 @@ import json
 import os
 import pathlib
 
+from calib.files import write_whole
 from quantize.errors import DataError
 
 PLAN, RESULT = "plan.txt", "result.json"
+COLLAPSE = 0.75  # agreement with the float network below which a warning is due
 
 
 def settings_text(settings) -> str:
@@ -16,13 +18,14 @@ def settings_text(settings) -> str:
     return "\n".join("  {}  {}".format(name.ljust(width), value) for name, value in settings.items())
 
 
-def thresholds_text(thresholds) -> str:
-    """One line for each calibrated input."""
-    if not thresholds:
+def thresholds_text(outcome) -> str:
+    """How they were decided, and one line for each calibrated input."""
+    if outcome is None or not outcome.thresholds:
         return "Thresholds: each batch's own range (online)"
+    thresholds = outcome.thresholds
     width = max(len(path) for path in thresholds)
-    return "Thresholds\n" + "\n".join("  {}  {:.6g}".format(path.ljust(width), value)
-                                      for path, value in thresholds.items())
+    lines = ["  {}  {:.6g}".format(path.ljust(width), value) for path, value in thresholds.items()]
+    return "\n".join(["Thresholds by {}, {} images".format(outcome.method, outcome.samples)] + lines)
 
 
 def accuracy_text(name, predictions) -> str:
@@ -34,25 +37,54 @@ def accuracy_text(name, predictions) -> str:
 
 
 def summary_text(before, after) -> str:
-    """The closing lines of a run."""
+    """The closing lines of a run; a collapse is said in words."""
     images = len(after.labels)
     same = after.agreement_count(before)
-    return "\n".join([
+    lines = [
         accuracy_text("float", before), accuracy_text("quantized", after),
         "agreement  {}/{} = {:.2%} of the images get the float network's class".format(same, images, same / images),
         "speed      {:.1f} images per second quantized, {:.1f} float".format(
-            after.images_per_second, before.images_per_second)])
+            after.images_per_second, before.images_per_second)]
+    if collapsed(before, after):
+        lines.append("warning    the quantized network agrees with the float one on less than {:.0%} of the images: "
+                     "try --quant-type channel, --input-signed auto, another --calib-mode (--compare-calibrators) or "
+                     "more bits".format(COLLAPSE))
+    return "\n".join(lines)
 
 
-def result(settings, before, after, thresholds, history) -> dict:
+def collapsed(before, after) -> bool:
+    """Whether quantization changed so many answers that the network is of no use."""
+    return after.agreement_count(before) < COLLAPSE * len(after.labels)
+
+
+def result(settings, before, after, **more) -> dict:
     """The contents of result.json."""
     def counts(predictions):
         return {"top1_count": predictions.top1_count, "top5_count": predictions.top5_count,
                 "mean_class_accuracy": predictions.mean_class_accuracy,
                 "images_per_second": predictions.images_per_second}
-    return {"settings": settings, "images": len(after.labels), "float": counts(before), "quantized": counts(after),
-            "agreement_count": after.agreement_count(before), "images_per_second": after.images_per_second,
-            "thresholds": thresholds, "top1_count_per_calibration": history}
+    return dict(more, settings=settings, images=len(after.labels), float=counts(before), quantized=counts(after),
+                agreement_count=after.agreement_count(before), images_per_second=after.images_per_second)
+
+
+def comparison_text(rows, before) -> str:
+    """The methods side by side: name -> (Predictions, thresholds, their mean ratio to the largest magnitudes)."""
+    images = len(before.labels)
+    lines = ["{:<15}{:>8}{:>9}{:>16}{:>18}".format("method", "Top-1", "share", "same as float", "mean threshold"),
+             "{:<15}{:>8}{:>9.2%}{:>16}{:>18}".format("float", before.top1_count, before.top1_count / images, "-", "-")]
+    for name, (predictions, _, ratio) in rows.items():
+        lines.append("{:<15}{:>8}{:>9.2%}{:>16}{:>18.3f}{}".format(
+            name, predictions.top1_count, predictions.top1_count / images, predictions.agreement_count(before), ratio,
+            "  collapsed" if collapsed(before, predictions) else ""))
+    return "Comparison of calibrations ({} images; thresholds as shares of the largest magnitude)\n".format(
+        images) + "\n".join(lines)
+
+
+def comparison(rows, before) -> dict:
+    """The same for result.json, with every threshold."""
+    return {name: {"top1_count": predictions.top1_count, "agreement_count": predictions.agreement_count(before),
+                   "mean_threshold_ratio": ratio, "thresholds": thresholds}
+            for name, (predictions, thresholds, ratio) in rows.items()}
 
 
 def check_writable(folder):
@@ -69,22 +101,22 @@ def check_writable(folder):
             raise DataError("--output {}: {} is a folder there; remove it".format(folder, path.name))
 
 
-def write_whole(path, text):
-    """Write a text file whole or not at all."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    except OSError as error:
-        raise DataError("{}: cannot be written: {}".format(path, error.strerror)) from None
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
 def write_result(folder, contents, plan):
     """result.json and plan.txt in a folder."""
     folder = pathlib.Path(folder)
     write_whole(folder / PLAN, str(plan) + "\n")
     write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")
+
+
+def check_file_writable(path):
+    """That a file to be written later has a folder, and is none."""
+    if path is None:
+        return
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise DataError("{}: is a folder; name a file".format(path))
+    folder = path.parent
+    if not folder.is_dir():
+        raise DataError("{}: the folder {} does not exist; make it first".format(path, folder))
+    if not os.access(str(folder), os.W_OK | os.X_OK):
+        raise DataError("{}: no permission to write there".format(path))

@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The steps of a simulation: open, convert, calibrate, evaluate."""
 
-import itertools
 import os
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
 import mxnet as mx
 import numpy as np
-from tqdm import tqdm
 
-from calib.calibrators import CALIBRATORS
-from calib.collect import calibrate, observe
+from calib.table import data_fingerprint
 from common.batches import Batches, batches
 from common.datasets import balanced_indices, open_dataset
 from common.evaluate import evaluate
@@ -22,18 +19,28 @@ from quantize.config import Format, Rule, load_config
 from quantize.convert import convert_model, merge_bn, trace
 from quantize.errors import CalibrationError, ConfigError
 from quantize.modes import fix_params, quantize_input
+from quantize.ops import backend
 
 LAYERS = ("Conv2D", "Conv2DTranspose", "Dense")
 
 
 @dataclass(frozen=True)
 class Task:
-    """A network with the images to evaluate it on, those to calibrate it on, and the rules of the --config file."""
+    """A network with the images to evaluate it on, those to calibrate it on, and the rules of the --config file.
+
+    Attributes
+    ----------
+    calibration : Batches or None
+        With --calib-shard only the shard's images.
+    calibration_set : str
+        Fingerprint of the images of all shards.
+    """
 
     model: LoadedModel
     dataset: str
     images: ImageSet
     calibration: Optional[Batches]
+    calibration_set: str
     rules: Sequence[Rule]
     preprocessing: Preprocessing
     ctx: mx.Context
@@ -51,23 +58,25 @@ def open_task(args) -> Task:
                                    params=args.params or "", pretrained=not args.params, options=options), ctx)
     dataset = args.dataset or model.dataset_hint or "imagenet"
     steps = (model.preprocessing or PRESETS[dataset]()).override(resize=args.resize, crop=args.crop)
-    calibration = calibration_batches(args, dataset, steps) if args.quantize_input_offline else None
-    return Task(model, dataset, open_dataset(dataset, args.data_dir, "test"), calibration, rules, steps, ctx)
+    calibration, calibration_set = None, "-"
+    searches = args.compare_calibrators or args.calib_mode == "easyquant"
+    if args.quantize_input_offline and not args.load_table and (searches or not args.merge_states):
+        calibration, calibration_set = calibration_batches(args, dataset, steps)
+    return Task(model, dataset, open_dataset(dataset, args.data_dir, "test"), calibration, calibration_set, rules,
+                steps, ctx)
 
 
 def _refuse_unavailable(args):
     if args.wino_quantize != "none":
         raise ConfigError("--wino-quantize {}: Winograd-domain quantization is not yet available; leave the option "
                           "out".format(args.wino_quantize))
-    if args.calib_mode not in CALIBRATORS.names():
-        raise ConfigError("--calib-mode {}: this calibration is not yet available; use one of: {}".format(
-            args.calib_mode, ", ".join(CALIBRATORS.names())))
 
 
 def _context(args):
     if args.disable_cudnn_autotune:
         os.environ["MXNET_CUDNN_AUTOTUNE_DEFAULT"] = "0"
     if args.use_gpu < 0:
+        backend()  # loads the native operators now: their memory settings speed the float network up as well
         return mx.cpu()
     count = mx.context.num_gpus()
     if args.use_gpu >= count:
@@ -105,32 +114,29 @@ def evaluation(args, task: Task, description):
                                             args.num_workers), task.ctx, description)
 
 
-def calibration_batches(args, dataset, preprocessing) -> Batches:
-    """Batches of a class-balanced part of the calibration images."""
+def calibration_batches(args, dataset, preprocessing):
+    """(Batches of a class-balanced part of the calibration images, or of one shard of it; fingerprint of all of it)."""
     folder = args.calib_data_dir or args.data_dir
     images = open_dataset(dataset, folder, "train")
     indices = balanced_indices(images.labels, args.num_sample, args.fixed_random_seed)
     if args.num_calib_batches is not None:
         indices = indices[:args.num_calib_batches * args.batch_size]
+    if args.num_calib_images is not None:
+        indices = indices[:args.num_calib_images]
     if not len(indices):
         raise CalibrationError("the calibration set {} is empty".format(folder or dataset))
-    return batches(images, preprocessing, args.batch_size, indices, args.num_workers)
-
-
-def calibration_passes(args, task: Task):
-    """After each pass over the calibration images yields (number of the pass, thresholds so far)."""
-    calibrator = CALIBRATORS.get(args.calib_mode)()
-    observers = None
-    for number in itertools.count(1):
-        bar = tqdm(task.calibration, desc="calibration {}/{}".format(number, args.calib_epoch), unit="batch",
-                   disable=None)
-        observers = observe(task.model.net, bar, calibrator, observers, task.ctx)
-        yield number, calibrate(task.model.net, observers, calibrator)
-        if number == args.calib_epoch:
-            return
+    everything = data_fingerprint(images.identity(index) for index in indices)
+    if args.calib_shard:
+        shard, shards = args.calib_shard
+        indices = indices[shard - 1::shards]
+        if not len(indices):
+            raise CalibrationError("--calib-shard {}/{}: no image is left for this shard; use fewer shards".format(
+                shard, shards))
+    return batches(images, preprocessing, args.batch_size, indices, args.num_workers), everything
 
 
 def switch_to_quantized(args, net):
-    """Weights quantized once, inputs with calibrated or with each batch's range."""
-    quantize_input(net, enable=True, online=not args.quantize_input_offline)
+    """Weights quantized once, inputs with calibrated or with each batch's range; a table has set the modes already."""
+    if not args.load_table:
+        quantize_input(net, enable=True, online=not args.quantize_input_offline)
     fix_params(net)

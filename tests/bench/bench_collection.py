@@ -15,9 +15,9 @@ import sys
 import time
 import warnings
 
-KINDS = {"histogram": "the histogram of 32768 values per feature map (kl, mse, percentile, aciq)",
+KINDS = {"histogram": "the histogram of 16384 values per feature map (kl, mse, percentile, aciq)",
          "histogram-all": "the histogram of all values", "minmax": "extremes", "ema": "moving average (naive)",
-         "all": "histogram of 32768, extremes, moving average and channel activity: all methods at once"}
+         "all": "histogram of 16384, extremes, moving average and channel activity: all methods at once"}
 
 
 def parse_args(argv=None):
@@ -64,7 +64,7 @@ def factories(kind):
     from calib.stability import ChannelActivity
 
     def sampled():
-        return HistogramObserver(32768)
+        return HistogramObserver(16384)
     table = {"histogram": {"histogram": sampled}, "histogram-all": {"histogram": HistogramObserver},
              "minmax": {"minmax": MinMaxObserver}, "ema": {"ema": EMAObserver}}
     table["all"] = {"histogram": sampled, "minmax": MinMaxObserver, "ema": EMAObserver, "activity": ChannelActivity}

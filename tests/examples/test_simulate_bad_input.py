@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from calib.calibrators import CALIBRATORS
 from common.array_sets import DATA
 from common.models import EMBEDDED_PARAMS
 
@@ -200,14 +199,10 @@ def test_empty_calibration_set(refused, digits, small_onnx, image_folder, tmp_pa
     (("--batch-size", 0), ["--batch-size"]), (("-j", 0), ["-j"]), (("--calib-epoch", 0), ["--calib-epoch"]),
     (("--num-sample", 0), ["--num-sample"]), (("--quant-type", "row"), ["--quant-type", "'row'"]),
     (("--input-signed", "maybe"), ["--input-signed"]), (("--dataset", "coco"), ["--dataset", "'coco'"]),
+    (("--calib-mode", "kll"), ["--calib-mode", "'kll'", "kl-ncnn"]),
     (("--use-gn",), ["'use_gn'"]), (("--onnx", "x.onnx"), ["--onnx"]), (("--bogus",), ["--bogus"])])
 def test_options(refused, arguments, says):
     refused(*(DIGITS + arguments), says=says)
-
-
-def test_calibration_that_is_not_there(refused, monkeypatch):
-    monkeypatch.setattr(CALIBRATORS, "names", lambda: ["naive"])
-    refused(*DIGITS, "--calib-mode", "kl", says=["--calib-mode kl", "not yet available", "naive"])
 
 
 def test_model_names(refused):

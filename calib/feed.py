@@ -1,0 +1,265 @@
+# SPDX-License-Identifier: MIT
+"""From batches to collectors: parts of a fixed size, a cached graph that puts out the observed tensors, and feeds."""
+
+import collections
+import ctypes
+import json
+import math
+from typing import Dict, Iterable, Iterator, Optional, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.base import _LIB, check_call
+
+from calib.observers import EMAObserver, Observer
+from calib.stability import ChannelActivity
+from quantize.errors import CalibrationError, DataError
+
+PART = 16  # images; also what part sizes are multiples of, so that matrix products always work on whole tiles
+MOST = 64
+PART_BYTES = 256 * 2 ** 20  # of the observed tensors of one part
+
+
+def checked_batches(batches: Iterable, ctx) -> Iterator[mx.nd.NDArray]:
+    """The images of each batch, as NDArrays of one image shape; DataError names the batch that cannot be used."""
+    shape = None
+    for number, batch in enumerate(batches, 1):
+        images = _images(batch, number)
+        if shape is not None and images.shape[1:] != shape:
+            raise DataError("batch {} holds images of shape {}, those before it {}; resize or crop all calibration "
+                            "images to one size".format(number, images.shape[1:], shape))
+        shape = images.shape[1:]
+        yield images if ctx is None else images.as_in_context(ctx)
+
+
+def _images(batch, number):
+    padded = 0
+    if isinstance(getattr(batch, "data", None), list):  # mx.io.DataBatch
+        padded, batch = batch.pad or 0, batch.data
+    images = batch[0] if isinstance(batch, (list, tuple)) and len(batch) else batch
+    if isinstance(images, np.ndarray) and images.dtype != object:
+        images = mx.nd.array(images, dtype=np.float32)
+    if not isinstance(images, mx.nd.NDArray):
+        raise DataError("batch {} is a {}; wanted are NDArrays of images, or (images, label) pairs".format(
+            number, type(images).__name__))
+    images = images[:len(images) - padded] if padded else images
+    if images.ndim < 2 or not images.size:
+        raise DataError("batch {} has the shape {}; wanted is (images, ...)".format(number, images.shape))
+    return images
+
+
+def fixed_parts(first, rest: Iterable, size: int) -> Iterator[Tuple[mx.nd.NDArray, int, list]]:
+    """(part of `size` images, how many of them are real, sizes of the batches that began in it)."""
+    waiting, count, sizes = [], 0, []
+    for batch in _chain(first, rest):
+        sizes.append(len(batch))
+        start = 0
+        while start < len(batch):
+            piece = batch[start:start + size - count]
+            waiting.append(piece)
+            start, count = start + len(piece), count + len(piece)
+            if count == size:
+                yield _joined(waiting), count, sizes
+                waiting, count, sizes = [], 0, []
+    if count:
+        waiting.append(mx.nd.zeros((size - count,) + first.shape[1:], first.context, first.dtype))
+        yield _joined(waiting), count, sizes
+
+
+def _chain(first, rest):
+    yield first
+    yield from rest
+
+
+def _joined(pieces):
+    return pieces[0] if len(pieces) == 1 else mx.nd.concat(*pieces, dim=0)
+
+
+class Feed:
+    """Hands the values of one tensor to its collectors, and adds the quantizer's path to what they complain about."""
+
+    def __init__(self, path: str):
+        self.path = path
+        self._collectors: Dict[int, object] = {}
+
+    def add(self, collector):
+        """Add a collector; one that is there already stays there once."""
+        wrapped = _ByBatch(collector) if isinstance(collector, EMAObserver) else collector
+        self._collectors.setdefault(id(collector), wrapped)
+
+    def update(self, x: np.ndarray, part: int, images: int, sizes: list):
+        """Hand over what belongs to the real images of a part."""
+        rows, left = divmod(len(x) * images, part)
+        if left or not x.size:
+            raise DataError("{}: a tensor of shape {} for {} images; its first axis must be the images'".format(
+                self.path, x.shape, part))
+        x = x[:rows]
+        extremes = _extremes(x)
+        if not np.isfinite(extremes).all():
+            raise DataError("{}: {} of {} values are NaN or infinite".format(
+                self.path, int((~np.isfinite(x)).sum()), x.size))
+        low, high = float(extremes[:, 0].min()) + 0.0, float(extremes[:, 1].max()) + 0.0
+        for collector in self._collectors.values():
+            if isinstance(collector, _ByBatch):
+                collector.update(extremes, sizes)
+            elif isinstance(collector, Observer):
+                collector._update(x, low, high)  # what `update` does, with extremes that all observers share
+                collector.samples += rows
+            elif isinstance(collector, ChannelActivity):
+                collector.update(x)
+            else:
+                collector.update(np.array(x))  # theirs to keep: `x` may be MXNet's own memory
+
+
+def _extremes(x):
+    """(images, 2): smallest and largest value of each; one image after the other, so that the second look finds it in
+    the cache."""
+    values = x.reshape(len(x), -1)
+    found = np.empty((len(x), 2), np.float32)
+    for row, image in zip(found, values):
+        row[0], row[1] = image.min(), image.max()
+    return found
+
+
+class _ByBatch:
+    """For averages over batches: keeps each image's extremes until its batch is complete."""
+
+    def __init__(self, observer):
+        self.observer = observer
+        self._sizes = collections.deque()
+        self._rows = np.zeros((0, 2), np.float32)
+
+    def update(self, extremes, sizes):
+        """Take in the extremes of a part, and the sizes of the batches that began in it."""
+        self._sizes.extend(sizes)
+        self._rows = np.concatenate([self._rows, extremes])
+        while self._sizes and len(self._rows) >= self._sizes[0]:
+            size = self._sizes.popleft()
+            self.observer.update(self._rows[:size])
+            self._rows = self._rows[size:]
+
+
+class GraphRunner:
+    """The network as a cached graph whose outputs are the observed tensors.
+
+    Attributes
+    ----------
+    tensors : dict
+        Path of the quantizer -> key of the tensors it sees, equal for equal tensors.
+    part_size : int
+        Images per run.
+
+    Raises
+    ------
+    CalibrationError
+        For a network that cannot be traced.
+    """
+
+    def __init__(self, net, chosen, example):
+        probes = {path: _Probe() for path in chosen}
+        for path, quantizer in chosen.items():
+            quantizer.observer = probes[path]
+        try:
+            net(mx.sym.var("data"))
+            if not any(probe.symbols for probe in probes.values()):
+                raise CalibrationError("no quantizer is called")
+            outputs = self._unique(probes)
+            parameters = {p.name: p for p in net.collect_params().values()}
+            self._inputs = [parameters.get(name) for name in outputs.list_inputs()]
+            for parameter in self._inputs:
+                if parameter is not None:
+                    parameter.data(example.context)
+            shapes = outputs.infer_shape(data=(1,) + example.shape[1:])[1]
+        except Exception as error:  # whatever Python code that looks at values raises when it is given a symbol
+            raise CalibrationError("the graph cannot be traced: {}".format(str(error).splitlines()[0])) from None
+        self.part_size = part_size(sum(math.prod(shape) for shape in shapes))
+        self._graph = mx.nd.CachedOp(outputs, [("static_alloc", True), ("static_shape", True)])
+
+    def _unique(self, probes):
+        """The observed tensors, each once; says in `tensors` which quantizer sees which."""
+        symbols = [(path, symbol) for path, probe in probes.items() for symbol in probe.symbols]
+        heads = json.loads(mx.sym.Group([symbol for _, symbol in symbols]).tojson())["heads"]
+        outputs, seen = {}, {path: () for path in probes}
+        for (path, symbol), head in zip(symbols, heads):
+            outputs.setdefault(tuple(head[:2]), symbol)
+            seen[path] += (tuple(head[:2]),)
+        self.tensors = {path: tuple(sorted(set(keys))) or (path,) for path, keys in seen.items()}
+        self._calls = {}
+        for path, keys in seen.items():
+            for key in keys:
+                self._calls.setdefault(key, []).append(path)
+        self._keys = list(outputs)
+        return mx.sym.Group(list(outputs.values()))
+
+    def run(self, parts: Iterable, feeds: Dict[object, Feed]):
+        """Compute the parts and hand their tensors out; the next part is computed while one is handed out."""
+        before = None
+        for part in parts:
+            results = self._graph(*[part[0] if p is None else p.data(part[0].context) for p in self._inputs])
+            if before is not None:
+                self._hand_out(*before, feeds)
+            before = results if isinstance(results, (list, tuple)) else [results], part
+        self._hand_out(*before, feeds)
+
+    def _hand_out(self, results, part, feeds):
+        images, *counts = part
+        for key, result in zip(self._keys, results):
+            values = _values(result)
+            for tensors in dict.fromkeys(self.tensors[path] for path in self._calls[key]):
+                feeds[tensors].update(values, len(images), *counts)
+
+
+def _values(array):
+    """The values of an NDArray; on the CPU without a copy, so only for as long as the NDArray lives."""
+    if array.context.device_type != "cpu" or array.dtype != np.float32 or not array.size:
+        return array.asnumpy().astype(np.float32, copy=False)
+    array.wait_to_read()
+    data = ctypes.c_void_p()
+    check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(data)))  # in the plain layout, whatever it was
+    values = np.ctypeslib.as_array(ctypes.cast(data, ctypes.POINTER(ctypes.c_float)), array.shape)
+    values.flags.writeable = False
+    return values
+
+
+class EagerRunner:
+    """The network layer by layer, for those that cannot be traced; attributes as `GraphRunner`."""
+
+    part_size = PART
+
+    def __init__(self, net, chosen, example):
+        self._net, self._chosen = net, chosen
+        self.tensors = {path: (path,) for path in chosen}
+
+    def run(self, parts: Iterable, feeds: Dict[object, Feed]):
+        """Compute the parts; the quantizers hand their inputs out."""
+        for part, images, sizes in parts:
+            for path, quantizer in self._chosen.items():
+                quantizer.observer = _Slice(feeds[self.tensors[path]], len(part), images, sizes)
+            self._net(part)
+            mx.nd.waitall()
+
+
+class _Probe:
+    """Notes the symbols that a quantizer is given when the network is traced."""
+
+    def __init__(self):
+        self.symbols = []
+
+    def trace(self, symbol):
+        self.symbols.append(symbol)
+
+
+class _Slice:
+    """A feed for one part."""
+
+    def __init__(self, feed, *part):
+        self._feed, self._part = feed, part
+
+    def update(self, x):
+        self._feed.update(x, *self._part)
+
+
+def part_size(values_per_image: int, most: Optional[int] = None) -> int:
+    """Images per run: a multiple of 16 whose observed float32 tensors stay under 256 MiB where 16 images do."""
+    fitting = PART_BYTES // (4 * max(values_per_image, 1)) // PART * PART
+    return max(PART, min(most or MOST, fitting))

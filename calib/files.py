@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: MIT
+"""Files are written whole or not at all, and read with errors that say which file."""
+
+import os
+import pathlib
+
+from quantize.errors import DataError
+
+
+def write_whole(path, text: str):
+    """Write a text file: to a temporary name in the same folder, then into its place; DataError when it cannot be."""
+    path = pathlib.Path(path)
+    temporary = path.with_name("{}.{}.tmp".format(path.name, os.getpid()))
+    try:
+        temporary.write_bytes(text.encode("utf-8"))
+        os.replace(str(temporary), str(path))
+    except OSError as error:
+        raise DataError("{}: cannot be written: {}".format(path, error.strerror)) from None
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def read_text(path) -> str:
+    """The text of a UTF-8 file; DataError when it cannot be read."""
+    try:
+        return pathlib.Path(path).read_bytes().decode("utf-8")
+    except OSError as error:
+        raise DataError("{}: cannot be read: {}".format(path, error.strerror)) from None
+    except UnicodeDecodeError as error:
+        raise DataError("{}: not a text file (byte {} is no UTF-8)".format(path, error.start)) from None

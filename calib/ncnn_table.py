@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: MIT
+"""ncnn's calibration table (of ncnn2table, read by ncnn2int8), with its traps turned into errors.
+
+One record per line, fields separated by single spaces: ``<layer>_param_0 s0 s1 ...`` holds weight scales, one for each
+output channel (for each group in a depthwise convolution), ``<layer> s`` the input scale. A scale is ncnn's multiplier
+127 / threshold (for 3x3 weights usually 31 / threshold), the inverse of `QParams.scale`.
+
+What ncnn2int8 does without a word: a blank line ends the table; an input scale without a weight line stops the
+quantization of all later layers of its type; a wrong number of weight scales writes a broken file. A layer stays float
+when its input line is missing or has a '#'.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+from calib.files import read_text, write_whole
+from calib.table import Row, Table
+from quantize.errors import CalibrationError
+
+_SCALE = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
+MAX_KEY = 255
+WEIGHT = "_param_0"
+
+
+@dataclass(frozen=True)
+class NcnnScales:
+    """The multipliers of one layer.
+
+    Parameters
+    ----------
+    weight : tuple of float
+    input : float or None
+        None: the layer stays float.
+    """
+
+    weight: Tuple[float, ...]
+    input: Optional[float] = None
+
+
+def read_ncnn_table(path, counts: Optional[Mapping[str, int]] = None) -> Dict[str, NcnnScales]:
+    """The records of a file by layer; `counts` as in `parse_ncnn_table`."""
+    return parse_ncnn_table(read_text(path), counts, str(path))
+
+
+def parse_ncnn_table(text: str, counts: Optional[Mapping[str, int]] = None,
+                     name: str = "ncnn table") -> Dict[str, NcnnScales]:
+    """The records of a table, by layer, in its order.
+
+    Parameters
+    ----------
+    counts : dict, optional
+        Layer -> number of weight scales it needs. A layer that is not in it is an error, and so is another number.
+
+    Raises
+    ------
+    CalibrationError
+        With line and column, for what ncnn2int8 would misread without a word.
+    """
+    lines = [line[:-1] if line.endswith("\r") else line for line in text.split("\n")]
+    if lines and not lines[-1]:
+        lines.pop()
+    weights, inputs = {}, {}
+    for number, line in enumerate(lines, 1):
+        where = "{} line {}".format(name, number)
+        if not line.strip():
+            raise CalibrationError("{}: a blank line: ncnn would ignore everything after it; remove it".format(where))
+        if line.startswith("#"):
+            continue
+        key, scales = _record(line, where)
+        if key.endswith(WEIGHT):
+            records, layer = weights, key[:-len(WEIGHT)]
+        elif "_param_" in key:
+            raise CalibrationError("{}: {} belongs to a layer with several weights, which this project does not "
+                                   "quantize".format(where, key))
+        else:
+            records, layer = inputs, key
+            if len(scales) != 1:
+                raise CalibrationError("{}: {} input scales for {}, ncnn knows 1".format(where, len(scales), layer))
+        if layer in records:
+            raise CalibrationError("{}: {} comes twice".format(where, key))
+        records[layer] = scales
+    _check(weights, inputs, counts, name)
+    return {layer: NcnnScales(scales, inputs[layer][0] if layer in inputs else None)
+            for layer, scales in weights.items()}
+
+
+def _record(line, where):
+    key, *fields = line.split(" ")
+    if not key or len(key.encode("utf-8")) > MAX_KEY or re.search(r"\s", key):
+        raise CalibrationError("{} column 1: expected a layer's name of at most {} bytes, got {!r}".format(
+            where, MAX_KEY, key[:40]))
+    if fields and not fields[-1]:
+        fields.pop()  # ncnn2table ends weight lines with a space
+    if not fields:
+        raise CalibrationError("{}: {} has no scales".format(where, key))
+    column, scales = len(key) + 2, []
+    for field in fields:
+        value = float(field) if _SCALE.fullmatch(field) else -1.0
+        if not 0 < value < 3e38:
+            raise CalibrationError("{} column {}: expected a scale above 0, got {!r} ({})".format(
+                where, column, field[:20], "for a channel without weights use 1.0"))
+        scales.append(value)
+        column += len(field) + 1
+    return key, tuple(scales)
+
+
+def _check(weights, inputs, counts, name):
+    for layer in inputs:
+        if layer not in weights:
+            raise CalibrationError("{}: {} has an input scale, but no line {}{}: ncnn would leave this and all later "
+                                   "layers of its type float; to keep the layer float comment out its input line"
+                                   .format(name, layer, layer, WEIGHT))
+    if counts is None:
+        return
+    for layer, scales in weights.items():
+        if layer not in counts:
+            raise CalibrationError("{}: {} is no layer of the network; the table is of another one".format(name, layer))
+        if len(scales) != counts[layer]:
+            raise CalibrationError("{}: {} has {} weight scales, the layer needs {} (one for each output channel, or "
+                                   "group of a depthwise convolution)".format(name, layer, len(scales), counts[layer]))
+
+
+def write_ncnn_table(path, scales: Mapping[str, NcnnScales]):
+    """Write a table, whole or not at all: weight lines first, then input lines, as ncnn2table does."""
+    write_whole(path, format_ncnn_table(scales))
+
+
+def format_ncnn_table(scales: Mapping[str, NcnnScales]) -> str:
+    """The text of a table; it is parsed again before it is returned."""
+    lines = [" ".join([layer + WEIGHT] + [_number(scale) for scale in item.weight]) for layer, item in scales.items()]
+    lines += [" ".join([layer, _number(item.input)]) for layer, item in scales.items() if item.input is not None]
+    text = "".join(line + "\n" for line in lines)
+    parse_ncnn_table(text, {layer: len(item.weight) for layer, item in scales.items()})
+    return text
+
+
+def _number(scale) -> str:
+    """Nine digits hold a float32; ncnn reads no exponents before 2021."""
+    return np.format_float_positional(np.float32(scale), unique=True, trim="0")
+
+
+def to_ncnn(table: Table, names: Mapping[str, str]) -> Dict[str, NcnnScales]:
+    """The multipliers of a table that has lines for weights.
+
+    Parameters
+    ----------
+    names : dict
+        Layer's path -> its name in the ncnn network.
+
+    Raises
+    ------
+    CalibrationError
+        For what ncnn cannot hold: unsigned or asymmetric inputs, several input scales, more than 8 bits.
+    """
+    rows = {(row.layer, row.tensor): row for row in table.rows}
+    scales = {}
+    for layer in dict.fromkeys(row.layer for row in table.rows):
+        found = [rows.get((layer, tensor)) for tensor in ("weight", "input")]
+        if None in found or layer not in names:
+            missing = "name for ncnn" if layer not in names else "line for its {}".format(
+                ("weight", "input")[found.index(None)])
+            raise CalibrationError("{}: no {}".format(layer, missing))
+        for row in found:
+            if not row.signed or row.zero_points or row.bits > 8:
+                raise CalibrationError("{} {}: ncnn holds signed, symmetric numbers of at most 8 bits; calibrate with "
+                                       "--input-signed true".format(layer, row.tensor))
+        weight, inputs = (tuple(_multiplier(value, row.bits) for value in row.thresholds) for row in found)
+        if len(inputs) != 1:
+            raise CalibrationError("{} input: {} thresholds, ncnn knows one".format(layer, len(inputs)))
+        scales[names[layer]] = NcnnScales(weight, inputs[0] if found[1].enabled else None)
+    return scales
+
+
+def _multiplier(threshold, bits) -> float:
+    return float(np.float32((2 ** (bits - 1) - 1) / threshold))
+
+
+def from_ncnn(scales: Mapping[str, NcnnScales], names: Mapping[str, str], levels: Mapping[str, int]) -> Table:
+    """The table that ncnn's multipliers are.
+
+    Parameters
+    ----------
+    names : dict
+        Layer's name in ncnn -> its path.
+    levels : dict
+        Layer's name -> largest weight code, 31 or 127; 127 for those that are not in it.
+    """
+    rows = []
+    for layer, item in scales.items():
+        if layer not in names:
+            raise CalibrationError("{}: is no layer of this network; the table is of another one".format(layer))
+        enabled = item.input is not None
+        top = levels.get(layer, 127)
+        bits = int(top).bit_length() + 1
+        rows.append(Row(names[layer], "input", "ncnn", 8, True, (127 / item.input if enabled else 1.0,),
+                        enabled=enabled))
+        rows.append(Row(names[layer], "weight", "ncnn", bits, True, tuple(top / scale for scale in item.weight),
+                        enabled=enabled))
+    return Table(tuple(rows))

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: MIT
+"""Files of what observers have seen, so that processes and machines calibrate one set of images together.
+
+JSON with a checksum. The same images under the same settings give the same bytes, in one process or merged from shards,
+for all observers but EMA (an average over batches depends on how the set was cut).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from typing import Any, Dict, Sequence, Tuple
+
+from calib.files import read_text, write_whole
+from calib.observers import OBSERVERS
+from calib.stability import ChannelActivity
+from calib.table import add_fingerprints
+from quantize.errors import CalibrationError, ConfigError
+
+VERSION = 1
+KEYS = {"version", "settings", "network", "shards", "have", "samples", "data", "observers", "checksum"}
+
+
+@dataclass(frozen=True)
+class CalibrationState:
+    """What the shards of a calibration have seen so far.
+
+    Parameters
+    ----------
+    observers : dict
+        Path of the quantizer -> {name: observer}.
+    network : str
+        What identifies the network and its weights.
+    settings : dict
+        Everything else that must be equal for two states to be of one calibration; JSON values.
+    samples, data : int, str
+        Images seen, and their fingerprint.
+    shards, have : int, tuple of int
+        How many shards there are, and which of them (0 ... shards - 1) are in here.
+    """
+
+    observers: Dict[str, Dict[str, Any]]
+    network: str
+    settings: Dict[str, Any]
+    samples: int
+    data: str
+    shards: int = 1
+    have: Tuple[int, ...] = (0,)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all shards are in."""
+        return len(self.have) == self.shards
+
+    @property
+    def missing(self) -> Tuple[int, ...]:
+        """The shards that are not in."""
+        return tuple(sorted(set(range(self.shards)) - set(self.have)))
+
+
+def write_state(path, state: CalibrationState):
+    """Write a state, whole or not at all."""
+    shards, have = (1, [0]) if state.complete else (state.shards, list(state.have))
+    content = {"version": VERSION, "settings": state.settings, "network": state.network, "shards": shards,
+               "have": have, "samples": state.samples, "data": state.data,
+               "observers": {path: {name: observer.state() for name, observer in of_path.items()}
+                             for path, of_path in state.observers.items()}}
+    content["checksum"] = _checksum(content)
+    write_whole(path, _text(content) + "\n")
+
+
+def read_state(path) -> CalibrationState:
+    """The state in a file; CalibrationError for a file that is damaged, cut off, or something else."""
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise CalibrationError("{}: not a whole calibration state ({}); write it again with --save-state".format(
+            path, error)) from None
+    if not isinstance(content, dict) or set(content) != KEYS:
+        raise CalibrationError("{}: not a calibration state".format(path))
+    if content["version"] != VERSION:
+        raise CalibrationError("{}: version {!r}, this program reads version {}".format(
+            path, content["version"], VERSION))
+    if content.pop("checksum") != _checksum(content):
+        raise CalibrationError("{}: the checksum does not fit: the file was changed or damaged; write it again with "
+                               "--save-state".format(path))
+    try:
+        observers = {layer: {name: _observer(state) for name, state in of_layer.items()}
+                     for layer, of_layer in content["observers"].items()}
+    except CalibrationError as error:
+        raise CalibrationError("{}: {}".format(path, error)) from None
+    return CalibrationState(observers, content["network"], content["settings"], content["samples"], content["data"],
+                            content["shards"], tuple(content["have"]))
+
+
+def merge_states(states: Sequence[Tuple[str, CalibrationState]]) -> CalibrationState:
+    """One state of several; the parts are left as they are.
+
+    Parameters
+    ----------
+    states : sequence of (str, CalibrationState)
+        With what to call each in a message. Their order does not matter.
+
+    Raises
+    ------
+    CalibrationError
+        For states of other networks, observers or settings, and for a shard that comes twice.
+    """
+    if not states:
+        raise CalibrationError("no states to merge")
+    (first_name, first), *others = ordered = sorted(states, key=lambda item: item[1].have)
+    seen = dict.fromkeys(first.have, first_name)
+    for name, state in others:
+        _check_alike(first_name, first, name, state)
+        for shard in state.have:
+            if shard in seen:
+                raise CalibrationError("{} and {}: both hold shard {}/{}; name each shard once".format(
+                    seen[shard], name, shard + 1, first.shards))
+            seen[shard] = name
+    observers = {}
+    for path in first.observers:
+        observers[path] = {name: _copy(observer) for name, observer in first.observers[path].items()}
+        for _, state in others:
+            for name, observer in observers[path].items():
+                observer.merge(state.observers[path][name])
+    everything = [state for _, state in ordered]
+    return replace(first, observers=observers, have=tuple(sorted(seen)),
+                   samples=sum(state.samples for state in everything),
+                   data=add_fingerprints(state.data for state in everything))
+
+
+def _check_alike(first_name, first, name, state):
+    if state.network != first.network:
+        raise CalibrationError("{}: the state is of another network than {} (or of other weights or rules)".format(
+            name, first_name))
+    for key in sorted(set(first.settings) | set(state.settings)):
+        mine, theirs = first.settings.get(key), state.settings.get(key)
+        if mine != theirs:
+            raise CalibrationError("{}: made with {} {!r}, but {} with {!r}; only states of one calibration can be "
+                                   "merged".format(name, key, theirs, first_name, mine))
+    kinds = [{path: sorted(of_path) for path, of_path in item.observers.items()} for item in (first, state)]
+    if kinds[0] != kinds[1]:
+        path = next((path for path in kinds[0] if kinds[0][path] != kinds[1].get(path)), next(iter(kinds[1])))
+        raise CalibrationError("{}: {} holds other observers ({}) than {} ({}); calibrate all shards with the same "
+                               "--calib-mode".format(name, path, ", ".join(kinds[1].get(path, ["none"])), first_name,
+                                                     ", ".join(kinds[0].get(path, ["none"]))))
+    if state.shards != first.shards:
+        raise CalibrationError("{}: one of {} shards, but {} is one of {}".format(
+            name, state.shards, first_name, first.shards))
+
+
+def _copy(observer):
+    return type(observer).from_state(observer.state())
+
+
+def _observer(state):
+    name = state.get("observer")
+    if name == ChannelActivity.name:
+        return ChannelActivity.from_state(state)
+    try:
+        return OBSERVERS.get(name).from_state(state)
+    except ConfigError as error:
+        raise CalibrationError(str(error)) from None
+
+
+def _text(content):
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
+
+
+def _checksum(content):
+    return hashlib.sha256(_text(content).encode("utf-8")).hexdigest()
