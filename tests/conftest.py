@@ -3,7 +3,12 @@
 
 import pathlib
 
+import hypothesis
 import pytest
+
+# times of single examples mean nothing on a shared machine
+hypothesis.settings.register_profile("shared", deadline=None)
+hypothesis.settings.load_profile("shared")
 
 
 @pytest.fixture(scope="session")
