@@ -103,8 +103,7 @@ class Feed:
             if isinstance(collector, _ByBatch):
                 collector.update(extremes, sizes)
             elif isinstance(collector, Observer):
-                collector._update(x, low, high)  # what `update` does, with extremes that all observers share
-                collector.samples += rows
+                collector.update_checked(x, low, high)
             elif isinstance(collector, ChannelActivity):
                 collector.update(x)
             else:

@@ -35,6 +35,13 @@ class Observer:
         low, high = float(x.min()) + 0.0, float(x.max()) + 0.0  # no -0.0: which of two zeros came first must not show
         if not (math.isfinite(low) and math.isfinite(high)):
             raise DataError("{} of {} values are NaN or infinite".format(int((~np.isfinite(x)).sum()), x.size))
+        self.update_checked(x, low, high)
+
+    def update_checked(self, x: np.ndarray, low: float, high: float):
+        """As `update`, for a caller that has looked through the batch: float32, finite, `low` and `high` its extremes.
+
+        Several observers of one tensor need not each search it.
+        """
         self._update(x, low, high)
         self.samples += len(x)
 

@@ -14,7 +14,7 @@ from quantize.convert.replace import CONVERTERS
 from quantize.errors import ConfigError
 from quantize.registry import closest
 from quantize.spec import QuantSpec
-from quantize.tree import walk
+from quantize.tree import paths, walk
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ def _act_non_negative(block) -> bool:
 
 def exclusions(net: Block, exclude) -> List[Rule]:
     """Rules for the `exclude` argument: blocks of the network (with everything in them) or path patterns."""
-    known = {id(block): path for path, block in walk(net)}
+    known = paths(net)
     names = []
     for item in exclude:
         if isinstance(item, str):
