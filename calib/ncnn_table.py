@@ -16,9 +16,9 @@ from typing import Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
-from calib.files import read_text, write_whole
 from calib.table import Row, Table
 from quantize.errors import CalibrationError
+from quantize.files import read_text, write_whole
 
 _SCALE = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 MAX_KEY = 255

@@ -10,11 +10,11 @@ import json
 from dataclasses import dataclass, replace
 from typing import Any, Dict, Sequence, Tuple
 
-from calib.files import read_text, write_whole
 from calib.observers import OBSERVERS
 from calib.stability import ChannelActivity
 from calib.table import add_fingerprints
 from quantize.errors import CalibrationError, ConfigError
+from quantize.files import read_text, write_whole
 
 VERSION = 1
 KEYS = {"version", "settings", "network", "shards", "have", "samples", "data", "observers", "checksum"}

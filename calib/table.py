@@ -28,8 +28,8 @@ from typing import Iterable, List, Optional, Tuple
 
 import numpy as np
 
-from calib.files import read_text, write_whole
 from quantize.errors import CalibrationError
+from quantize.files import read_text, write_whole
 from quantize.spec import QParams, QuantSpec
 
 MAGIC = "calibration-table 1"

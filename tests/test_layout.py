@@ -18,7 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 SOURCES = ("quantize", "calib", "deploy", "examples")
 LIBRARIES = ("quantize", "calib", "deploy")
 
-BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors")
+BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors",
+        "quantize.files")
 LAYERS = ("quantize.nn", "quantize.ops") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
 
@@ -27,6 +28,7 @@ NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quanti
 ARROWS = {
     "quantize.errors":     (),
     "quantize.registry":   ("quantize.errors",),
+    "quantize.files":      ("quantize.errors",),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),
     "quantize.reference":  ("quantize.spec", "quantize.errors"),
     "quantize.reference_trained": ("quantize.reference", "quantize.spec", "quantize.errors"),

@@ -5,8 +5,8 @@ import json
 import os
 import pathlib
 
-from calib.files import write_whole
 from quantize.errors import DataError
+from quantize.files import write_whole
 
 PLAN, RESULT = "plan.txt", "result.json"
 COLLAPSE = 0.75  # agreement with the float network below which a warning is due

@@ -7,12 +7,18 @@ import pathlib
 from quantize.errors import DataError
 
 
-def write_whole(path, text: str):
-    """Write a text file: to a temporary name in the same folder, then into its place; DataError when it cannot be."""
+def write_whole(path, content):
+    """Write a file: to a temporary name in the same folder, then into its place; DataError when it cannot be.
+
+    Parameters
+    ----------
+    content : str or bytes
+        Text is written as UTF-8.
+    """
     path = pathlib.Path(path)
     temporary = path.with_name("{}.{}.tmp".format(path.name, os.getpid()))
     try:
-        temporary.write_bytes(text.encode("utf-8"))
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         os.replace(str(temporary), str(path))
     except OSError as error:
         raise DataError("{}: cannot be written: {}".format(path, error.strerror)) from None
