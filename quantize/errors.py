@@ -28,3 +28,7 @@ class DataError(QuantizeError):
 
 class CalibrationError(QuantizeError):
     """Calibration without data, with unusable statistics, or a range that was never calibrated."""
+
+
+class DeployError(QuantizeError):
+    """A network that a target cannot hold, files that cannot be written, or an engine that is missing."""

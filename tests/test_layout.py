@@ -47,14 +47,17 @@ ARROWS = {
     "calib.collect":       ("calib", "quantize.modes") + BASE,
     "calib.apply":         ("calib", "quantize.modes") + BASE,
     "calib.easyquant":     ("calib", "calib.collect", "quantize.modes") + BASE,
-    "deploy":              ("quantize",) + NETWORKS,
+    "deploy":              BASE,
+    "deploy.lower":        ("deploy",) + NETWORKS,
+    "deploy.simulate":     ("deploy",) + NETWORKS,
+    "deploy.verify":       ("deploy", "deploy.simulate"),
     "examples":            SOURCES + NETWORKS + ("quantize.importers", "quantize.train", "quantize.report",
                                                  "calib.collect", "calib.apply", "calib.easyquant"),
 }
 
 # parts that must work without MXNet
-WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy.engine")
-WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant")
+WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy")
+WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant", "deploy.lower", "deploy.simulate")
 
 # imported in a fresh process, these load none of HEAVY
 LIGHT_MODULES = ("quantize", "quantize.spec", "quantize.reference", "quantize.registry", "quantize.errors",

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""How an engine rounds: the two steps where integers meet real numbers, as objects the engine is handed."""
+
+import numpy as np
+
+from quantize.errors import DeployError
+from quantize.reference import round_half_away
+
+
+class Arithmetic:
+    """The textbook's arithmetic: divide by the scale, round half away from zero, round after each float32 operation.
+
+    Targets subclass it where their engine computes otherwise.
+    """
+
+    name = "plain"
+
+    def quantize(self, x, grid) -> np.ndarray:
+        """Codes (int32) of a float32 array on a `Grid`."""
+        scaled = np.asarray(x, np.float32) / np.float32(grid.scale)
+        return self._code(scaled, grid)
+
+    def quantize_weight(self, weight, scale, qmax: int) -> np.ndarray:
+        """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""
+        shape = (-1,) + (1,) * (weight.ndim - 1)
+        scaled = np.asarray(weight, np.float32) / np.asarray(scale, np.float32).reshape(shape)
+        return np.clip(round_half_away(scaled), -qmax, qmax).astype(np.int8)
+
+    def dequantize(self, accumulator, node) -> np.ndarray:
+        """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...)."""
+        quantization = node.quantization
+        scale = np.float32(quantization.input.scale) * quantization.weight_scale.astype(np.float32)
+        y = accumulator.astype(np.float32) * per_channel(scale, accumulator.ndim)
+        return y if node.bias is None else y + per_channel(node.bias, accumulator.ndim)
+
+    def _code(self, scaled, grid):
+        if np.isnan(scaled).any():
+            raise DeployError("a blob to be quantized holds values that are not numbers")
+        return np.clip(round_half_away(scaled) + grid.zero_point, grid.qmin, grid.qmax).astype(np.int32)
+
+
+def per_channel(values, ndim: int) -> np.ndarray:
+    """A (channels,) array that broadcasts along axis 1 of a tensor with `ndim` axes."""
+    return np.asarray(values, np.float32).reshape((1, -1) + (1,) * (ndim - 2))
