@@ -5,10 +5,18 @@ A config list is a list of dictionaries; later entries win over earlier ones, ke
 
     [{"op_types": ["Conv2D"], "weight": "int4/channel", "input": "auto4"},
      {"op_names": ["features.0", "output*"], "weight": "int8/channel", "input": "auto8"},
-     {"op_names": ["*.se.*"], "exclude": true}]
+     {"op_names": ["*.se.*"], "exclude": true},
+     {"op_types": ["Dense"], "method": "sat", "options": {"alpha": 6.0}}]
 
-A format is ``int``, ``uint`` or ``auto`` (unsigned where the input is proven non-negative), the bits (1 to 16), and for
-weights ``/layer``, ``/group`` or ``/channel``; ``float`` leaves the operand float.
+A format is ``int``, ``uint`` or ``auto`` (unsigned where the input is proven non-negative), the bits (1 to 16), or in
+parentheses the number of steps between lowest and highest code (``int(15)`` is ``int4``), and for weights ``/layer``,
+``/group`` or ``/channel``. ``/affine`` adds a zero point, ``/full`` the lowest code of signed grids (-8..7 instead of
+-7..7). ``float`` leaves the operand float.
+
+A method (`quantize.nn.methods.METHODS`: ste, lsq, lsq+, pact, cgpact, dorefa, sat, bnn) says how an operand is rounded
+and trained: ``weight_method``, ``input_method``, ``output_method``, or ``method`` for all three.
+
+``"winograd": "F43/position/inputs"`` quantizes 3x3 convolutions in the Winograd domain (`quantize.winograd`).
 """
 
 import json
@@ -20,9 +28,11 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from quantize.errors import ConfigError, SpecError
 from quantize.registry import closest
 from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
+from quantize.winograd import WinogradSpec, parse_winograd
 
 GRANULARITIES = ("layer", "group", "channel")
-KEYS = ("op_types", "op_names", "exclude", "weight", "input", "output")
+METHOD_KEYS = ("weight_method", "input_method", "output_method")
+KEYS = ("op_types", "op_names", "exclude", "weight", "input", "output", "method") + METHOD_KEYS + ("options", "winograd")
 
 
 @dataclass(frozen=True)
@@ -36,11 +46,16 @@ class Format:
         None: decide by the graph (activations only).
     granularity : {"layer", "group", "channel"}
         "group" follows the layer's own groups; for Dense it means per unit, as "channel" does.
+    symmetric, narrow, levels
+        As `QuantSpec` has them.
     """
 
     bits: int = 8
     signed: Optional[bool] = True
     granularity: str = "layer"
+    symmetric: bool = True
+    narrow: bool = True
+    levels: Optional[int] = None
 
     def __post_init__(self):
         if self.granularity not in GRANULARITIES:
@@ -57,12 +72,14 @@ class Format:
         signed = self.signed if self.signed is not None else bool(signed)
         parts = {"layer": PerTensor(), "channel": PerChannel(axis),
                  "group": PerGroup(groups, 0) if groups > 1 else PerTensor()}
-        return QuantSpec(self.bits, signed, parts[self.granularity],
+        return QuantSpec(self.bits, signed, parts[self.granularity], self.symmetric, self.narrow, self.levels,
                          grid="mid_rise" if self.bits == 1 and signed else "mid_tread")
 
     def __str__(self):
         sign = {True: "int", False: "uint", None: "auto"}[self.signed]
-        return "{}{}/{}".format(sign, self.bits, self.granularity)
+        return "{}{}/{}{}{}".format(
+            sign, self.bits if self.levels is None else "({})".format(self.levels), self.granularity,
+            "" if self.symmetric else "/affine", "" if self.narrow else "/full")
 
 
 FLOAT = "float"
@@ -83,6 +100,12 @@ class Rule:
         True leaves the layer float whatever other rules say; False takes an earlier exclusion back.
     weight, input, output : Format, "float" or None
         None leaves what earlier rules said.
+    weight_method, input_method, output_method : str or None
+        Names of `quantize.nn.methods.METHODS`.
+    options : tuple of (str, value)
+        For the methods (`quantize.nn.methods.OPTIONS`); option by option later rules win.
+    winograd : WinogradSpec, "none" or None
+        For 3x3 convolutions with stride and dilation 1; others are quantized as without it.
     reason : str
         Shown in the Plan.
     """
@@ -94,9 +117,14 @@ class Rule:
     input: Operand = None
     output: Operand = None
     reason: str = ""
+    weight_method: Optional[str] = None
+    input_method: Optional[str] = None
+    output_method: Optional[str] = None
+    options: Tuple[Tuple[str, Any], ...] = ()
+    winograd: Union[None, str, WinogradSpec] = None
 
 
-_FORMAT = re.compile(r"(int|uint|auto)(\d+)(?:/([a-z]+))?$")
+_FORMAT = re.compile(r"(int|uint|auto)(?:(\d+)|\((\d+)\))((?:/[a-z]+)*)$")
 
 
 def parse_format(text: str, where: str = "format") -> Operand:
@@ -107,11 +135,23 @@ def parse_format(text: str, where: str = "format") -> Operand:
     if match is None:
         raise ConfigError("{}: {!r} is not a format; write for example 'int8/channel', 'uint4', 'auto8' or "
                           "'float'".format(where, text))
-    sign, bits, granularity = match.groups()
+    sign, bits, levels, words = match.groups()
     try:
-        return Format(int(bits), {"int": True, "uint": False, "auto": None}[sign], granularity or "layer")
+        return _format({"int": True, "uint": False, "auto": None}[sign], bits, levels, words.split("/")[1:])
     except (SpecError, ConfigError) as error:
         raise ConfigError("{}: {!r}: {}".format(where, text, error)) from None
+
+
+def _format(signed, bits, levels, words):
+    if levels is not None:
+        levels, bits = int(levels), int(levels).bit_length()
+        levels = None if levels == 2 ** bits - 1 else levels
+    flags = [word for word in words if word in ("affine", "full")]
+    others = [word for word in words if word not in flags]
+    if len(set(flags)) < len(flags) or len(others) > 1:
+        raise ConfigError("a granularity, 'affine' and 'full' can each be given once")
+    return Format(int(bits), signed, others[0] if others else "layer", "affine" not in flags, "full" not in flags,
+                  levels)
 
 
 def rules_from_config(config_list: Sequence[Dict[str, Any]]) -> List[Rule]:
@@ -141,7 +181,29 @@ def _rule(entry, where):
     for key in ("input", "output"):
         if isinstance(operands.get(key), Format) and operands[key].granularity != "layer":
             raise ConfigError("{}, key {!r}: activations have one scale per layer".format(where, key))
-    return Rule(_names(entry, "op_types", where), _names(entry, "op_names", where), exclude, reason=where, **operands)
+    return Rule(_names(entry, "op_types", where), _names(entry, "op_names", where), exclude, reason=where,
+                options=_options(entry, where), winograd=_winograd(entry, where), **_methods(entry, where), **operands)
+
+
+def _winograd(entry, where):
+    text = entry.get("winograd")
+    return None if text is None else parse_winograd(text, "{}, key 'winograd'".format(where))
+
+
+def _methods(entry, where):
+    found = {key: entry.get(key, entry.get("method")) for key in METHOD_KEYS}
+    for key, name in found.items():
+        if name is not None and not isinstance(name, str):
+            raise ConfigError("{}: {!r} must be the name of a method, got {!r}".format(
+                where, key if key in entry else "method", name))
+    return found
+
+
+def _options(entry, where):
+    options = entry.get("options", {})
+    if not isinstance(options, dict):
+        raise ConfigError("{}: 'options' must be a dictionary, got {!r}".format(where, options))
+    return tuple(sorted(options.items()))
 
 
 def _names(entry, key, where):

@@ -26,6 +26,10 @@ class DataError(QuantizeError):
     """Images, labels, arrays or batches that cannot be used (undecodable, out of range, NaN or infinity)."""
 
 
+class TrainingError(QuantizeError):
+    """Training that cannot go on: a trained number that is no longer finite or positive."""
+
+
 class CalibrationError(QuantizeError):
     """Calibration without data, with unusable statistics, or a range that was never calibrated."""
 

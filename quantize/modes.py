@@ -15,7 +15,6 @@ from mxnet.gluon import Block, HybridBlock
 from quantize.errors import CalibrationError
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.nn.layer import plain_layout
-from quantize.ops import fake_quantize, online_qparams
 from quantize.tree import walk
 
 logger = logging.getLogger(__name__)
@@ -94,8 +93,9 @@ def mode(net: Block, name: str, kind: str = "all"):
 
 
 def enable_quantize(net: Block):
-    """Quantize weights with their own range, activations offline where calibrated, else online."""
-    set_mode(net, "online", "weight")
+    """Quantize weights by their method, activations offline where calibrated, else online."""
+    for _, quantizer in quantizers(net, "weight"):
+        quantizer.mode = quantizer.training_mode if quantizer.calibrated else "online"
     for _, quantizer in quantizers(net, "activation"):
         quantizer.mode = "offline" if quantizer.calibrated else "online"
     clear_cached_graphs(net)
@@ -115,6 +115,8 @@ def quantize_input(net: Block, enable: bool = True, online: bool = True):
 def update_ema(net: Block):
     """After a forward pass in training: activations in `ema` mode store the range their moving average has reached.
 
+    Activations that still compute with each batch's range get into `ema` mode, so that `offline` has a range to go by
+    once the training loop of a script calls this after each batch.
     Waits for the pass to end: a static graph does not tell MXNet's engine that an operator of ours changes its state,
     so reading the state alone would not wait for it.
     """
@@ -122,25 +124,29 @@ def update_ema(net: Block):
     for _, quantizer in quantizers(net, "activation"):
         if quantizer.mode == "ema":
             quantizer.update_ema()
+    online = [quantizer for _, quantizer in quantizers(net, "activation") if quantizer.mode == "online"]
+    for quantizer in online:
+        quantizer.mode = "ema"
+    if online:
+        clear_cached_graphs(net)
 
 
 def fix_params(net: Block):
     """Quantize the weights once, now, instead of at every batch; `unfix_params` gives the float weights back.
 
     The scale used is stored in the weight quantizer. Weights are replaced in place, so parameters saved
-    afterwards are the quantized ones. Layers whose weight quantizer is in float mode stay float.
+    afterwards are the quantized ones; loaded into a converted network, they want its weight quantizers in `offline`
+    mode. Layers whose weight quantizer is in float mode stay float. A folded BatchNorm's factor is taken out again of
+    the quantized weight, since the BatchNorm still computes with it. Weights rounded in the Winograd domain are fixed as
+    what is nearest to them there, which lies on no grid: in a network that loads them, switch the weights to `float`.
+    Layers that also round input tiles there have no such weight, and are left as they are.
     """
     for _, layer in quantized_layers(net):
         quantizer = getattr(layer, "weight_quantizer", None)
-        if quantizer is None or quantizer.frozen or quantizer.mode == "float":
+        if quantizer is None or quantizer.frozen or quantizer.mode == "float" or not layer.fixes_weight:
             continue
-        weight = plain_layout(layer.weight.data())
-        quantizer.float_weight = weight
-        scale, zero_point = online_qparams(nd, weight, quantizer.spec)
-        if quantizer.mode == "offline":
-            scale, zero_point = quantizer.scale.data(), None
-        layer.weight.set_data(fake_quantize(nd, weight, scale, quantizer.spec, zero_point))
-        quantizer.scale.set_data(scale)
+        quantizer.float_weight = plain_layout(layer.weight.data())
+        layer.weight.set_data(layer.fixed_weight())
         quantizer.frozen = True
         _set_reorder_first(layer, False)
     clear_cached_graphs(net)
@@ -161,6 +167,24 @@ def unfix_params(net: Block):
 def _set_reorder_first(layer, value):
     if layer.input_quantizer is not None:
         layer.input_quantizer.reorder_first = value
+
+
+@contextlib.contextmanager
+def eager(net: Block):
+    """Context in which no part of a network is hybridized; each block's own setting comes back afterwards."""
+    active = []
+
+    def switch_off(block):
+        if isinstance(block, HybridBlock):
+            active.append((block, block._active))
+            block._active = False
+    net.apply(switch_off)
+    try:
+        yield
+    finally:
+        for block, was_active in active:
+            block._active = was_active
+        clear_cached_graphs(net)
 
 
 def clear_cached_graphs(net: Block):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""References of the quantizers with a training rule of their own, in NumPy: LSQ, PACT, CG-PACT, DoReFa, sign.
+"""References of the quantizers with a training rule of their own, in NumPy: LSQ(+), (CG-)PACT, DoReFa, SAT, sign.
 
 float32 element by element in the order written here; sums in float64.
 """
@@ -42,6 +42,52 @@ def lsq_gradient(x: np.ndarray, dy: np.ndarray, step: np.ndarray, spec: QuantSpe
         grad_scale = 1 / np.sqrt(x.size / np.size(step) * spec.qmax)
     dstep = sum_parts(dy * slope, spec) * grad_scale
     return ste_gradient(x, dy, QParams.symmetric(step), spec), dstep.astype(np.float32)
+
+
+def lsq_start(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
+    """First step of LSQ for each scaled part: 2 * mean|x| / sqrt(qmax), arXiv:1902.08153, section 2.1."""
+    means = sum_parts(np.abs(np.asarray(x, np.float64)), spec) / _part_size(x, spec)
+    return _positive(2 * means / np.sqrt(spec.qmax))
+
+
+def lsq_plus_weight_start(w: np.ndarray, spec: QuantSpec) -> np.ndarray:
+    """First step of LSQ+ for weights: max(|mean - 3 std|, |mean + 3 std|) / 2**(bits - 1), arXiv:2004.09576."""
+    w = np.asarray(w, np.float64)
+    mean = sum_parts(w, spec) / _part_size(w, spec)
+    std = np.sqrt(np.maximum(sum_parts(w * w, spec) / _part_size(w, spec) - mean * mean, 0))
+    return _positive(np.maximum(np.abs(mean - 3 * std), np.abs(mean + 3 * std)) / 2 ** (spec.bits - 1))
+
+
+def lsq_plus(x: np.ndarray, step: np.ndarray, offset: np.ndarray, spec: QuantSpec) -> np.ndarray:
+    """Fake quantization by a learned step and offset, Bhalgat et al., arXiv:2004.09576; the offset in whole steps."""
+    return fake_quantize(x, lsq_plus_qparams(step, offset, spec), spec)
+
+
+def lsq_plus_qparams(step: np.ndarray, offset: np.ndarray, spec: QuantSpec) -> QParams:
+    """The grid whose lowest level is `offset`, rounded to whole steps so that zero is a level."""
+    step = np.asarray(step, np.float32)
+    zero_point = spec.qmin - ROUND[spec.rounding](np.asarray(offset, np.float32) / step)
+    return QParams(step, np.clip(zero_point, spec.qmin, spec.qmax).astype(np.int32))
+
+
+def lsq_plus_gradient(x: np.ndarray, dy: np.ndarray, step: np.ndarray, offset: np.ndarray,
+                      spec: QuantSpec) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(dx, dstep, doffset) of `lsq_plus`: LSQ's, but outside the grid dy/dstep counts codes from qmin, dy/doffset is 1.
+
+    Step and offset are scaled by 1 / sqrt(n * qmax), n the elements of a part.
+    """
+    x, dy = np.asarray(x, np.float32), np.asarray(dy, np.float32)
+    qparams = lsq_plus_qparams(step, offset, spec)
+    zero_point = expand_scale(qparams.zero_point, spec).astype(np.float32)
+    steps = split_groups(x, spec) / expand_scale(qparams.scale, spec)
+    codes = ROUND[spec.rounding](steps) + zero_point
+    clipped = np.clip(codes, spec.qmin, spec.qmax)
+    inside = clipped == codes
+    slope = np.where(inside, codes - zero_point - steps, clipped - spec.qmin).astype(np.float32).reshape(x.shape)
+    factor = 1 / np.sqrt(x.size / np.size(step) * spec.qmax)
+    dstep = sum_parts(dy * slope, spec) * factor
+    doffset = sum_parts(dy * ~inside.reshape(x.shape), spec) * factor
+    return ste_gradient(x, dy, qparams, spec), dstep.astype(np.float32), doffset.astype(np.float32)
 
 
 def pact(x: np.ndarray, alpha: float, levels: int) -> np.ndarray:
@@ -88,6 +134,34 @@ def dorefa_gradient(w: np.ndarray, dy: np.ndarray) -> np.ndarray:
     return (np.asarray(dy, np.float32) * ((1 - t * t) / _divisor(w))).astype(np.float32)
 
 
+def sat_factor(q: np.ndarray, fan_out: int) -> np.float32:
+    """SAT's scale adjustment of quantized or clamped weights: 1 / sqrt(fan_out * var(q)), arXiv:1912.10207.
+
+    Weights that are all equal keep their scale.
+    """
+    variance = np.asarray(q, np.float64).var()
+    return np.float32(1 / np.sqrt(fan_out * variance)) if variance > 0 else np.float32(1)
+
+
+def dorefa_quantized_gradient(dy: np.ndarray, noise: np.ndarray, bits: int) -> np.ndarray:
+    """A gradient rounded to `bits` for each image, with noise; Zhou et al., arXiv:1606.06160, equation 12.
+
+    ``2 m (quantize(dy / 2m + 1/2 + noise / levels) - 1/2)`` with m the image's largest magnitude and
+    levels = 2**bits - 1; quantize rounds to that many steps on [0, 1].
+
+    Parameters
+    ----------
+    dy : array (images, ...)
+    noise : array of dy's shape
+        Uniform in [-0.5, 0.5).
+    """
+    dy, levels = np.asarray(dy, np.float32), np.float32(2 ** bits - 1)
+    peak = np.abs(dy).reshape(len(dy), -1).max(axis=1).reshape((-1,) + (1,) * (dy.ndim - 1))
+    span = np.where(peak == 0, np.float32(1), np.float32(2) * peak)
+    codes = round_half_away((dy / span + np.float32(0.5)) * levels + np.asarray(noise, np.float32))
+    return (np.clip(codes, 0, levels) / levels - np.float32(0.5)) * span
+
+
 def sign(x: np.ndarray) -> np.ndarray:
     """+1 where x >= 0, else -1. Courbariaux et al., arXiv:1602.02830."""
     return np.where(np.asarray(x) >= 0, np.float32(1), np.float32(-1))
@@ -96,6 +170,16 @@ def sign(x: np.ndarray) -> np.ndarray:
 def sign_gradient(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     """Clipped identity: dx = dy where |x| <= 1, else 0 (arXiv:1602.02830, equation 4)."""
     return np.asarray(dy, np.float32) * (np.abs(x) <= 1)
+
+
+def _part_size(x, spec):
+    return np.size(x) / np.prod(spec.scale_shape(np.shape(x)))
+
+
+def _positive(step):
+    """Parts that are all zero take the largest step of the others, or 1."""
+    other = step.max() if step.max() > 0 else 1.0
+    return np.where(step > 0, step, other).astype(np.float32)
 
 
 def _divisor(w):

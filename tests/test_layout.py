@@ -19,7 +19,7 @@ SOURCES = ("quantize", "calib", "deploy", "examples")
 LIBRARIES = ("quantize", "calib", "deploy")
 
 BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors",
-        "quantize.files")
+        "quantize.files", "quantize.winograd")
 LAYERS = ("quantize.nn", "quantize.ops") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
 
@@ -29,10 +29,11 @@ ARROWS = {
     "quantize.errors":     (),
     "quantize.registry":   ("quantize.errors",),
     "quantize.files":      ("quantize.errors",),
+    "quantize.winograd":   ("quantize.registry", "quantize.errors"),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),
     "quantize.reference":  ("quantize.spec", "quantize.errors"),
     "quantize.reference_trained": ("quantize.reference", "quantize.spec", "quantize.errors"),
-    "quantize.config":     ("quantize.spec", "quantize.registry", "quantize.errors"),
+    "quantize.config":     ("quantize.spec", "quantize.winograd", "quantize.registry", "quantize.errors"),
     "quantize.ops":        ("quantize.spec", "quantize.reference", "quantize.errors"),
     "quantize.nn":         ("quantize.ops",) + BASE,
     "quantize.tree":       ("quantize.errors",),
@@ -41,27 +42,34 @@ ARROWS = {
     "quantize.convert":    ("quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS,
     "quantize.importers":  ("quantize.registry", "quantize.errors"),
     "quantize.train":      NETWORKS,
+    "quantize.interfaces": ("quantize.train",) + NETWORKS,
     "quantize.report":     NETWORKS,
-    "quantize":            NETWORKS + ("quantize.importers", "quantize.train", "quantize.report"),
+    "quantize":            NETWORKS + ("quantize.importers", "quantize.train", "quantize.interfaces",
+                                         "quantize.report"),
     "calib":               BASE,
     "calib.collect":       ("calib", "quantize.modes") + BASE,
     "calib.apply":         ("calib", "quantize.modes") + BASE,
+    "calib.tiles":         ("calib", "quantize.modes") + BASE,
     "calib.easyquant":     ("calib", "calib.collect", "quantize.modes") + BASE,
+    "calib.bias_correction": ("calib", "quantize.modes") + BASE,
     "deploy":              BASE,
     "deploy.lower":        ("deploy",) + NETWORKS,
     "deploy.simulate":     ("deploy",) + NETWORKS,
-    "deploy.verify":       ("deploy", "deploy.simulate"),
-    "examples":            SOURCES + NETWORKS + ("quantize.importers", "quantize.train", "quantize.report",
-                                                 "calib.collect", "calib.apply", "calib.easyquant"),
+    "examples":            SOURCES + NETWORKS + ("quantize.importers", "quantize.train", "quantize.interfaces",
+                                                 "quantize.report", "calib.collect", "calib.apply", "calib.easyquant",
+                                                 "calib.bias_correction", "calib.tiles", "deploy.lower",
+                                                 "deploy.simulate"),
 }
 
 # parts that must work without MXNet
 WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy")
-WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant", "deploy.lower", "deploy.simulate")
+WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles",
+              "deploy.lower", "deploy.simulate")
 
 # imported in a fresh process, these load none of HEAVY
 LIGHT_MODULES = ("quantize", "quantize.spec", "quantize.reference", "quantize.registry", "quantize.errors",
-                 "quantize.config", "calib", "calib.observers", "calib.calibrators")
+                 "quantize.config", "calib", "calib.observers", "calib.calibrators", "deploy.engine", "deploy.ir.file",
+                 "deploy.targets.ncnn")
 HEAVY = ("mxnet", "gluoncv", "matplotlib", "onnx", "quantize.ops")
 
 MAX_FILE_LINES = 300

@@ -2,27 +2,33 @@
 """`convert_model`: a float network comes in, a fake-quantized one goes out."""
 
 import logging
+from dataclasses import replace
 from typing import Any, Dict, Iterable, List, Optional, Sequence
 
 from mxnet.gluon import Block, HybridBlock, nn
 
 from quantize.config import Format, Rule, rules_from_config
+from quantize.convert.fake_bn import fake_bn
 from quantize.convert.graph import Graph, trace
 from quantize.convert.net import QuantizedNet, quantized_net_class
-from quantize.convert.replace import quantized_layer
+from quantize.convert.passes import bypass_bn
+from quantize.convert.replace import ACTIVATIONS, quantized_layer
 from quantize.convert.rules import DEFAULT_RULES, Plan, exclusions, resolve
 from quantize.convert.shortcuts import share_input_quantizers, skip_relus
+from quantize.convert.targets import check_plan, find_target, target_rules
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import qparams_init
-from quantize.modes import clear_cached_graphs, quantizers
+from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
 from quantize.ops import BACKENDS, choose
 from quantize.tree import replace_blocks, walk
+from quantize.winograd import NONE, parse_winograd
 
 logger = logging.getLogger(__name__)
 
 
 def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[type, Any]] = None, *,
-                  config_list: Optional[Sequence] = None, example_input=None, backend: str = "auto") -> Block:
+                  config_list: Optional[Sequence] = None, target=None, example_input=None,
+                  backend: str = "auto") -> Block:
     """The network with its Conv2D, Dense and Conv2DTranspose layers computing on fake-quantized operands.
 
     The network is changed in place and returned. By default weights are int8 with one scale per layer and inputs 8 bit
@@ -39,6 +45,9 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
         (leave the type alone), or a function that takes a layer and returns its replacement (None: keep it).
     config_list : sequence of dict or Rule, optional
         Further rules; later ones win (`quantize.config`).
+    target : str or deploy.target.Target, optional
+        The engine that the network is meant for ("ncnn"): its rules come after the defaults and before yours, and rules
+        of yours that it cannot follow are refused.
     example_input : NDArray or tuple of NDArray, optional
         Completes parameters of unknown shape, and tells how many inputs the network has.
     backend : {"auto", "native", "composed"}
@@ -49,16 +58,18 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     ConversionError
         For a network that was converted before, or whose parameter shapes are unknown.
     ConfigError
-        For rules that match nothing.
+        For rules that match nothing, or that the target cannot follow.
     """
     if isinstance(net, QuantizedNet) or any(hasattr(block, "quantizers") for _, block in walk(net)):
         raise ConversionError("{}: the network is converted already; start from a float network".format(net.name))
     if backend not in BACKENDS:
         raise ConfigError("backend must be one of {}, got {!r}".format(", ".join(BACKENDS), backend))
     _complete_shapes(net, example_input)
-    rules = _rules(net, exclude, convert_fn, config_list)
+    target = find_target(target)
+    rules = _rules(net, exclude, convert_fn, target, config_list)
     graph = _trace_or_none(net, example_input)
     plan = resolve(net, rules, graph)
+    check_plan(target, net, plan)
     _apply(net, plan, convert_fn)
     if graph is not None:
         share_input_quantizers(net, plan, graph)
@@ -69,6 +80,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     for _, quantizer in quantizers(net):
         quantizer.backend = choose(backend, "gpu" if "gpu" in devices else "cpu")
     qparams_init(net)
+    _fold(net, convert_fn)
     clear_cached_graphs(net)
     _report_slow_pooling(net)
     logger.info("%s: %d of %d layers quantized", net.name, sum(e.quantized for e in plan.entries), len(plan.entries))
@@ -107,11 +119,12 @@ def _trace_or_none(net, example_input) -> Optional[Graph]:
         return None
 
 
-def _rules(net, exclude, convert_fn, config_list) -> List[Rule]:
+def _rules(net, exclude, convert_fn, target, config_list) -> List[Rule]:
     if isinstance(exclude, (str, Block)):
         raise ConfigError("exclude takes a list of blocks or patterns, got {!r}".format(
             exclude if isinstance(exclude, str) else exclude.name))
     rules = list(DEFAULT_RULES) if convert_fn is None else _rules_from_table(convert_fn)
+    rules += target_rules(target, net)
     if config_list is not None:
         rules += rules_from_config(config_list)
     return rules + exclusions(net, exclude)
@@ -121,8 +134,7 @@ def _rules_from_table(convert_fn):
     rules = []
     for layer_type, action in convert_fn.items():
         if isinstance(action, Rule):
-            rules.append(Rule((layer_type.__name__,), (), action.exclude, action.weight, action.input, action.output,
-                              "convert_fn"))
+            rules.append(replace(action, op_types=(layer_type.__name__,), op_names=(), reason="convert_fn"))
         elif action is not None and not callable(action):
             raise ConfigError("convert_fn[{}]: expected a converter, a function or None, got {!r}".format(
                 layer_type.__name__, action))
@@ -133,21 +145,36 @@ def _apply(net, plan: Plan, convert_fn):
     if plan.entries[0].path == "":
         raise ConversionError("{}: the network is a single layer; put it into a HybridSequential".format(net.name))
     # activations last: some of them are children of layers that are replaced first
-    for with_output in (False, True):
+    for last in (False, True):
         blocks = dict(walk(net))
-        chosen = [entry for entry in plan.entries if entry.quantized and (entry.output is not None) == with_output]
+        chosen = [entry for entry in plan.entries if entry.quantized and (entry.op_type in ACTIVATIONS) == last]
         replace_blocks(net, {id(blocks[entry.path]): quantized_layer(blocks[entry.path], entry) for entry in chosen})
     for layer_type, action in (convert_fn or {}).items():
-        if callable(action):
+        # with folding it stands for the BatchNorms that are folded, which step aside then
+        if callable(action) and not (action is bypass_bn and _folding_types(convert_fn)):
             chosen = [(block, action(block)) for _, block in walk(net) if type(block) is layer_type]
             replace_blocks(net, {id(old): new for old, new in chosen if new is not None and new is not old})
+
+
+class FoldingRule(Rule):
+    """A rule of `convert_fn` whose layers get the BatchNorm behind them folded into their weights (`fake_bn`)."""
+
+
+def _folding_types(convert_fn):
+    return tuple(layer_type for layer_type, action in (convert_fn or {}).items() if isinstance(action, FoldingRule))
+
+
+def _fold(net, convert_fn):
+    types = _folding_types(convert_fn)
+    if types:
+        fake_bn(net, exclude=[layer for _, layer in quantized_layers(net) if not isinstance(layer, types)])
 
 
 _SIGNED = {"auto": None, None: None, "true": True, "false": False, True: True, False: False}
 
 
 def gen_conv2d_converter(weight_width: int = 8, quant_type: str = "layer", input_signed="auto", input_width: int = 8,
-                         quantize_input: bool = True) -> Rule:
+                         quantize_input: bool = True, wino_quantize: str = "none", fake_bn: bool = False) -> Rule:
     """What `convert_fn` may hold for a layer type with a weight.
 
     Parameters
@@ -157,11 +184,19 @@ def gen_conv2d_converter(weight_width: int = 8, quant_type: str = "layer", input
     quant_type : {"layer", "group", "channel"}
     input_signed : {"auto", True, False}
         auto: unsigned where the graph proves that the input cannot be negative.
+    wino_quantize : str
+        "F23", "F43" or "F63", perhaps with "/layer" or "/position" and "/inputs": quantize 3x3 convolutions in the
+        Winograd domain (`quantize.winograd`).
+    fake_bn : bool
+        Fold BatchNorms into the weights in training (`quantize.convert.fake_bn`). The predecessor asked for
+        ``nn.BatchNorm: bypass_bn`` beside it, which may stand in the table or not.
     """
     if input_signed not in _SIGNED:
         raise ConfigError("input_signed must be auto, true or false, got {!r}".format(input_signed))
-    return Rule(weight=Format(weight_width, True, quant_type),
-                input=Format(input_width, _SIGNED[input_signed]) if quantize_input else "float")
+    rule = FoldingRule if fake_bn else Rule
+    return rule(weight=Format(weight_width, True, quant_type),
+                input=Format(input_width, _SIGNED[input_signed]) if quantize_input else "float",
+                winograd=None if wino_quantize == NONE else parse_winograd(wino_quantize, "wino_quantize"))
 
 
 gen_dense_converter = gen_conv2d_converter

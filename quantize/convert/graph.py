@@ -40,19 +40,24 @@ class Graph:
         For each node the nodes that read it; an output of the network counts as a reader of index -1.
     calls : dict
         Structural path of a layer with a weight (or of a BatchNorm) -> indices of the nodes it produced.
+    symbol : Symbol
+        What was traced.
+    heads : list of (int, int)
+        The network's outputs: nodes, and which of their outputs.
     """
 
     def __init__(self, symbol, owners: Dict[str, str], data_names=("data",)):
-        self.data_names = tuple(data_names)
+        self.symbol, self.data_names = symbol, tuple(data_names)
         graph = json.loads(symbol.tojson())
+        self.heads = [(head[0], head[1]) for head in graph["heads"]]
         self.nodes = [Node(i, n["name"], n["op"], n.get("attrs", {}), tuple((e[0], e[1]) for e in n["inputs"]))
                       for i, n in enumerate(graph["nodes"])]
         self.consumers: List[List[int]] = [[] for _ in self.nodes]
         for node in self.nodes:
             for source in node.inputs:
                 self.consumers[source].append(node.index)
-        for head in graph["heads"]:
-            self.consumers[head[0]].append(-1)
+        for index, _ in self.heads:
+            self.consumers[index].append(-1)
         self.calls: Dict[str, List[int]] = {}
         for node in self.nodes:
             if node.op in LAYER_OPS or node.op in ("BatchNorm", "_contrib_BatchNormWithReLU"):
@@ -75,6 +80,15 @@ class Graph:
             elif any(reached[i] for i in node.inputs):
                 reached[node.index] = True
         return [path for path, calls in self.calls.items() if first.intersection(calls)]
+
+    def last_layers(self) -> List[str]:
+        """Paths of the layers whose output no other layer reads on its way out of the network."""
+        reaches = {-1: True}
+        for node in reversed(self.nodes):
+            consumers = self.consumers[node.index]
+            reaches[node.index] = any(reaches[i] and (i < 0 or self.nodes[i].op not in LAYER_OPS) for i in consumers)
+        return [path for path, calls in self.calls.items()
+                if any(self.nodes[i].op in LAYER_OPS and reaches[i] for i in calls)]
 
 
 def trace(net: Block, inputs: int = 1) -> Graph:

@@ -7,6 +7,7 @@ from mxnet import nd
 
 from quantize import modes
 from quantize.errors import ModelFileError
+from quantize.initialize import start_weight
 
 _CLASSES = {}
 
@@ -46,14 +47,21 @@ class QuantizedNet:
         super().save_parameters(*args, **options)
 
     def load_parameters(self, filename, ctx=None, allow_missing=False, **options):
-        """As Gluon's; a float checkpoint (one without the quantizers' statistics) loads as well."""
+        """As Gluon's; a float checkpoint (one without the quantizers' numbers) loads as well.
+
+        Trained steps of weights then start from the weights that were loaded.
+        """
         try:
             loaded = nd.load(str(filename))
         except Exception as error:
             raise ModelFileError("parameter file {}: cannot be read: {}".format(
                 filename, str(error).splitlines()[0])) from None
-        allow_missing = allow_missing or self._lacks_only_statistics(loaded)
-        super().load_parameters(str(filename), ctx=ctx, allow_missing=allow_missing, **options)
+        is_float = self._lacks_only_statistics(loaded)
+        super().load_parameters(str(filename), ctx=ctx, allow_missing=allow_missing or is_float, **options)
+        if is_float:
+            for layer in modes.collect_quantized_blocks(self):
+                if hasattr(getattr(layer, "weight_quantizer", None), "start"):
+                    start_weight(layer)
         modes.clear_cached_graphs(self)
 
     def _lacks_only_statistics(self, loaded) -> bool:
@@ -74,7 +82,8 @@ class QuantizedNet:
             super()._build_cache(*args)
 
 
-_STATISTICS = tuple("quantizer" + joint + name for joint in "._" for name in ("scale", "ema", "zero_point"))
+_STATISTICS = tuple("quantizer" + joint + name for joint in "._"
+                    for name in ("scale", "ema", "zero_point", "growth", "offset", "alpha"))
 
 
 def quantized_net_class(cls):

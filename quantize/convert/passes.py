@@ -45,7 +45,7 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
             continue
         if id(layer) in excluded or id(norm) in excluded:
             continue
-        _fold(layer, norm)
+        fold_batchnorm(layer, norm)
         replacements[id(norm)] = bypass_bn(norm)
         merged.append((layer_path, norm_path))
     replace_blocks(net, replacements)
@@ -54,7 +54,8 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
     return merged
 
 
-def _fold(layer, norm):
+def fold_batchnorm(layer, norm: nn.BatchNorm):
+    """Write a BatchNorm's inference into the weight and bias of the layer before it."""
     factor, shift = batchnorm_affine(norm)
     weight = layer.weight.data().asnumpy().astype(np.float64)
     axes = [1] * weight.ndim

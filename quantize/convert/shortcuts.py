@@ -18,7 +18,8 @@ def share_input_quantizers(net: Block, plan: Plan, graph: Graph):
         first_of = {}
         for path in paths:
             if path in entries and entries[path].input is not None:
-                first = first_of.setdefault(entries[path].input, blocks[path])
+                entry = entries[path]
+                first = first_of.setdefault((entry.input, entry.input_method, entry.options), blocks[path])
                 blocks[path].input_quantizer = first.input_quantizer
 
 

@@ -5,7 +5,7 @@ from mxnet.gluon import nn
 
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.nn.layer import retyped
-from quantize.nn.uniform import UniformFakeQuantize
+from quantize.nn.methods import METHODS, make_quantizer
 
 
 class ReLU6(nn.Activation):
@@ -45,7 +45,7 @@ class SkippableReLU(nn.Activation):
 
 
 class QActivation(nn.Activation):
-    """`nn.Activation` whose *output* is fake-quantized.
+    """`nn.Activation` whose *output* is fake-quantized; PACT, DoReFa and BNN quantizers take the activation's place.
 
     Attributes
     ----------
@@ -59,14 +59,19 @@ class QActivation(nn.Activation):
         """A quantized activation with the float one's name and type."""
         return retyped(layer, cls)
 
-    def attach(self, output_spec):
+    def attach(self, output_spec, output_method="ste", options=None):
         """Give the activation its quantizer."""
-        self.output_quantizer = UniformFakeQuantize(output_spec, (1,), prefix=self.prefix + "output_quantizer_")
+        self.output_quantizer = make_quantizer(METHODS.get(output_method).activation, output_spec, (1,),
+                                               self.prefix + "output_quantizer_", options or {})
         return self
 
     def hybrid_forward(self, F, x):
-        """Activation, then its output's quantizer."""
-        return self.output_quantizer(super().hybrid_forward(F, x))
+        """Activation, then its output's quantizer; or the quantizer alone where it is an activation itself."""
+        quantizer = self.output_quantizer
+        clips = getattr(quantizer, "clips_negative", False) and quantizer.mode == "offline"
+        if quantizer.mode not in ("float", "observe") and (quantizer.method == "bnn" or clips):
+            return quantizer(x)
+        return quantizer(super().hybrid_forward(F, x))
 
     def quantizers(self):
         """(name, FakeQuantize) of the output."""
@@ -74,4 +79,8 @@ class QActivation(nn.Activation):
             yield "output_quantizer", self.output_quantizer
 
     def __repr__(self):
-        return "QActivation({}, output={})".format(self._act_type, self.output_quantizer)
+        return "{}({}, output={})".format(type(self).__name__, self._act_type, self.output_quantizer)
+
+
+class QReLU6(QActivation, ReLU6):
+    """`ReLU6` whose output is fake-quantized."""

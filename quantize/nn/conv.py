@@ -17,6 +17,10 @@ class QConv2DTranspose(QuantizedLayer, nn.Conv2DTranspose):
 
     Per channel means per index of the weight's second axis: with several groups, channel j of every group shares
     one scale.
+
+    On the CPU it cannot be trained with a quantized weight: MXNet 1.9.1's gradient of a transposed convolution fails
+    ("could not execute a primitive") wherever the weight is computed and not a parameter itself. MXNET_MKLDNN_ENABLED=0
+    avoids that.
     """
 
     channel_axis = 1

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""What every quantized layer is: the Gluon layer plus quantizers for its input and its weight."""
+"""What every quantized layer is: the Gluon layer plus quantizers for its input, its weight and its output."""
 
 import copy
 
+import mxnet as mx
+import numpy as np
 from mxnet.gluon import Block
 
 from quantize.nn.fake_quantize import FakeQuantize
-from quantize.nn.uniform import UniformFakeQuantize
+from quantize.nn.methods import METHODS, make_quantizer
+from quantize.ops import quantize_gradient
 
 
 def retyped(layer: Block, cls: type) -> Block:
@@ -36,48 +39,128 @@ class QuantizedLayer:
     ----------
     input_quantizer : FakeQuantize or None
     weight_quantizer : FakeQuantize or None
+    output_quantizer : FakeQuantize or None
+        For what the layer puts out, behind a folded BatchNorm and the layer's own activation.
+    weight_transform : WinogradTransform or None
+        Where the weight is quantized in another domain: what takes it there and back.
+    norm : FoldedBatchNorm or None
+        The BatchNorm behind the layer, where its factor is folded into the weight before that is quantized.
+    gradient_bits : int or None
+        The gradient of the output is rounded to so many bits (DoReFa).
+    float_bias : NDArray or None
+        What the bias was before it was corrected (`calib.bias_correction`).
+    fixes_weight : bool
+        Whether `quantize.modes.fix_params` can replace the weight by the rounded one.
     """
 
     input_quantizer = None
     weight_quantizer = None
+    output_quantizer = None
+    weight_transform = None
+    norm = None
+    gradient_bits = None
+    float_bias = None
+    fixes_weight = True
 
     @classmethod
     def from_float(cls, layer: Block) -> "QuantizedLayer":
         """The quantized layer on the float layer's parameters; operands stay float until `attach`."""
         return retyped(layer, cls)
 
-    def attach(self, input_spec=None, weight_spec=None):
-        """Give the layer its quantizers; None leaves that operand float."""
+    def attach(self, input_spec=None, weight_spec=None, input_method="ste", weight_method="ste", options=None,
+               transform=None):
+        """Give the layer its quantizers; None leaves that operand float.
+
+        Parameters
+        ----------
+        transform : WinogradTransform, optional
+            The weight is quantized as it leaves it, with its granularity.
+        """
+        options = dict(options or {})
+        self.gradient_bits = options.pop("gradient_bits", None)
         if input_spec is not None:
-            self.input_quantizer = UniformFakeQuantize(input_spec, (1,), prefix=self.prefix + "input_quantizer_")
+            self.input_quantizer = make_quantizer(METHODS.get(input_method).activation, input_spec, (1,),
+                                                  self.prefix + "input_quantizer_", options)
             self.input_quantizer.reorder_first = True
         if weight_spec is not None:
-            shape = weight_spec.scale_shape(self.weight.shape)
-            self.weight_quantizer = UniformFakeQuantize(weight_spec, shape, prefix=self.prefix + "weight_quantizer_")
+            shape = self.weight.shape
+            options["fan_out"] = int(np.prod(shape)) // shape[1 - self.channel_axis]
+            if transform is not None:
+                self.weight_transform = transform
+                weight_spec, shape = transform.weight_spec(weight_spec), transform.matrix_shape
+            self.weight_quantizer = make_quantizer(METHODS.get(weight_method).weight, weight_spec,
+                                                   weight_spec.scale_shape(shape), self.prefix + "weight_quantizer_",
+                                                   options)
+        return self
+
+    def attach_output(self, spec, method="ste", options=None):
+        """Give the layer a quantizer for its output."""
+        self.output_quantizer = make_quantizer(METHODS.get(method).activation, spec, (1,),
+                                               self.prefix + "output_quantizer_", options or {})
         return self
 
     def hybrid_forward(self, F, x, weight, bias=None):
         """The layer's own forward on quantized operands."""
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
-        if self.weight_quantizer is not None and not self.weight_quantizer.frozen:
-            weight = self.weight_quantizer(plain_layout(weight))
-        return super().hybrid_forward(F, x, weight, bias)
+        if self.norm is not None:
+            y = self.norm.normalized(F, self, super().hybrid_forward, (x, weight, bias))
+        else:
+            y = self.computed(F, x, weight, bias)
+        if self.output_quantizer is not None:
+            y = self.output_quantizer(y)
+        return y if self.gradient_bits is None else quantize_gradient(F, y, self.gradient_bits)
+
+    def computed(self, F, x, weight, bias):
+        """The layer's forward on the quantized input and the float weight."""
+        return super().hybrid_forward(F, x, self.rounded(F, weight), bias)
+
+    def rounded(self, F, weight):
+        """`weight` as its quantizer leaves it."""
+        quantizer, transform = self.weight_quantizer, self.weight_transform
+        if quantizer is None or quantizer.frozen:
+            return weight
+        weight = plain_layout(weight)
+        if transform is None or quantizer.mode == "float":
+            return quantizer(weight)
+        return transform.back(F, quantizer(transform.transform(F, weight)))
+
+    def effective_weight(self):
+        """The float weight (NDArray) as the weight quantizer meets it: with the factor of a folded BatchNorm, and in the
+        domain it is quantized in."""
+        weight = plain_layout(self.weight.data())
+        if self.norm is not None:
+            weight = self.norm.fold(mx.nd, weight)
+        return weight if self.weight_transform is None else self.weight_transform.transform(mx.nd, weight)
+
+    def fixed_weight(self):
+        """What the weight (NDArray) is replaced with so that it need not be quantized again; its scale is stored."""
+        fixed = self.weight_quantizer.fix(self.effective_weight())
+        if self.weight_transform is not None:
+            fixed = self.weight_transform.back(mx.nd, fixed)
+        return fixed if self.norm is None else self.norm.unfold(mx.nd, fixed)
 
     @property
     def clips_negative_input(self) -> bool:
-        """Whether what is below zero is cut off here anyway, in inference: unsigned input, frozen weights."""
+        """Whether what is below zero is cut off here anyway: unsigned input, and in inference (frozen weights).
+
+        PACT does so in training too, with the gradient of a ReLU.
+        """
         quantizer, weight = self.input_quantizer, self.weight_quantizer
+        if getattr(quantizer, "clips_negative", False) and quantizer.mode == "offline":
+            return True
         return (quantizer is not None and weight is not None and weight.frozen and not quantizer.spec.signed
                 and quantizer.spec.symmetric and quantizer.mode in ("online", "offline"))
 
     def quantizers(self):
         """(name, FakeQuantize) of the operands that are quantized."""
-        for name in ("input_quantizer", "weight_quantizer"):
+        for name in ("input_quantizer", "weight_quantizer", "output_quantizer"):
             quantizer = getattr(self, name)
             if isinstance(quantizer, FakeQuantize):
                 yield name, quantizer
 
     def __repr__(self):
         operands = ", ".join("{}={}".format(name.split("_")[0], quantizer) for name, quantizer in self.quantizers())
+        if self.norm is not None:
+            operands += ", norm={}".format(self.norm)
         return "{}, {})".format(super().__repr__()[:-1], operands)

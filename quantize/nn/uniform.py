@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Uniform fake quantization with nothing to train."""
 
-from quantize.nn.fake_quantize import MOMENTUM, FakeQuantize
+from quantize.nn.fake_quantize import FakeQuantize
 from quantize.ops import fake_quantize, online_fake_quantize, tracking_fake_quantize
 
 
@@ -12,10 +12,10 @@ class UniformFakeQuantize(FakeQuantize):
     dy/dx = 1 where qmin <= round(x / s) + z <= qmax, else 0. Source: Jacob et al., arXiv:1712.05877, equation 12.
     """
 
-    def quantize(self, F, x, scale, ema, zero_point):
+    def quantize(self, F, x, scale, ema, zero_point=None):
         """Fake-quantized `x`, with the range of `x` itself, a moving average, or the stored range."""
         if self.mode == "online":
             return online_fake_quantize(F, x, self.spec, using=self.backend)
         if self.mode == "ema":
-            return tracking_fake_quantize(F, x, ema, self.spec, MOMENTUM, using=self.backend)
+            return tracking_fake_quantize(F, x, ema, self.spec, self.momentum, using=self.backend)
         return fake_quantize(F, x, scale, self.spec, zero_point, using=self.backend)

@@ -7,8 +7,9 @@ Names load on first use, so that `quantize.ops.build` runs without importing MXN
 import importlib
 
 _HOMES = {"online_qparams": "composed"}
-__all__ = ["BACKENDS", "backend", "choose", "dorefa", "fake_quantize", "lsq", "online_fake_quantize", "online_qparams",
-           "pact", "sign", "tracking_fake_quantize"]
+__all__ = ["BACKENDS", "backend", "choose", "dorefa", "fake_quantize", "integer_codes", "lsq", "lsq_plus",
+           "multiply_add", "online_fake_quantize", "online_qparams", "pact", "quantize_gradient", "sign",
+           "tracking_fake_quantize"]
 
 
 def __getattr__(name):

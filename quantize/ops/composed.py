@@ -9,6 +9,7 @@ import mxnet as mx
 from mxnet import autograd
 
 from quantize.errors import ConversionError
+from quantize.ops.composed_engine import integer_codes, multiply_add  # noqa: F401 (part of this back end)
 from quantize.spec import PerGroup, PerTensor
 
 
@@ -71,13 +72,29 @@ def lsq(F, x, step, spec, grad_scale=None):
     mask = clipped == codes
     slope = F.where(mask, codes - steps, clipped)
     if grad_scale is None:
-        per_part = F.cast(F.size_array(x), "float32") / F.cast(F.size_array(step), "float32")
-        factor = F.rsqrt(per_part * spec.qmax)
-        slope = F.reshape_like(F.broadcast_mul(F.reshape(slope, shape=(-1,)), factor), slope)
+        slope = _flat(F, F.broadcast_mul, slope, _grad_factor(F, x, step, spec))
     else:
         slope = slope * grad_scale
     values = F.broadcast_mul(clipped, F.BlockGrad(step_view))
     return F.reshape_like(_with_gradient(F, values, (mask, parts), (slope, step_view)), x)
+
+
+def lsq_plus(F, x, step, offset, spec):
+    """See `quantize.ops.entry.lsq_plus`."""
+    parts = _view(F, x, spec)
+    step_view, offset_view = _view_scale(F, step, spec), _view_scale(F, offset, spec)
+    data, fixed = F.BlockGrad(parts), F.BlockGrad(step_view)
+    zero_point = F.clip(spec.qmin - _round(F, F.BlockGrad(offset_view) / fixed, spec), spec.qmin, spec.qmax)
+    values, inside = _values(F, data, fixed, spec, zero_point, None)
+    steps = F.broadcast_div(data, fixed)
+    outside = 1 - inside
+    # inside the value is a rounded x; outside it is the lower or the upper end, counted from the lower
+    above = outside * F.broadcast_greater(steps, -zero_point)
+    slope = inside * (F.broadcast_div(values, fixed) - steps) + above * (spec.qmax - spec.qmin)
+    factor = _grad_factor(F, x, step, spec)
+    slope, outside = _flat(F, F.broadcast_mul, slope, factor), _flat(F, F.broadcast_mul, outside, factor)
+    y = _with_gradient(F, values, (inside, parts), (slope, step_view), (outside, offset_view))
+    return F.reshape_like(y, x)
 
 
 def pact(F, x, alpha, levels, calibrated=False):
@@ -109,6 +126,12 @@ def sign(F, x):
     """See `quantize.ops.entry.sign`."""
     data = F.BlockGrad(x)
     return _with_gradient(F, 2 * (data >= 0) - 1, (F.abs(data) <= 1, x))
+
+
+def _grad_factor(F, x, step, spec):
+    """(1,): 1 / sqrt(elements of a part * qmax)."""
+    per_part = F.cast(F.size_array(x), "float32") / F.cast(F.size_array(step), "float32")
+    return F.rsqrt(per_part * spec.qmax)
 
 
 def _round_ste(F, parts, scale, spec, zero_point, multiplier):

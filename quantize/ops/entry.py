@@ -82,6 +82,14 @@ def lsq(F, x, step, spec, grad_scale=None, *, using="auto"):
     return backend(using).lsq(F, x, step, spec, grad_scale)
 
 
+def lsq_plus(F, x, step, offset, spec):
+    """`x` rounded by a trained step and the trained real value of the lowest level (LSQ+, arXiv:2004.09576).
+
+    Step and offset have the scale's shape; gradients as `reference_trained.lsq_plus_gradient`. Always composed.
+    """
+    return composed.lsq_plus(F, x, step, offset, spec)
+
+
 def pact(F, x, alpha, levels, calibrated=False, *, using="auto"):
     """`x` clipped to a trained [0, alpha (1,)] and rounded to `levels` steps; see `reference_trained.pact_gradient`."""
     return backend(using).pact(F, x, alpha, levels, calibrated)
@@ -92,6 +100,43 @@ def dorefa(F, w, levels, *, using="auto"):
     return backend(using).dorefa(F, w, levels)
 
 
+def quantize_gradient(F, x, bits):
+    """`x`, whose gradient is rounded to `bits` with noise; see `reference_trained.dorefa_quantized_gradient`.
+
+    Native only (a composed operator cannot change the gradient that passes through it), and on the CPU only.
+    """
+    native.require()
+    return native.quantize_gradient(F, x, bits)
+
+
 def sign(F, x, *, using="auto"):
     """+1 or -1 with the clipped-identity gradient; see `reference_trained.sign_gradient`."""
     return backend(using).sign(F, x)
+
+
+def integer_codes(F, x, multiplier, qmax, run, *, using="auto"):
+    """Codes (float32) of `x` as ncnn's loops compute them: clip(round(x * multiplier), -qmax, qmax).
+
+    Halves are rounded away from zero. A loop goes over `run` elements at a time, in fours that are rounded by
+    trunc(v + copysign(0.5, v)) in float32, which sends 0.49999997 to 1; what is left of a run is rounded exactly. What
+    is no number, or at least 2^31, becomes -qmax. No gradient.
+
+    Parameters
+    ----------
+    multiplier : (1,)
+        Positive.
+    run : int
+        Divides the number of elements; 1: everything is rounded exactly.
+    """
+    return backend(using).integer_codes(F, x, multiplier, qmax, run)
+
+
+def multiply_add(F, x, factor, term, *, using="auto"):
+    """x * factor + term for each channel, rounded once (a fused multiply-add). No gradient.
+
+    Parameters
+    ----------
+    x : (n, channels, ...)
+    factor, term : (channels,)
+    """
+    return backend(using).multiply_add(F, x, factor, term)

@@ -87,9 +87,24 @@ def dorefa(F, w, levels):
     return F.fq_dorefa(_guard(F, w), levels=levels)
 
 
+def quantize_gradient(F, x, bits):
+    """See `quantize.ops.entry.quantize_gradient`."""
+    return F.fq_gradient(_guard(F, x), F.random.uniform_like(x, -0.5, 0.5), levels=2 ** bits - 1)
+
+
 def sign(F, x):
     """See `quantize.ops.entry.sign`."""
     return F.fq_sign(_guard(F, x))
+
+
+def integer_codes(F, x, multiplier, qmax, run):
+    """See `quantize.ops.entry.integer_codes`."""
+    return F.BlockGrad(F.fq_codes(x, multiplier, qmax=qmax, run=run))
+
+
+def multiply_add(F, x, factor, term):
+    """See `quantize.ops.entry.multiply_add`."""
+    return F.BlockGrad(F.fq_multiply_add(x, factor, term))
 
 
 def _grid(spec):

@@ -7,14 +7,27 @@ import pytest
 from mxnet import autograd
 
 from quantize import reference
-from quantize.errors import CalibrationError, ConfigError, ConversionError
-from quantize.nn import UniformFakeQuantize
+from quantize import reference_trained as trained
+from quantize.errors import CalibrationError, ConfigError, ConversionError, SpecError
+from quantize.nn import (
+    METHODS,
+    CGPACTFakeQuantize,
+    DoReFaActivation,
+    DoReFaWeight,
+    LSQActivation,
+    LSQFakeQuantize,
+    LSQPlusFakeQuantize,
+    LSQPlusWeight,
+    PACTFakeQuantize,
+    SATWeight,
+    SignFakeQuantize,
+    UniformFakeQuantize,
+)
 from quantize.spec import PerChannel, PerGroup, QParams, QuantSpec
 
 # a quantizer on its own, hybridized, with online ranges: MXNet notes that the stored scale is not in the graph
 pytestmark = pytest.mark.filterwarnings("ignore:Parameter .* is not used by any computation")
 
-CLASSES = [UniformFakeQuantize]
 SPECS = [
     QuantSpec(8), QuantSpec(8, signed=False), QuantSpec(8, narrow=False), QuantSpec(2), QuantSpec(1, signed=False),
     QuantSpec(16), QuantSpec(1, grid="mid_rise"), QuantSpec(4, grid="mid_rise"), QuantSpec(8, levels=63),
@@ -26,8 +39,42 @@ SPECS = [
     QuantSpec(5, signed=False, symmetric=False, granularity=PerGroup(4)),
 ]
 SHAPE = (8, 6, 5, 3)
-every_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda c: c.__name__)
-every_spec = pytest.mark.parametrize("spec", SPECS, ids=str)
+STEPS = [QuantSpec(8), QuantSpec(2, narrow=False), QuantSpec(1, signed=False), QuantSpec(3, signed=False),
+         QuantSpec(8, levels=63), QuantSpec(5, rounding="half_even"), QuantSpec(4, granularity=PerChannel(1)),
+         QuantSpec(8, granularity=PerGroup(2))]
+AFFINE = [QuantSpec(8, signed=False, symmetric=False), QuantSpec(4, symmetric=False, rounding="half_even"),
+          QuantSpec(2, symmetric=False, narrow=False), QuantSpec(4, symmetric=False, granularity=PerChannel(1))]
+CLIPS = [QuantSpec(bits, signed=False) for bits in (1, 2, 4, 8)] + [QuantSpec(8, signed=False, levels=100)]
+MID_RISE = [QuantSpec(bits, grid="mid_rise") for bits in (1, 2, 4, 8)] + [QuantSpec(4, levels=9, grid="mid_rise")]
+MEMBERS = {UniformFakeQuantize: SPECS, LSQFakeQuantize: STEPS, LSQActivation: STEPS[2:4], LSQPlusWeight: STEPS[:2],
+           LSQPlusFakeQuantize: AFFINE, PACTFakeQuantize: CLIPS, CGPACTFakeQuantize: CLIPS[:3],
+           DoReFaActivation: CLIPS[:3], DoReFaWeight: MID_RISE, SATWeight: MID_RISE[:3],
+           SignFakeQuantize: MID_RISE[:1]}
+PACTS = (PACTFakeQuantize, CGPACTFakeQuantize, DoReFaActivation)
+BY_FORMULA = (DoReFaWeight, SATWeight)
+every_class = pytest.mark.parametrize("cls", MEMBERS, ids=lambda c: c.__name__)
+every_member = pytest.mark.parametrize("cls, spec", [
+    pytest.param(cls, spec, id="{}-{}".format(cls.__name__, spec)) for cls, specs in MEMBERS.items() for spec in specs])
+
+
+def values(cls, spec, x, params=None):
+    """What the class computes: by stored numbers, or (None) by what it finds itself."""
+    if cls is SignFakeQuantize:
+        return trained.sign(x)
+    if cls in BY_FORMULA and params is None:
+        return trained.dorefa(x, spec.qmax - spec.qmin)
+    return reference.fake_quantize(x, reference.find_qparams(x, spec) if params is None else params, spec)
+
+
+def gradient(cls, spec, x, dy, params=None):
+    """dx of the class's docstring."""
+    if cls is SignFakeQuantize:
+        return trained.sign_gradient(x, dy)
+    if cls in BY_FORMULA and params is None:
+        return trained.dorefa_gradient(x, dy)
+    if cls in PACTS and params is not None:
+        return trained.pact_gradient(x, dy, params.scale[0] * spec.qmax, spec.qmax)[0]
+    return reference.ste_gradient(x, dy, reference.find_qparams(x, spec) if params is None else params, spec)
 
 
 def data(spec, scale=None, seed=0):
@@ -63,19 +110,17 @@ def block(cls, spec, params=None, using="auto"):
     return made
 
 
-@every_class
-@every_spec
+@every_member
 @pytest.mark.parametrize("hybridize", [False, True])
 def test_offline_equals_reference_bit_for_bit(cls, spec, hybridize, backend):
     params = qparams(spec)
     x = data(spec, params.scale)
     made = block(cls, spec, params, backend)
     made.hybridize(hybridize)
-    np.testing.assert_array_equal(made(mx.nd.array(x)).asnumpy(), reference.fake_quantize(x, params, spec))
+    np.testing.assert_array_equal(made(mx.nd.array(x)).asnumpy(), values(cls, spec, x, params))
 
 
-@every_class
-@every_spec
+@every_member
 @pytest.mark.parametrize("hybridize", [False, True])
 def test_online_equals_reference_bit_for_bit(cls, spec, hybridize, backend):
     x = data(spec)
@@ -83,12 +128,10 @@ def test_online_equals_reference_bit_for_bit(cls, spec, hybridize, backend):
     x[3] = 0
     made = block(cls, spec, using=backend)
     made.hybridize(hybridize)
-    expected = reference.fake_quantize(x, reference.find_qparams(x, spec), spec)
-    np.testing.assert_array_equal(made(mx.nd.array(x)).asnumpy(), expected)
+    np.testing.assert_array_equal(made(mx.nd.array(x)).asnumpy(), values(cls, spec, x))
 
 
-@every_class
-@every_spec
+@every_member
 @pytest.mark.parametrize("online", [False, True])
 @pytest.mark.parametrize("hybridize", [False, True])
 def test_gradient_equals_the_formula(cls, spec, online, hybridize, backend):
@@ -102,12 +145,10 @@ def test_gradient_equals_the_formula(cls, spec, online, hybridize, backend):
     with autograd.record():
         y = made(x_nd)
     y.backward(mx.nd.array(dy))
-    used = reference.find_qparams(x, spec) if online else params
-    np.testing.assert_allclose(x_nd.grad.asnumpy(), reference.ste_gradient(x, dy, used, spec), rtol=1e-6)
+    np.testing.assert_allclose(x_nd.grad.asnumpy(), gradient(cls, spec, x, dy, params), rtol=1e-6)
 
 
-@every_class
-@every_spec
+@every_member
 def test_twice_equals_once(cls, spec):
     params = qparams(spec)
     made = block(cls, spec, params)
@@ -117,7 +158,7 @@ def test_twice_equals_once(cls, spec):
 
 @every_class
 def test_modes(cls):
-    spec = QuantSpec(4)
+    spec = MEMBERS[cls][0]
     x = mx.nd.array(data(spec))
     made = block(cls, spec, qparams(spec))
     made.mode = "float"
@@ -134,18 +175,70 @@ def test_modes(cls):
 
 
 @every_class
-def test_uncalibrated_is_an_error(cls):
-    made = block(cls, QuantSpec(8))
-    assert not made.calibrated
-    with pytest.raises(CalibrationError, match="no calibrated range"):
-        made.get_qparams()
+def test_uncalibrated_is_an_error_where_there_is_no_start(cls):
+    made = block(cls, MEMBERS[cls][0])
+    assert made.calibrated == (cls in PACTS + (SignFakeQuantize,))
+    if not made.calibrated:
+        with pytest.raises(CalibrationError, match="no calibrated range"):
+            made.get_qparams()
+
+
+@every_member
+def test_qparams_are_kept_and_survive_save_and_load(cls, spec, tmp_path):
+    params = QParams.symmetric([2]) if cls is SignFakeQuantize else qparams(spec)
+    made, other = block(cls, spec, params), block(cls, spec)
+    made.save_parameters(str(tmp_path / "q.params"))
+    other.load_parameters(str(tmp_path / "q.params"))
+    for each in (made, other):
+        np.testing.assert_array_equal(each.get_qparams().scale, params.scale)
+        np.testing.assert_array_equal(each.get_qparams().zero_point, params.zero_point)
 
 
 @every_class
-@pytest.mark.parametrize("spec", [QuantSpec(8), QuantSpec(8, signed=False, symmetric=False)], ids=str)
-def test_qparams_survive_save_and_load(cls, spec, tmp_path):
-    made, other = block(cls, spec, qparams(spec)), block(cls, spec)
-    made.save_parameters(str(tmp_path / "q.params"))
-    other.load_parameters(str(tmp_path / "q.params"))
-    np.testing.assert_array_equal(other.get_qparams().scale, qparams(spec).scale)
-    np.testing.assert_array_equal(other.get_qparams().zero_point, qparams(spec).zero_point)
+@pytest.mark.parametrize("hybridize", [False, True])
+def test_trained_numbers_have_a_gradient_in_offline_mode_alone(cls, hybridize):
+    """So that a Trainer never meets a stale gradient."""
+    spec = MEMBERS[cls][0]
+    made = block(cls, spec, qparams(spec))
+    made.hybridize(hybridize)
+    x = mx.nd.array(data(spec))
+    x.attach_grad()
+    for mode in ("offline", "online", "offline"):
+        made.mode = mode
+        made._clear_cached_op()
+        assert all((getattr(made, name).grad_req == "write") == (mode == "offline") for name in made.trained)
+        trainer = mx.gluon.Trainer(made.collect_params(), "sgd", {"learning_rate": 1e-6}, kvstore=None)
+        with autograd.record():
+            y = made(x * 2)
+        y.backward()
+        trainer.step(1)
+
+
+@pytest.mark.parametrize("cls, spec", [
+    (cls, spec) for cls in {METHODS.get(name).weight: None for name in METHODS.names()} for spec in MEMBERS[cls]],
+                         ids=str)
+def test_fixed_weights_stay_fixed(cls, spec):
+    """What `fix_params` does: the stored grid leaves the fixed weight alone."""
+    made = block(cls, spec)
+    fixed = made.fix(mx.nd.array(data(spec)))
+    np.testing.assert_array_equal(fixed.asnumpy(), values(cls, spec, data(spec)))
+    made.mode = "offline"
+    np.testing.assert_allclose(made(fixed).asnumpy(), fixed.asnumpy(), rtol=1e-6, atol=1e-7)
+
+
+def test_every_class_of_every_method_is_held_to_the_contract():
+    assert {cls for name in METHODS.names() for cls in METHODS.get(name)} == set(MEMBERS)
+
+
+@pytest.mark.parametrize("cls, spec, message", [
+    (LSQFakeQuantize, QuantSpec(1, grid="mid_rise"), "symmetric grid with a level at zero"),
+    (LSQFakeQuantize, QuantSpec(4, symmetric=False), "symmetric grid with a level at zero"),
+    (LSQPlusFakeQuantize, QuantSpec(1, grid="mid_rise"), "level at zero"),
+    (PACTFakeQuantize, QuantSpec(4), "write 'uint4'"), (CGPACTFakeQuantize, QuantSpec(8), "cgpact: clips below zero"),
+    (DoReFaActivation, QuantSpec(2, signed=False, rounding="half_even"), "halves away from zero"),
+    (DoReFaWeight, QuantSpec(4, granularity=PerChannel()), "write 'int4/layer'"),
+    (SATWeight, QuantSpec(4, levels=10), "odd number"), (SignFakeQuantize, QuantSpec(2), "write 'int1'"),
+], ids=str)
+def test_formats_that_a_method_cannot_do_are_refused(cls, spec, message):
+    with pytest.raises(SpecError, match=message):
+        cls(spec)

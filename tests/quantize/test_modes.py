@@ -93,7 +93,8 @@ def test_fixed_weights_are_quantized_once_and_not_at_every_batch(converted, imag
     calls = []
     quantizer = converted[3].weight_quantizer
     original = type(quantizer).quantize
-    monkeypatch.setattr(type(quantizer), "quantize", lambda self, *a: calls.append(self) or original(self, *a))
+    monkeypatch.setattr(type(quantizer), "quantize",
+                        lambda self, *a, **k: calls.append(self) or original(self, *a, **k))
     converted(images)
     assert quantizer in calls
     converted.fix_params()

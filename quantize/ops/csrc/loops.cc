@@ -9,8 +9,10 @@
 
 #if defined(__x86_64__) && !defined(FQ_NO_CLONES)
 #define FQ_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#define FQ_FMA_CLONES __attribute__((target_clones("avx512f", "fma", "default")))
 #else
 #define FQ_CLONES
+#define FQ_FMA_CLONES
 #endif
 
 namespace fq {
@@ -171,6 +173,21 @@ FQ_CLONES void sign_back_clone(const float* __restrict__ x, const float* __restr
   for (int64_t i = 0; i < n; ++i) dx[i] = kept(sign_inside(x[i]), dy[i]);
 }
 
+FQ_CLONES void simd_codes_clone(const float* __restrict__ x, float* __restrict__ y, int64_t n, float multiplier,
+                                float qmax) {
+  for (int64_t i = 0; i < n; ++i) {
+    const float steps = x[i] * multiplier;
+    const float half = copysignf(0.5f, steps);
+    const float code = static_cast<float>(static_cast<int>(bounded(steps) + half));
+    y[i] = steps < 2147483648.f ? clip(code, -qmax, qmax) : -qmax;
+  }
+}
+
+FQ_FMA_CLONES void multiply_add_clone(const float* __restrict__ x, float* __restrict__ y, int64_t n, float factor,
+                                      float term) {
+  for (int64_t i = 0; i < n; ++i) y[i] = __builtin_fmaf(x[i], factor, term);
+}
+
 // Elements that a loop hands on at a time: they stay in the innermost cache.
 const int64_t kBlock = 2048;
 
@@ -241,6 +258,14 @@ double pact_back_loop(const float* x, const float* dy, float* dx, int64_t n, flo
 void sign_loop(const float* x, float* y, int64_t n) { sign_clone(x, y, n); }
 
 void sign_back_loop(const float* x, const float* dy, float* dx, int64_t n) { sign_back_clone(x, dy, dx, n); }
+
+void simd_codes_loop(const float* x, float* y, int64_t n, float multiplier, float qmax) {
+  simd_codes_clone(x, y, n, multiplier, qmax);
+}
+
+void multiply_add_loop(const float* x, float* y, int64_t n, float factor, float term) {
+  multiply_add_clone(x, y, n, factor, term);
+}
 
 float absmax_loop(const float* x, int64_t n, bool is_signed) {
   return from_bits(is_signed ? absmax_bits(x, n) : max_bits(x, n));

@@ -20,6 +20,12 @@ double pact_back_loop(const float* x, const float* dy, float* dx, int64_t n, flo
 void sign_loop(const float* x, float* y, int64_t n);
 void sign_back_loop(const float* x, const float* dy, float* dx, int64_t n);
 
+// Codes as a SIMD engine computes them: clip(trunc(v + copysign(0.5, v))) with v = x * multiplier; what is no number, or
+// at least 2^31, becomes -qmax, as the conversion to int32 makes it.
+void simd_codes_loop(const float* x, float* y, int64_t n, float multiplier, float qmax);
+// x * factor + term, rounded once.
+void multiply_add_loop(const float* x, float* y, int64_t n, float factor, float term);
+
 // Largest magnitude; for unsigned grids the largest value, at least 0. NaN and infinity give a value that is not finite.
 float absmax_loop(const float* x, int64_t n, bool is_signed);
 void minmax_loop(const float* x, int64_t n, float* low, float* high);

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""Which layers are quantized in the Winograd domain, of those that rules ask it for."""
+
+from typing import Optional, Tuple
+
+from quantize.errors import ConfigError
+from quantize.nn.winograd import why_not
+from quantize.spec import QuantSpec
+from quantize.winograd import MAX_BITS, MIN_BITS, NONE, WinogradSpec
+
+# those that keep a weight's size: the others squeeze it into [-1, 1] by what it is in the spatial domain
+METHODS = ("ste", "lsq", "lsq+")
+
+
+def winograd_of(block, asked, operands: Tuple[Optional[QuantSpec], Optional[QuantSpec]],
+                weight_method: str) -> Tuple[Optional[WinogradSpec], str]:
+    """(what the layer gets, a note for the Plan).
+
+    Parameters
+    ----------
+    block : Block
+        The float layer.
+    asked : WinogradSpec, "none" or None
+    operands : (QuantSpec or None, QuantSpec or None)
+        Formats of weight and input.
+
+    Raises
+    ------
+    ConfigError
+        When the layer could be computed so, but not with these formats and this method.
+    """
+    if asked in (None, NONE):
+        return None, ""
+    obstacle = why_not(block)
+    weight, data = operands
+    if not obstacle and weight is None:
+        obstacle = "float weight"
+    if obstacle:
+        return None, "no Winograd: " + obstacle
+    if not MIN_BITS <= weight.bits <= MAX_BITS:
+        raise ConfigError("{}-bit weights, but in the Winograd domain they have {} to {} bits".format(
+            weight.bits, MIN_BITS, MAX_BITS))
+    if weight_method not in METHODS:
+        raise ConfigError("weight method {!r} cannot be used in the Winograd domain; use one of {}".format(
+            weight_method, ", ".join(METHODS)))
+    if asked.inputs and data is None:
+        raise ConfigError("winograd {} rounds input tiles, but the input is float; give it a format, or leave out "
+                          "/inputs".format(asked))
+    return asked, ""
+
+
+def check_winograd(rules, layers, entries, matches):
+    """ConfigError for a rule that asks for Winograd where no layer can take it.
+
+    Parameters
+    ----------
+    layers : list of (path, Block)
+    entries : sequence of PlanEntry
+    matches : callable
+        ``matches(rule, path, op_type)``.
+    """
+    asking = [rule for rule in rules if rule.winograd not in (None, NONE)]
+    for rule in asking:
+        found = [(path, why_not(block)) for path, block in layers if matches(rule, path, type(block).__name__)]
+        if all(obstacle for _, obstacle in found):
+            raise ConfigError("{}: winograd {} for {} layers, none of which can take it: it is for Conv2D with kernel "
+                              "3x3, stride 1 and dilation 1{}".format(
+                                  rule.reason or "rule", rule.winograd, len(found),
+                                  " ({}: {})".format(*found[0]) if found else ""))
+    if asking and not any(entry.winograd for entry in entries):
+        raise ConfigError("{}: winograd {} reaches no layer: those that could take it are excluded, float, or set to "
+                          "'none' by later rules".format(asking[0].reason or "rule", asking[0].winograd))

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""DoReFa weights."""
+
+import numpy as np
+
+from quantize.errors import SpecError
+from quantize.nn.uniform import UniformFakeQuantize
+from quantize.ops import dorefa
+from quantize.spec import PerTensor, QParams, QuantSpec
+
+
+class DoReFaWeight(UniformFakeQuantize):
+    """Weights clamped to [-1, 1] by tanh, then rounded to `levels` equal steps; there is no level at zero.
+
+    y = 2 * round(levels * (t / (2 * max|t|) + 1 / 2)) / levels - 1 with t = tanh(w);
+    dy/dw = (1 - t**2) / max|t|: rounding passes straight through, the divisor carries no gradient.
+    Zhou et al., arXiv:1606.06160, equation 9.
+
+    In `offline` mode weights are rounded to the stored grid and nothing else: that is for weights that `fix_params`
+    has put there.
+    """
+
+    method = "dorefa"
+
+    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+        super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
+
+    @classmethod
+    def adapt(cls, spec: QuantSpec) -> QuantSpec:
+        """The spec on a mid-rise grid."""
+        if not spec.signed or not spec.symmetric or not isinstance(spec.granularity, PerTensor):
+            raise SpecError("{}: weights have one symmetric range for a layer: write 'int{}/layer', got {}".format(
+                cls.method, spec.bits, spec))
+        if spec.levels is not None and spec.levels % 2 == 0:
+            raise SpecError("{}: an odd number of levels is wanted (1, 3, 7, 15, ... 255), got {}".format(
+                cls.method, spec.levels))
+        return spec.with_(grid="mid_rise")
+
+    def quantize(self, F, x, scale, ema, zero_point=None):
+        """Quantized weights by the formula; in `offline` mode `x` on the stored grid."""
+        if self.mode == "offline":
+            return super().quantize(F, x, scale, ema, zero_point)
+        return self.transform(F, x)
+
+    def transform(self, F, x):
+        """The class's formula."""
+        return dorefa(F, x, self.levels, using=self.backend)
+
+    @property
+    def levels(self) -> int:
+        """Number of steps between the lowest and the highest level."""
+        return self.spec.qmax - self.spec.qmin
+
+    def qparams_of(self, weight) -> QParams:
+        """The grid of the formula: from -1 to 1."""
+        return QParams.symmetric(np.float32([2]) / np.float32(self.levels))

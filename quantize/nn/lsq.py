@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Learned step size quantization (LSQ)."""
+
+import mxnet as mx
+import numpy as np
+
+from quantize import reference_trained
+from quantize.errors import SpecError
+from quantize.nn.uniform import UniformFakeQuantize
+from quantize.ops import lsq
+from quantize.spec import QParams, QuantSpec
+
+# the step never falls below this share of its start
+LEAST_RATIO = 2.0 ** -10
+
+
+class LSQFakeQuantize(UniformFakeQuantize):
+    """Rounds by a step that is trained; per layer, group or channel (`LSQActivation` is the one for activations).
+
+    y = s * clip(round(x / s), qmin, qmax) with s = `scale` * max(1 + elu(`growth`), 2**-10): positive whatever an
+    optimizer does to `growth`, linear in it where the step grows.
+
+    dy/dx = 1 where qmin <= round(x / s) <= qmax, else 0;
+    dy/ds = g * (round(x / s) - x / s) inside, g * qmin or g * qmax outside, g = 1 / sqrt(n * qmax) with n elements of a
+    part; Esser et al., arXiv:1902.08153, equations 1 to 3 and section 2.2.
+    dL/dgrowth = dL/ds * elu'(growth) / `scale`: with `growth` near 0 a step of gradient descent moves s as LSQ's own
+    rule does, while `growth` has no unit, so that one rate of Adam suits every layer.
+
+    The start is a calibrated scale (`set_qparams`), or `start`. Weight decay does not touch the step.
+
+    Attributes
+    ----------
+    scale : Parameter, `scale_shape`
+        The step that training started with.
+    growth : Parameter, `scale_shape`
+        Relative change of the step since, as above; trained in `offline` mode.
+    """
+
+    method = "lsq"
+    trained = ("growth",)
+    training_mode = "offline"
+
+    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+        super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
+        self.growth = self._trained_parameter("growth", scale_shape, 0, wd_mult=0)
+
+    @classmethod
+    def adapt(cls, spec: QuantSpec) -> QuantSpec:
+        """The spec itself: symmetric, with a level at zero."""
+        if spec.grid != "mid_tread" or not spec.symmetric:
+            raise SpecError("{}: a trained step needs a symmetric grid with a level at zero, got {}; for one bit of "
+                            "weights there are dorefa, sat and bnn".format(cls.method, spec))
+        return spec
+
+    def quantize(self, F, x, scale, ema, growth, zero_point=None):
+        """Fake-quantized `x`: by the trained step in `offline` mode, else as `UniformFakeQuantize`."""
+        if self.mode != "offline":
+            return super().quantize(F, x, scale, ema, zero_point)
+        return lsq(F, x, self.step(F, scale, growth, x), self.spec, using=self.backend)
+
+    def step(self, F, scale, growth, x=None):
+        """The step, with the gradient towards `growth` that the class states for a tensor `x`."""
+        ratio = F.maximum(1 + F.LeakyReLU(growth, act_type="elu", slope=1.0), LEAST_RATIO)
+        return F.BlockGrad(scale * ratio) + self._slope(F, ratio, scale, x)
+
+    def _slope(self, F, value, scale, x):
+        """Zero, with the gradient 1 / scale towards a trained value."""
+        return (value - F.BlockGrad(value)) / scale
+
+    def start(self, x: np.ndarray):
+        """Take the step from data: 2 * mean|x| / sqrt(qmax) for each scaled part (section 2.1)."""
+        self.set_qparams(QParams.symmetric(reference_trained.lsq_start(x, self.spec)))
+
+    def set_qparams(self, qparams: QParams):
+        """Start again from this step."""
+        super().set_qparams(qparams)
+        self._store(self.growth, np.zeros(self.growth.shape))
+
+    def get_qparams(self) -> QParams:
+        """The step as it is now."""
+        start = super().get_qparams()
+        step = self.step(mx.nd, self.scale.data(), self.growth.data()).asnumpy()
+        return QParams(step, start.zero_point)
+
+
+class LSQActivation(LSQFakeQuantize):
+    """`LSQFakeQuantize` for activations: n in the gradient's scale counts the elements of one image, not of the batch.
+
+    So the step learns as fast whatever the batch size is ("number of features", arXiv:1902.08153, section 2.2).
+    """
+
+    def _slope(self, F, value, scale, x):
+        slope = super()._slope(F, value, scale, x)
+        if x is None:
+            return slope
+        # the operator counts the whole batch
+        images = F.cast(F.slice_axis(F.shape_array(x), axis=0, begin=0, end=1), "float32")
+        return F.reshape_like(F.broadcast_mul(F.reshape(slope, shape=(-1,)), F.sqrt(images)), slope)
+
+
+class LSQPlusWeight(LSQFakeQuantize):
+    """`LSQFakeQuantize` with the start of LSQ+ for weights; Bhalgat et al., arXiv:2004.09576.
+
+    s = max(|mean - 3 std|, |mean + 3 std|) / 2**(bits - 1) for each scaled part; the grid stays symmetric.
+    """
+
+    method = "lsq+"
+
+    def start(self, x: np.ndarray):
+        """Take the step from the weights' mean and standard deviation."""
+        self.set_qparams(QParams.symmetric(reference_trained.lsq_plus_weight_start(x, self.spec)))

@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Binary weights and activations."""
+
+import numpy as np
+
+from quantize.errors import SpecError
+from quantize.nn.uniform import UniformFakeQuantize
+from quantize.ops import sign
+from quantize.spec import PerTensor, QParams, QuantSpec
+
+
+class SignFakeQuantize(UniformFakeQuantize):
+    """+1 or -1 in every mode but `float` and `observe`; the numbers of its grid are fixed.
+
+    y = 1 where x >= 0, else -1; dy/dx = 1 where |x| <= 1, else 0 (clipped identity).
+    Courbariaux et al., arXiv:1602.02830, equations 1 and 4. Weights are to be clipped to [-1, 1] after each step:
+    `quantize.train.ClipWeights` does.
+    """
+
+    method = "bnn"
+
+    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+        super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
+
+    @classmethod
+    def adapt(cls, spec: QuantSpec) -> QuantSpec:
+        """The spec itself: one signed bit."""
+        if spec.grid != "mid_rise" or spec.qmax - spec.qmin != 1 or not isinstance(spec.granularity, PerTensor):
+            raise SpecError("{}: values are -1 and +1: write 'int1', got {} (after a ReLU all of them would be +1: let "
+                            "the activation itself be binary, op_types ['Activation'], output 'int1')".format(
+                                cls.method, spec))
+        return spec
+
+    def quantize(self, F, x, scale, ema, zero_point=None):
+        """Signs of `x`."""
+        return sign(F, x, using=self.backend)
+
+    def set_qparams(self, qparams: QParams):
+        """Nothing: a calibration of the whole network has no say here."""
+
+    def get_qparams(self) -> QParams:
+        """Levels half a step of 2 above and below zero."""
+        return QParams.symmetric(np.full(self.scale.shape, 2))
+
+    def qparams_of(self, weight) -> QParams:
+        """The same levels whatever the weight is."""
+        return self.get_qparams()
+
+    @property
+    def calibrated(self) -> bool:
+        """Always."""
+        return True

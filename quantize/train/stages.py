@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+"""Stages of training: clamped or quantized weights, moving or frozen BatchNorm."""
+
+from mxnet.gluon import Block, nn
+
+from quantize.errors import ConfigError
+from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
+from quantize.nn import SATWeight
+from quantize.tree import walk
+
+
+def set_clamp_only(net: Block, clamp_only: bool = True):
+    """First stage of SAT: weights are clamped and not rounded; False: second stage (N2D2: ApplyQuantization).
+
+    Activations keep their mode; `quantize.modes.set_mode` switches them. The stage is no part of a checkpoint: a script
+    that resumes sets it again.
+    """
+    chosen = [quantizer for _, quantizer in quantizers(net, "weight") if isinstance(quantizer, SATWeight)]
+    if not chosen:
+        raise ConfigError("{}: no weights are quantized with method 'sat', so none can be clamped only".format(
+            net.name))
+    for quantizer in chosen:
+        quantizer.clamp_only = clamp_only
+    clear_cached_graphs(net)
+
+
+def freeze_bn(net: Block, frozen: bool = True):
+    """Let every BatchNorm, folded ones too, compute with its running statistics in training and keep them; or no more.
+
+    A BatchNorm that was made with ``use_global_stats=True`` stays frozen.
+    """
+    for _, layer in quantized_layers(net):
+        if getattr(layer, "norm", None) is not None:
+            layer.norm.frozen = frozen
+    for _, block in walk(net):
+        if type(block) is nn.BatchNorm and block._kwargs["use_global_stats"] != frozen:
+            if frozen or getattr(block, "frozen_by_us", False):
+                block._kwargs["use_global_stats"] = block.frozen_by_us = frozen
+    clear_cached_graphs(net)

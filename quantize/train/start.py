@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""From a converted network to one that is ready to be trained."""
+
+from mxnet import autograd
+from mxnet.gluon import Block
+
+from quantize.errors import CalibrationError
+from quantize.modes import clear_cached_graphs, eager, mode, quantizers
+
+
+def start_training(net: Block, batch=None, ranges: str = "ema"):
+    """Put every quantizer into the mode in which its method trains.
+
+    Trained steps of activations that no calibration has set start from one batch, run in float: 2 * mean|x| /
+    sqrt(qmax) (LSQ), or its range (LSQ+).
+
+    Parameters
+    ----------
+    batch : NDArray or tuple of NDArray, optional
+        Network inputs; only needed when a step has no start yet.
+    ranges : {"ema", "online", "offline"}
+        For activations of methods that train no numbers (STE): moving averages of ranges, the range of each batch, or
+        the calibrated ones.
+
+    Raises
+    ------
+    CalibrationError
+        When a batch is needed and not given, naming a quantizer; when `offline` is asked for and nothing is calibrated.
+    """
+    activations = list(quantizers(net, "activation"))
+    unset = [(path, quantizer) for path, quantizer in activations
+             if hasattr(quantizer, "start") and not quantizer.calibrated]
+    if unset:
+        if batch is None:
+            raise CalibrationError("{} trained steps have no start yet (first: {}); calibrate the network, or pass a "
+                                   "batch".format(len(unset), unset[0][0]))
+        _measure(net, batch, [quantizer for _, quantizer in unset])
+    for path, quantizer in activations:
+        new = ranges if quantizer.training_mode == "online" else "offline"
+        if new == "offline" and not quantizer.calibrated:
+            raise CalibrationError("{} has no calibrated range yet; calibrate first, or train with other ranges".format(
+                path))
+        quantizer.mode = new
+    for _, quantizer in quantizers(net, "weight"):
+        quantizer.mode = quantizer.training_mode
+    clear_cached_graphs(net)
+
+
+class _Start:
+    """Observer that starts its quantizer from the first tensor it sees."""
+
+    def __init__(self, quantizer):
+        self.quantizer, self.seen = quantizer, False
+
+    def update(self, x):
+        """Start, once."""
+        if not self.seen:
+            self.quantizer.start(x)
+            self.seen = True
+
+
+def _measure(net, batch, chosen):
+    with mode(net, "float"), eager(net), autograd.train_mode():
+        for quantizer in chosen:
+            quantizer.observer, quantizer.mode = _Start(quantizer), "observe"
+        try:
+            net(*(batch if isinstance(batch, (list, tuple)) else (batch,)))
+        finally:
+            for quantizer in chosen:
+                quantizer.observer = None
