@@ -58,6 +58,8 @@ setup(
     ],
     extras_require={
         "gpu": ["mxnet-cu112==1.9.1"],
-        "test": ["pytest>=7", "hypothesis>=6", "onnxruntime>=1.16", "ruff"],
+        "ncnn": ["ncnn>=1.0.20240102"],  # the engine itself, to verify and measure what was deployed
+        "test": ["pytest>=7", "hypothesis>=6", "onnxruntime>=1.16", "ncnn>=1.0.20260526", "matplotlib>=3.7",
+                 "ruff"],
     },
 )

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How an engine rounds: the two steps where integers meet real numbers, as objects the engine is handed."""
 
+from typing import Callable, Mapping
+
 import numpy as np
 
 from quantize.errors import DeployError
@@ -11,9 +13,18 @@ class Arithmetic:
     """The textbook's arithmetic: divide by the scale, round half away from zero, round after each float32 operation.
 
     Targets subclass it where their engine computes otherwise.
+
+    Attributes
+    ----------
+    operations : dict
+        Node type -> function that replaces the one of `deploy.engine.operations`.
+    functions : dict
+        Kind of activation function -> function that replaces the one of `deploy.engine.activation`.
     """
 
     name = "plain"
+    operations: Mapping[type, Callable] = {}
+    functions: Mapping[str, Callable] = {}
 
     def quantize(self, x, grid) -> np.ndarray:
         """Codes (int32) of a float32 array on a `Grid`."""

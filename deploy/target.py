@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import List
 
 from deploy.ir import Model
+from quantize.errors import DeployError
 from quantize.registry import Registry
 
 
@@ -30,6 +31,13 @@ class Problem:
         return "{}: {}".format(self.path, self.text)
 
 
+def raise_problems(problems, engine: str):
+    """DeployError with all fatal problems, one on a line; nothing where there are none."""
+    fatal = [str(problem) for problem in problems if problem.fatal]
+    if fatal:
+        raise DeployError("{} cannot hold this network:\n{}".format(engine, "\n".join(fatal)))
+
+
 class Target:
     """An engine that models can be written for; a subclass for each, registered in `TARGETS`.
 
@@ -44,6 +52,10 @@ class Target:
 
     def config_list(self, net) -> list:
         """Rules (`quantize.config`) that make `convert_model` simulate what the engine can do with a float network."""
+        raise NotImplementedError
+
+    def check_plan(self, layers) -> List[Problem]:
+        """What the engine cannot follow in a Plan: `layers` yields (PlanEntry, float Block)."""
         raise NotImplementedError
 
     def check(self, model: Model) -> List[Problem]:

@@ -160,11 +160,12 @@ class Permute(Node):
 
 @dataclass(frozen=True, eq=False)
 class Padding(Node):
-    """`pads` (top, left, bottom, right); `mode` constant, edge or reflect."""
+    """`pads` (top, left, bottom, right) and `channels` (before, after); `mode` constant, edge or reflect."""
 
     pads: Tuple[int, int, int, int] = (0, 0, 0, 0)
     mode: str = "constant"
     value: float = 0.0
+    channels: Tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: MIT
+"""Activation functions, by their kind in `ir.Function`."""
+
+import numpy as np
+from scipy.special import erf
+
+from deploy.engine.operations import operation
+from deploy.ir import Activation, PReLU
+
+
+def hard_sigmoid(x, alpha, beta):
+    """clip(alpha * x + beta, 0, 1)."""
+    return np.clip(x * alpha + beta, np.float32(0), np.float32(1))
+
+
+def sigmoid(x):
+    """1 / (1 + exp(-x)) without overflow."""
+    e = np.exp(-np.abs(x))
+    return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
+
+
+def softplus(x):
+    """log(1 + exp(x)) without overflow."""
+    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def gelu(x):
+    """x * (1 + erf(x / sqrt(2))) / 2."""
+    return x * np.float32(0.5) * (1 + erf(x * np.float32(0.5 ** 0.5)))
+
+
+FUNCTIONS = {
+    "relu": lambda x: np.maximum(x, np.float32(0)),
+    "leaky_relu": lambda x, slope: np.where(x > 0, x, x * slope),
+    "clip": np.clip,
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+    "hard_sigmoid": hard_sigmoid,
+    "hard_swish": lambda x, alpha, beta: x * hard_sigmoid(x, alpha, beta),
+    "swish": lambda x: x * sigmoid(x),
+    "softplus": softplus,
+    "gelu": gelu,
+    "elu": lambda x, alpha: np.where(x > 0, x, np.expm1(np.minimum(x, 0)) * alpha),
+    "exp": np.exp,
+    "abs": np.abs,
+    "square": np.square,
+    "sqrt": np.sqrt,
+}
+
+
+def activate(x, function, arithmetic):
+    """`function` (ir.Function, or None: `x` itself) of `x`; the arithmetic's own version where it has one."""
+    if function is None:
+        return x
+    apply = arithmetic.functions.get(function.kind) or FUNCTIONS[function.kind]
+    return apply(x, *(np.float32(value) for value in function.parameters))
+
+
+@operation(Activation)
+def _activation(node, inputs, arithmetic):
+    return activate(inputs[0], node.function, arithmetic)
+
+
+@operation(PReLU)
+def _prelu(node, inputs, arithmetic):
+    x = inputs[0]
+    slope = np.asarray(node.slope, np.float32).reshape((1, -1) + (1,) * (x.ndim - 2))
+    return np.where(x > 0, x, x * slope)

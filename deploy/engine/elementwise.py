@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: MIT
+"""Operations on single elements: per channel affine maps, sums and products of blobs, numbers."""
+
+from functools import reduce
+
+import numpy as np
+
+from deploy.arithmetic import per_channel
+from deploy.engine.operations import operation
+from deploy.ir import Affine, BatchNorm, Elementwise, ScalarOp
+
+BINARY = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "max": np.maximum,
+    "min": np.minimum,
+    "pow": np.power,
+    "rsub": lambda x, y: y - x,
+    "rdiv": lambda x, y: y / x,
+}
+
+
+@operation(BatchNorm)
+def _batch_norm(node, inputs, arithmetic):
+    x = inputs[0]
+    factor = node.gamma / np.sqrt(node.variance + np.float32(node.epsilon))
+    return (x - per_channel(node.mean, x.ndim)) * per_channel(factor, x.ndim) + per_channel(node.beta, x.ndim)
+
+
+@operation(Affine)
+def _affine(node, inputs, arithmetic):
+    x = inputs[0]
+    y = x * per_channel(node.scale, x.ndim)
+    return y if node.shift is None else y + per_channel(node.shift, x.ndim)
+
+
+def align(blobs):
+    """The blobs with axes of length 1 after the batch axis, so that they broadcast as without it."""
+    ndim = max(blob.ndim for blob in blobs)
+    return [blob.reshape(blob.shape[:1] + (1,) * (ndim - blob.ndim) + blob.shape[1:]) for blob in blobs]
+
+
+@operation(Elementwise)
+def _elementwise(node, inputs, arithmetic):
+    return reduce(BINARY[node.op], align(inputs))
+
+
+@operation(ScalarOp)
+def _scalar(node, inputs, arithmetic):
+    return BINARY[node.op](inputs[0], np.float32(node.scalar))

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""Quantized layers: exact integer sums of products, computed by BLAS on floats that hold them."""
+
+import numpy as np
+
+from deploy.engine import windows
+from deploy.engine.convolution import convolve, matrix_product
+from deploy.ir import Convolution
+from quantize.errors import DeployError
+
+INT32_MAX = 2 ** 31 - 1
+
+
+def layer(node, x, arithmetic):
+    """Codes of the input, and the integer sums of a quantized layer.
+
+    Parameters
+    ----------
+    node : Convolution or InnerProduct
+    x : array of float32, (n, ...)
+
+    Returns
+    -------
+    codes : array of int32, shape of x
+        With the zero point.
+    sums : array of float32 or float64, (n, outputs, ...)
+        Whole numbers, sum (code - zero_point) * weight_q.
+    """
+    grid = node.quantization.input
+    codes = arithmetic.quantize(x, grid)
+    dtype = exact_dtype(node)
+    values = codes.astype(dtype)
+    if grid.zero_point:
+        values -= dtype(grid.zero_point)
+    weight = node.quantization.weight_q.astype(dtype)
+    if not isinstance(node, Convolution):
+        return codes, matrix_product(values.reshape(len(values), -1), weight)
+    filler = arithmetic.quantize(np.float32([node.pad_value]), grid)[0] - grid.zero_point
+    return codes, convolve(windows.pad(values, node.pads, dtype(filler)), weight, node)
+
+
+def bound(node) -> int:
+    """No sum of the layer can be larger in magnitude, whatever its input."""
+    grid = node.quantization.input
+    largest = max(abs(grid.qmin - grid.zero_point), abs(grid.qmax - grid.zero_point))
+    weight = np.abs(node.quantization.weight_q.astype(np.int64))
+    return int(weight.reshape(len(weight), -1).sum(axis=1).max(initial=0)) * largest
+
+
+def exact_dtype(node):
+    """float32 where every partial sum fits into its 24 bits, else float64 (53 bits)."""
+    limit = bound(node)
+    if limit >= 2 ** 53:
+        raise DeployError("{}: its sums can reach {:.2g}, more than can be computed exactly".format(
+            node.path or node.name, limit))
+    return np.float32 if limit <= 2 ** 24 else np.float64
+
+
+def largest(sums, node) -> int:
+    """Largest magnitude among the sums; DeployError where int32 would overflow."""
+    value = int(max(sums.max(initial=0), -sums.min(initial=0)))
+    if value > INT32_MAX:
+        raise DeployError("{}: a sum of products reaches {}, but int32 ends at {}. Use fewer bits for its weights or "
+                          "its input".format(node.path or node.name, value, INT32_MAX))
+    return value

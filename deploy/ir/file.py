@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: MIT
+"""A model as one file.
+
+The file is a zip archive without compression. Its first member, ``model.json``, is ASCII JSON, indented by one space::
+
+    {"format": "deploy.ir", "version": 1,
+     "metadata": {text: text}, "inputs": [blob], "outputs": [blob], "shapes": {blob: [size]},
+     "nodes": [{"type": "Convolution", "name": ..., every other field of the class in `deploy.ir` ...}]}
+
+Tuples are lists; `Quantization`, `Grid` and `Function` are objects with the fields of their classes; real numbers
+have a point or an exponent; what is absent is null. An array is ``{"array": number, "dtype": "float32" or "int8",
+"shape": [size]}`` and lies in the member ``arrays/<number, five digits>.npy`` (NumPy's format, version 1.0, C order,
+little endian). Arrays are numbered in the order in which they occur.
+
+The same model always gives the same bytes. Reading accepts what `save` could have written and nothing else; no code
+in a file is ever run (there is no pickle).
+"""
+
+import io
+import json
+import struct
+import zipfile
+import zlib
+from dataclasses import is_dataclass
+from math import prod
+from typing import get_origin
+
+import numpy as np
+
+from deploy.ir.fields import ARRAY_TYPES, NODE_TYPES, element_types, hints, inner
+from deploy.ir.model import Model
+from deploy.ir.validate import validate
+from quantize.errors import DeployError, ModelFileError
+from quantize.files import write_whole
+
+FORMAT = "deploy.ir"
+VERSION = 1
+MEMBER = "model.json"
+DATE = (1980, 1, 1, 0, 0, 0)  # the earliest a zip file can hold
+BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, KeyError, IndexError, EOFError, OSError,
+          RuntimeError, OverflowError)  # what zipfile raises for archives that are none
+
+
+def save(model: Model, path):
+    """Write a model; DeployError where it is not a valid one, DataError where the file cannot be written."""
+    validate(model)
+    text, arrays = _encode_model(model)
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in [(MEMBER, text)] + [(_member(i), _npy(array)) for i, array in enumerate(arrays)]:
+            entry = zipfile.ZipInfo(name, DATE)
+            entry.create_system, entry.external_attr = 3, 0o644 << 16  # the same on every system
+            archive.writestr(entry, content)
+    write_whole(path, stream.getvalue())
+
+
+def load(path) -> Model:
+    """The model in a file; ModelFileError that says what is wrong with any other file."""
+    try:
+        with open(path, "rb") as stream:
+            members = _members(stream)
+        return _decode_model(members)
+    except OSError as error:
+        raise ModelFileError("{}: cannot be read: {}".format(path, error.strerror or error)) from None
+    except (DeployError, ModelFileError) as error:
+        raise ModelFileError("{}: {}".format(path, error)) from None
+
+
+def _member(number):
+    return "arrays/{:05d}.npy".format(number)
+
+
+def _npy(array):
+    """The bytes of a .npy file, in one fixed form (NumPy's own header differs between its versions)."""
+    return _npy_header(array.dtype.name, array.shape) + np.ascontiguousarray(array, _little(array.dtype.name)).tobytes()
+
+
+def _npy_header(dtype, shape):
+    text = "{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}".format(
+        _little(dtype).str, "".join("{:d}, ".format(size) for size in shape))
+    text += " " * (-(len(text) + 11) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode("ascii")
+
+
+def _little(dtype):
+    return np.dtype(dtype).newbyteorder("<")
+
+
+# ---- from values to JSON
+
+def _encode_model(model):
+    """(bytes of model.json, arrays)."""
+    arrays = []
+    nodes = [dict({"type": type(node).__name__}, **_encode_fields(node, arrays)) for node in model.nodes]
+    content = {"format": FORMAT, "version": VERSION, "metadata": dict(sorted(model.metadata.items())),
+               "inputs": list(model.inputs), "outputs": list(model.outputs),
+               "shapes": {name: [int(size) for size in model.shapes[name]] for name in sorted(model.shapes)},
+               "nodes": nodes}
+    return json.dumps(content, indent=1, allow_nan=False).encode("ascii"), arrays
+
+
+def _encode_fields(item, arrays):
+    return {name: _encode(getattr(item, name), hint, arrays) for name, hint in hints(type(item)).items()}
+
+
+def _encode(value, hint, arrays):
+    hint, _ = inner(hint)
+    if value is None:
+        return None
+    if is_dataclass(hint):
+        return _encode_fields(value, arrays)
+    if hint is np.ndarray:
+        arrays.append(value)
+        return {"array": len(arrays) - 1, "dtype": value.dtype.name, "shape": list(value.shape)}
+    if isinstance(value, tuple):
+        return [_encode(part, kind, arrays) for part, kind in zip(value, element_types(hint, len(value)))]
+    return hint(value)
+
+
+# ---- from JSON to values
+
+def _members(stream):
+    """Name -> bytes of the members of an archive as `save` writes it."""
+    try:
+        with zipfile.ZipFile(stream) as archive:
+            entries = archive.infolist()
+            for entry in entries:
+                _demand(entry.compress_type == zipfile.ZIP_STORED, "{} is compressed", entry.filename)
+            members = {entry.filename: archive.read(entry) for entry in entries}
+    except BROKEN as error:
+        raise ModelFileError("not a model file, or damaged: {}".format(error)) from None
+    _demand(members and list(members) == [MEMBER] + [_member(i) for i in range(len(entries) - 1)],
+            "not a model file: its members are {:.200}", str(list(members)))
+    return members
+
+
+def _demand(holds, text, *values):
+    if not holds:
+        raise ModelFileError(text.format(*values))
+
+
+def _decode_model(members):
+    """The model of the members; whatever would be saved in another form is refused."""
+    content = _parse(members[MEMBER])
+    reader = _Reader(members)
+    try:
+        model = Model(_words(content["inputs"]), _words(content["outputs"]),
+                      tuple(reader.node(node) for node in content["nodes"]),
+                      {name: tuple(shape) for name, shape in content["shapes"].items()}, dict(content["metadata"]))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelFileError("{} is incomplete: {!r:.200}".format(MEMBER, error)) from None
+    validate(model)
+    text, arrays = _encode_model(model)
+    _demand(text == members[MEMBER], "{} is not in the form in which models are saved", MEMBER)
+    _demand(len(arrays) == len(members) - 1, "it holds {} arrays, but the nodes have {}", len(members) - 1, len(arrays))
+    return model
+
+
+def _parse(text):
+    try:
+        content = json.loads(text.decode("ascii"))
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError("{} is not JSON: {}".format(MEMBER, error)) from None
+    _demand(isinstance(content, dict) and content.get("format") == FORMAT, "{} is not of the format {!r}", MEMBER,
+            FORMAT)
+    _demand(content.get("version") == VERSION, "version {!r:.40} of the format; this program reads version {}",
+            content.get("version"), VERSION)
+    return content
+
+
+def _words(names):
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise TypeError("{!r} is no list of names".format(names))
+    return tuple(names)
+
+
+class _Reader:
+    """Turns JSON back into nodes; types that do not fit are left for `validate` to name."""
+
+    def __init__(self, members):
+        self.members = members
+        self.arrays = 0
+
+    def node(self, content):
+        """A node from its object."""
+        kind = content.get("type") if isinstance(content, dict) else None
+        _demand(isinstance(kind, str) and kind in NODE_TYPES, "unknown node type {!r:.40}; known: {}", kind,
+                ", ".join(sorted(NODE_TYPES)))
+        return self._fields({name: value for name, value in content.items() if name != "type"}, NODE_TYPES[kind])
+
+    def _fields(self, content, kind):
+        types = hints(kind)
+        _demand(isinstance(content, dict) and list(content) == list(types), "the fields of a {} are {}, not {:.200}",
+                kind.__name__, ", ".join(types), str(content))
+        return kind(**{name: self._value(content[name], hint) for name, hint in types.items()})
+
+    def _value(self, content, hint):
+        hint, _ = inner(hint)
+        if content is None:
+            return None
+        if is_dataclass(hint):
+            return self._fields(content, hint)
+        if hint is np.ndarray:
+            return self._array(content)
+        if isinstance(content, list) and get_origin(hint) is tuple:
+            kinds = element_types(hint, len(content))
+            _demand(len(kinds) == len(content), "{:.40} should have {} values", str(content), len(kinds))
+            return tuple(self._value(part, kind) for part, kind in zip(content, kinds))
+        return content
+
+    def _array(self, content):
+        """The next array, whose object and member must agree."""
+        number, name = self.arrays, _member(self.arrays)
+        _demand(isinstance(content, dict) and content.get("array") == number and name in self.members,
+                "{:.100} should be array {} of the file", str(content), number)
+        dtype, shape = content.get("dtype"), content.get("shape")
+        sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
+        _demand(dtype in ARRAY_TYPES and sizes, "array {} of dtype {!r:.40} and shape {:.100}", number, dtype,
+                str(shape))
+        data, header = self.members[name], _npy_header(dtype, shape)
+        _demand(data.startswith(header), "{} is not of dtype {} and shape {}", name, dtype, shape)
+        _demand(len(data) == len(header) + prod(shape) * np.dtype(dtype).itemsize, "{} has {} bytes, not what {} needs",
+                name, len(data), shape)
+        self.arrays += 1
+        return np.frombuffer(data[len(header):], _little(dtype)).reshape(shape).astype(dtype)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Operator by operator from the traced graph to a draft, collecting everything that cannot be lowered."""
+
+from typing import Dict, List, Tuple
+
+from deploy.lower.call import Call, Value
+from deploy.lower.draft import Draft
+from deploy.lower.naming import Naming
+from deploy.lower.operators import OPERATORS
+from deploy.lower.trace import Traced
+from deploy.lower.unsupported import Unsupported
+from deploy.target import Problem
+
+
+class Builder:
+    """Writes a draft.
+
+    Parameters
+    ----------
+    traced : Traced
+    naming : Naming
+    layers : dict
+        Structural path -> quantized layer, for those to compute in integers.
+    arithmetic : Arithmetic
+    input_name : str
+
+    Attributes
+    ----------
+    draft : Draft
+    problems : list of Problem
+    """
+
+    def __init__(self, traced: Traced, naming: Naming, layers, arithmetic, input_name: str):
+        self.traced, self.naming, self.layers, self.arithmetic = traced, naming, layers, arithmetic
+        data = next(node for node in traced.nodes if node.op == "null" and traced.depends[node.index])
+        self.draft = Draft(input_name, traced.shapes[data.index, 0][1:])
+        self.problems: List[Problem] = []
+        self.values: Dict[Tuple[int, int], Value] = {(data.index, 0): input_name}
+        self.values.update(traced.constants)
+
+    def build(self) -> Draft:
+        """Lower every operator that depends on the input; what fails is in `problems`."""
+        for node in self.traced.nodes:
+            if self.traced.depends[node.index] and node.op != "null":
+                self._lower(node)
+        for number, head in enumerate(self.traced.heads):
+            if not isinstance(self.values.get(head), str):
+                self.problems.append(Problem("output {}".format(number), "does not depend on the network's input"))
+        if not self.problems:
+            self.draft.outputs = tuple(self.values[head] for head in self.traced.heads)
+        return self.draft
+
+    def _lower(self, node):
+        shapes = self._output_shapes(node)
+        call = Call(self, node, [self.values.get(source) for source in node.sources], [shape[1:] for shape in shapes])
+        try:
+            if shapes[0][:1] != (1,):
+                raise Unsupported("its output has no batch axis of its own")
+            if node.op not in OPERATORS:
+                raise Unsupported("operator {} is not supported".format(node.op))
+            result = OPERATORS[node.op](call)
+            outputs = (result,) if isinstance(result, str) else result
+            found = [self.draft.shapes[blob] for blob in outputs]
+            if found != call.shapes[:len(found)]:
+                raise Unsupported("operator {} with these options: outputs of shape {} would get {}".format(
+                    node.op, call.shapes, found))
+        except Unsupported as reason:
+            self.problems.append(Problem(call.path or call.name, str(reason)))
+            outputs = self._stand_ins(call)
+        self.values.update(((node.index, number), blob) for number, blob in enumerate(outputs))
+
+    def _stand_ins(self, call):
+        """Blobs in the place of those that could not be made, so that later problems are found as well."""
+        names = [self.unique("{}:{}".format(call.name, number)) for number in range(len(call.shapes))]
+        for name, shape in zip(names, call.shapes):
+            self.draft.declare(name, shape)
+        return names
+
+    def _output_shapes(self, node):
+        shapes, number = [], 0
+        while (node.index, number) in self.traced.shapes:
+            shapes.append(self.traced.shapes[node.index, number])
+            number += 1
+        return shapes
+
+    # ---- what calls ask for
+
+    def name(self, node) -> Tuple[str, str]:
+        """(unique name, structural path) of an operator's node."""
+        name, path = self.naming.of(node)
+        return self.unique(name), path
+
+    def unique(self, wanted: str) -> str:
+        """`wanted`, or with a number behind it where a node or blob has that name."""
+        name, number = wanted, 0
+        while self.draft.has(name):
+            number += 1
+            name = "{}_{}".format(wanted, number)
+        return name
+
+    def source_shape(self, node, index: int) -> Tuple[int, ...]:
+        """Shape of an operand with its batch axis."""
+        return self.traced.shapes[node.sources[index]]
+
+    def quantized_layer(self, node):
+        """The quantized layer that an operator belongs to, or None."""
+        owner = self.naming.layer(node)
+        return None if owner is None else self.layers.get(owner[0])
+
+    def write(self, call, kind, inputs, shapes, part, fields) -> Tuple[str, ...]:
+        """Append a node; returns its blobs."""
+        name = self.unique(call.name + ("." + part if part else ""))
+        outputs = (name,) if len(shapes) == 1 else tuple(
+            self.unique("{}_{}".format(name, number)) for number in range(len(shapes)))
+        self.draft.add(kind(name=name, inputs=inputs, outputs=outputs, path=call.path, **fields), shapes)
+        return outputs

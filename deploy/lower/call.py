@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: MIT
+"""What the handler of an operator sees: one operator's options, operands and shapes, and a way to write nodes."""
+
+import ast
+from typing import Dict, Sequence, Tuple, Union
+
+import numpy as np
+
+from deploy.lower.unsupported import Unsupported
+from deploy.lower.weights import quantization_of
+
+Value = Union[str, np.ndarray]  # a blob, or a constant with its batch axis
+
+
+def literal(text: str):
+    """MXNet writes options as text: numbers, tuples, True and None as in Python, anything else as it is."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+class Call:
+    """One operator of the graph.
+
+    Attributes
+    ----------
+    op, name, path : str
+        Operator; name of the node to write; structural path of the layer.
+    attrs : dict
+        Options that are set.
+    shapes, shape : shapes of the outputs, and of the first, without the batch axis.
+    """
+
+    def __init__(self, builder, node, values: Sequence[Value], shapes):
+        self.op = node.op
+        self.attrs: Dict[str, object] = {key: literal(text) for key, text in node.attrs.items()}
+        self.name, self.path = builder.name(node)
+        self.shapes = shapes
+        self._builder, self._node, self._values = builder, node, values
+
+    @property
+    def shape(self) -> Tuple[int, ...]:
+        """Shape of the (first) output without the batch axis."""
+        return self.shapes[0]
+
+    @property
+    def count(self) -> int:
+        """How many operands there are."""
+        return len(self._values)
+
+    def get(self, key: str, default=None):
+        """An option; the default also where MXNet writes None or an empty tuple."""
+        value = self.attrs.get(key)
+        return default if value is None or value == () else value
+
+    def only(self, key: str, *allowed):
+        """An option that may only be one of `allowed`, the first by default."""
+        value = self.get(key, allowed[0])
+        if value not in allowed:
+            raise Unsupported("{}={} (supported: {})".format(key, value, ", ".join(str(each) for each in allowed)))
+        return value
+
+    def is_constant(self, index: int) -> bool:
+        """Whether an operand is the same for every input of the network."""
+        return isinstance(self._values[index], np.ndarray)
+
+    def blob(self, index: int = 0) -> str:
+        """An operand that depends on the input."""
+        if self.is_constant(index):
+            raise Unsupported("operand {} is a constant".format(index))
+        if self._values[index] is None:
+            raise Unsupported("operand {} is a side output (a mean, a mask) of another operator".format(index))
+        return self._values[index]
+
+    def blobs(self):
+        """All operands, which all depend on the input."""
+        return [self.blob(index) for index in range(self.count)]
+
+    def constant(self, index: int) -> np.ndarray:
+        """An operand that is the same for every input; float32, as MXNet has it (with a batch axis, if any)."""
+        if not self.is_constant(index):
+            raise Unsupported("operand {} depends on the network's input".format(index))
+        return self._values[index]
+
+    def in_shape(self, index: int = 0) -> Tuple[int, ...]:
+        """Shape of an operand without the batch axis."""
+        return self._builder.source_shape(self._node, index)[1:]
+
+    def axis(self, value: int, index: int = 0) -> int:
+        """An axis counted with the batch axis, maybe from the end -> counted without; never the batch axis itself."""
+        axis = value % (len(self.in_shape(index)) + 1) - 1
+        if axis < 0:
+            raise Unsupported("works along the batch axis")
+        return axis
+
+    def emit(self, kind: type, inputs, shape=None, /, part: str = "", **fields) -> str:
+        """Write a node with one output, by default of the operator's output shape; returns its blob.
+
+        `part` tells the nodes of an operator that needs several apart; the last one has none.
+        """
+        inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
+        return self._builder.write(self, kind, inputs, [self.shape if shape is None else shape], part, fields)[0]
+
+    def emit_many(self, kind: type, blob: str, shapes=None, /, part: str = "", **fields) -> Tuple[str, ...]:
+        """Write a node with as many outputs as the operator has."""
+        return self._builder.write(self, kind, (blob,), self.shapes if shapes is None else shapes, part, fields)
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the operator's layer is to compute in integers."""
+        return self._builder.quantized_layer(self._node) is not None
+
+    def quantization(self, weight: np.ndarray):
+        """How the operator's layer computes in integers; None where it stays float."""
+        layer = self._builder.quantized_layer(self._node)
+        return None if layer is None else quantization_of(layer, weight, self._builder.arithmetic)

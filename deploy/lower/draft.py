@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: MIT
+"""A model while it is being made: nodes that passes replace and remove."""
+
+from dataclasses import replace
+from typing import Dict, Iterator, List, Optional, Tuple
+
+from deploy.ir import Model, Node
+
+
+class Draft:
+    """Nodes in topological order, shapes of blobs, and who writes and reads them.
+
+    Parameters
+    ----------
+    input_name : str
+    input_shape : tuple of int
+        Without the batch axis.
+    """
+
+    def __init__(self, input_name: str, input_shape: Tuple[int, ...]):
+        self.inputs = (input_name,)
+        self.outputs: Tuple[str, ...] = ()
+        self.shapes: Dict[str, Tuple[int, ...]] = {}
+        self._nodes: Dict[str, Node] = {}
+        self._writers: Dict[str, str] = {}
+        self._readers: Dict[str, List[str]] = {}
+        self.declare(input_name, input_shape)
+
+    def declare(self, blob: str, shape: Tuple[int, ...]):
+        """Make a blob known."""
+        self.shapes[blob] = tuple(shape)
+        self._readers[blob] = []
+
+    def add(self, node: Node, shapes):
+        """Append a node whose inputs are there already; `shapes` of its outputs."""
+        self._nodes[node.name] = node
+        for blob, shape in zip(node.outputs, shapes):
+            self.declare(blob, shape)
+            self._writers[blob] = node.name
+        self._listen(node)
+
+    def nodes(self, *kinds: type) -> Iterator[Node]:
+        """The nodes of some types, in order, each as it is when its turn comes: the draft may change meanwhile."""
+        for name in list(self._nodes):
+            node = self._nodes.get(name)
+            if isinstance(node, kinds):
+                yield node
+
+    def has(self, name: str) -> bool:
+        """Whether a node (or blob) of this name exists."""
+        return name in self._nodes or name in self.shapes
+
+    def writer(self, blob: str) -> Optional[Node]:
+        """The node that writes a blob; None for an input of the model."""
+        return self._nodes.get(self._writers.get(blob, ""))
+
+    def readers(self, blob: str) -> List[Node]:
+        """The nodes that read a blob, once for each time."""
+        return [self._nodes[name] for name in self._readers[blob]]
+
+    def only_reader(self, blob: str) -> Optional[Node]:
+        """The node that reads a blob, once, while nobody else does and it is no output of the model; else None."""
+        names = self._readers[blob]
+        return self._nodes[names[0]] if len(names) == 1 and blob not in self.outputs else None
+
+    def put(self, node: Node):
+        """Replace the node of the same name and outputs."""
+        for blob in self._nodes[node.name].inputs:
+            self._readers[blob].remove(node.name)
+        self._nodes[node.name] = node
+        self._listen(node)
+
+    def bypass(self, node: Node, source: Optional[str] = None):
+        """Remove a node; who read its output reads `source` (by default the node's first input) instead."""
+        node = self._nodes[node.name]
+        source = node.inputs[0] if source is None else source
+        for reader in {reader.name: reader for reader in self.readers(node.outputs[0])}.values():
+            inputs = tuple(source if blob == node.outputs[0] else blob for blob in reader.inputs)
+            self.put(replace(reader, inputs=inputs))
+        self.outputs = tuple(source if blob == node.outputs[0] else blob for blob in self.outputs)
+        self._remove(node)
+
+    def drop_unread(self):
+        """Remove nodes that contribute to no output of the model."""
+        for node in reversed(list(self._nodes.values())):
+            if not any(self._readers[blob] or blob in self.outputs for blob in node.outputs):
+                self._remove(node)
+
+    def model(self) -> Model:
+        """The finished model."""
+        return Model(self.inputs, self.outputs, tuple(self._nodes.values()), dict(self.shapes))
+
+    def _listen(self, node):
+        for blob in node.inputs:
+            self._readers[blob].append(node.name)
+
+    def _remove(self, node):
+        for blob in node.inputs:
+            self._readers[blob].remove(node.name)
+        for blob in node.outputs:
+            del self.shapes[blob], self._writers[blob], self._readers[blob]
+        del self._nodes[node.name]

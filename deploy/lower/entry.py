@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""`lower`: from a Gluon network to `ir.Model`."""
+
+from typing import Dict, List, Tuple
+
+from mxnet.gluon import Block
+
+from deploy.arithmetic import Arithmetic
+from deploy.ir import Model
+from deploy.lower.absorb import absorb, round_scales
+from deploy.lower.builder import Builder
+from deploy.lower.fuse import fuse_activations, fuse_paddings
+from deploy.lower.naming import Naming
+from deploy.lower.patterns import name_functions
+from deploy.lower.reshapes import merge_reshapes
+from deploy.lower.trace import trace_network
+from deploy.lower.weights import quantized_paths
+from deploy.target import Problem
+from quantize.errors import DeployError
+
+PASSES = (name_functions, merge_reshapes, fuse_paddings, absorb, fuse_activations, round_scales)
+
+
+def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = Arithmetic(),  # noqa: B008 (stateless)
+          quantized: bool = True, input_name: str = "data", merge_norms: bool = True) -> Model:
+    """The deployed form of a network: BatchNorm absorbed, activations fused, weights of quantized layers as integers.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        A float network, or a converted and calibrated one. It is not changed.
+    input_shape : tuple of int
+        Shape of one image, without the batch axis: (channels, height, width).
+    arithmetic : Arithmetic
+        How the engine that is deployed for rounds weights to codes.
+    quantized : bool
+        False: every layer stays float, with its float weight also where `fix_params` froze it. True: layers whose
+        quantizers are switched off (float mode) do.
+    input_name : str
+        Name of the input's blob.
+    merge_norms : bool
+        False: every BatchNorm stays a node of its own, as Caffe's users may want it.
+
+    Raises
+    ------
+    ConversionError
+        A network that cannot be traced.
+    DeployError
+        Naming every operator that has no deployed form, every layer without a calibrated range or with a format that
+        integer layers cannot hold; for parameters without values; for an input shape that does not fit.
+    """
+    traced = trace_network(net, input_shape)
+    layers = quantized_paths(net) if quantized else {}
+    builder = Builder(traced, Naming(net, traced), layers, arithmetic, input_name)
+    draft = builder.build()
+    problems = builder.problems + [
+        Problem(path, "the output of an activation is quantized; deployed layers quantize their inputs")
+        for path, layer in layers.items() if not hasattr(layer, "weight_quantizer")]
+    if problems:
+        raise DeployError("the network cannot be deployed: {}".format(listed(problems)))
+    for improve in PASSES:
+        if merge_norms or improve is not absorb:
+            improve(draft)
+            draft.drop_unread()
+    return draft.model()
+
+
+def listed(problems: List[Problem]) -> str:
+    """One line with every problem; those of one kind together."""
+    paths: Dict[str, List[str]] = {}
+    for problem in problems:
+        paths.setdefault(problem.text, []).append(problem.path)
+    return "; ".join("{} ({})".format(text, ", ".join(where)) for text, where in paths.items())

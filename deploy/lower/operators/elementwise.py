@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: MIT
+"""Sums, products and the like: of two blobs, of a blob and a constant tensor, of a blob and a number."""
+
+import numpy as np
+
+from deploy.ir import Affine, Elementwise, Permute, Reshape, ScalarOp
+from deploy.lower.call import Call
+from deploy.lower.unsupported import Unsupported
+
+_SWAPPED = {"sub": "rsub", "div": "rdiv"}  # the constant is on the left
+
+
+def _binary(op: str):
+    def lower(call: Call) -> str:
+        for index in (0, 1):
+            if call.is_constant(index):
+                return _with_constant(call, op, call.constant(index), 1 - index)
+        return call.emit(Elementwise, call.blobs(), op=op)
+    return lower
+
+
+def _sum(call: Call) -> str:
+    return call.emit(Elementwise, call.blobs(), op="add")
+
+
+def _with_constant(call: Call, op: str, constant: np.ndarray, index: int) -> str:
+    """`op` of operand `index` and a constant."""
+    if call.in_shape(index) != call.shape:
+        raise Unsupported("a constant of shape {} makes the other operand larger".format(constant.shape))
+    if index == 1:
+        op = _SWAPPED.get(op, op)
+    if (constant == constant.ravel()[0]).all():
+        return _scalar(call, call.blob(index), op, float(constant.ravel()[0]))
+    source = call.blob(index)
+    if op == "rdiv":  # c / x = c * (1 / x)
+        source, op = call.emit(ScalarOp, source, part="reciprocal", op="rdiv", scalar=1.0), "mul"
+    one = np.ones_like(constant)
+    factors = {"add": (one, constant), "sub": (one, -constant), "rsub": (-one, constant), "mul": (constant, None),
+               "div": (1 / constant, None)}
+    if op not in factors:
+        raise Unsupported("the {} of a blob and a tensor of constants".format(op))
+    return affine(call, source, *factors[op])
+
+
+def affine(call: Call, blob: str, scale, shift) -> str:
+    """scale * x + shift, constants that broadcast; the axes along which they vary become the first one."""
+    varying = [axis for axis, size in enumerate(scale.shape[1:]) if size > 1]
+    rest = [axis for axis in range(len(call.shape)) if axis not in varying]
+    order, values = varying + rest, dict(scale=scale.ravel(), shift=None if shift is None else shift.ravel())
+    if order == sorted(order) and len(varying) == 1:
+        return call.emit(Affine, blob, **values)
+    moved = tuple(call.shape[axis] for axis in order)
+    flat = (scale.size,) + moved[len(varying):]
+    blob = call.emit(Permute, blob, moved, "front", order=tuple(order))
+    blob = call.emit(Reshape, blob, flat, "flat", shape=flat)
+    blob = call.emit(Affine, blob, flat, "affine", **values)
+    blob = call.emit(Reshape, blob, moved, "unflat", shape=moved)
+    return call.emit(Permute, blob, order=tuple(int(axis) for axis in np.argsort(order)))
+
+
+def _with_scalar(op: str):
+    def lower(call: Call) -> str:
+        return _scalar(call, call.blob(), op, float(call.attrs["scalar"]))
+    return lower
+
+
+def _scalar(call: Call, blob: str, op: str, scalar: float) -> str:
+    if (op in ("add", "sub") and scalar == 0) or (op in ("mul", "div") and scalar == 1):
+        return blob
+    return call.emit(ScalarOp, blob, op=op, scalar=scalar)
+
+
+def _negative(call: Call) -> str:
+    return _scalar(call, call.blob(), "mul", -1.0)
+
+
+def _reciprocal(call: Call) -> str:
+    return _scalar(call, call.blob(), "rdiv", 1.0)
+
+
+_BINARY = {"add": ("elemwise_add", "broadcast_add"), "sub": ("elemwise_sub", "broadcast_sub"),
+           "mul": ("elemwise_mul", "broadcast_mul"), "div": ("elemwise_div", "broadcast_div"),
+           "max": ("_maximum", "broadcast_maximum"), "min": ("_minimum", "broadcast_minimum")}
+_SCALAR = {"_plus_scalar": "add", "_minus_scalar": "sub", "_rminus_scalar": "rsub", "_mul_scalar": "mul",
+           "_div_scalar": "div", "_rdiv_scalar": "rdiv", "_maximum_scalar": "max", "_minimum_scalar": "min",
+           "_power_scalar": "pow"}
+
+OPERATORS = dict(
+    {name: _binary(op) for op, names in _BINARY.items() for name in names},
+    **{name: _with_scalar(op) for name, op in _SCALAR.items()},
+    add_n=_sum, negative=_negative, reciprocal=_reciprocal)

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+"""Layers with weights: convolutions, fully connected layers, BatchNorm."""
+
+import numpy as np
+
+from deploy.ir import Activation, BatchNorm, Convolution, Deconvolution, Function, InnerProduct
+from deploy.lower.call import Call
+from deploy.lower.unsupported import Unsupported
+
+
+def _bias(call: Call, absent: bool):
+    """The bias (outputs,) where the layer has one."""
+    return None if call.get("no_bias", absent) else call.constant(2)
+
+
+def _windows(call: Call, weight: np.ndarray) -> dict:
+    """Stride, dilation, pads and groups of a 2-D convolution."""
+    if weight.ndim != 4:
+        raise Unsupported("a {}-D convolution (supported: 2-D)".format(weight.ndim - 2))
+    call.only("layout", "NCHW")
+    top, left = call.get("pad", (0, 0))
+    return dict(stride=call.get("stride", (1, 1)), dilation=call.get("dilate", (1, 1)), pads=(top, left, top, left),
+                groups=call.get("num_group", 1))
+
+
+def _convolution(call: Call) -> str:
+    weight = call.constant(1)
+    return call.emit(Convolution, call.blob(), weight=weight, bias=_bias(call, False),
+                     quantization=call.quantization(weight), **_windows(call, weight))
+
+
+def _deconvolution(call: Call) -> str:
+    weight = call.constant(1)
+    if call.get("target_shape", (0, 0)) != (0, 0):
+        raise Unsupported("a transposed convolution with target_shape")
+    if call.is_quantized:
+        raise Unsupported("transposed convolutions have no integer form; exclude the layer from quantization")
+    return call.emit(Deconvolution, call.blob(), weight=weight, bias=_bias(call, True),
+                     output_pads=call.get("adj", (0, 0)), **_windows(call, weight))
+
+
+def _fully_connected(call: Call) -> str:
+    if not call.get("flatten", True) and len(call.in_shape()) > 1:
+        raise Unsupported("a fully connected layer on every row of a tensor (flatten=False)")
+    weight = call.constant(1)
+    return call.emit(InnerProduct, call.blob(), weight=weight, bias=_bias(call, False),
+                     quantization=call.quantization(weight))
+
+
+def _batch_norm(call: Call, part: str = "") -> str:
+    if call.axis(call.get("axis", 1)) != 0:
+        raise Unsupported("a BatchNorm along axis {} (supported: 1)".format(call.attrs["axis"]))
+    gamma, beta, mean, variance = (call.constant(index) for index in range(1, 5))
+    if call.get("fix_gamma", True):
+        gamma = np.ones_like(gamma)
+    return call.emit(BatchNorm, call.blob(), part=part, gamma=gamma, beta=beta, mean=mean, variance=variance,
+                     epsilon=call.get("eps", 1e-3))
+
+
+def _batch_norm_relu(call: Call) -> str:
+    return call.emit(Activation, _batch_norm(call, "norm"), function=Function("relu"))
+
+
+OPERATORS = {
+    "Convolution": _convolution,
+    "Deconvolution": _deconvolution,
+    "FullyConnected": _fully_connected,
+    "BatchNorm": _batch_norm,
+    "_contrib_BatchNormWithReLU": _batch_norm_relu,
+}

@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: MIT
+"""Operators that sum or compare along axes."""
+
+from deploy.ir import Reduce, Reshape, Softmax
+from deploy.lower.call import Call
+from deploy.lower.operators.pooling import global_pooling
+from deploy.lower.unsupported import Unsupported
+
+
+def axes_of(call: Call):
+    """Axes of a reduction, counted without the batch axis, sorted."""
+    axes = call.get("axis")
+    if axes is None:
+        raise Unsupported("operator {} over all axes, the batch axis too".format(call.op))
+    axes = {call.axis(axis) for axis in (axes if isinstance(axes, tuple) else (axes,))}
+    if call.get("exclude", False):
+        raise Unsupported("operator {} with exclude=True".format(call.op))
+    return tuple(sorted(axes))
+
+
+def _reduce(op: str):
+    def lower(call: Call) -> str:
+        axes, shape = axes_of(call), call.in_shape()
+        if op in ("mean", "max") and axes == (1, 2) and len(shape) == 3:
+            return _planes(call, "avg" if op == "mean" else "max")
+        return call.emit(Reduce, call.blob(), op=op, axes=axes, keepdims=bool(call.get("keepdims", False)))
+    return lower
+
+
+def _planes(call, kind):
+    """Over height and width: engines have a layer for it."""
+    pooled = call.in_shape()[:1] + (1, 1)
+    if call.shape == pooled:
+        return global_pooling(call, kind, call.blob())
+    return call.emit(Reshape, global_pooling(call, kind, call.blob(), pooled, "pool"), shape=call.shape)
+
+
+def _softmax(call: Call) -> str:
+    call.only("temperature", None, 1.0)
+    call.only("use_length", False)
+    return call.emit(Softmax, call.blob(), axis=call.axis(call.get("axis", -1)))
+
+
+OPERATORS = dict({op: _reduce(op) for op in ("mean", "sum", "max", "min")}, softmax=_softmax)

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""The float graph of a Gluon network with every shape, and the values of what does not depend on the input."""
+
+import contextlib
+import json
+import re
+from dataclasses import dataclass
+from typing import Dict, List, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block
+
+from quantize.convert.graph import Graph, Node, trace
+from quantize.errors import DeployError
+from quantize.modes import mode, quantized_layers
+
+# operators whose output depends on the shape of their input at most
+CONSTANT_OPS = {"ones_like", "zeros_like", "_ones", "_zeros", "_full", "_arange"}
+
+_EXTRA = "lowering:extra"
+
+Entry = Tuple[int, int]  # node and which of its outputs
+
+
+@dataclass(frozen=True)
+class Traced:
+    """What a trace says about one image.
+
+    Parameters
+    ----------
+    nodes : list of Node
+        In topological order.
+    heads : list of (int, int)
+        The network's outputs.
+    shapes : dict
+        (node, output) -> shape with a batch axis of length 1.
+    depends : list of bool
+        For each node whether its values depend on the network's input.
+    constants : dict
+        (node, output) -> array of float32: values that do not, and are read by nodes that do.
+    """
+
+    nodes: List[Node]
+    heads: List[Entry]
+    shapes: Dict[Entry, Tuple[int, ...]]
+    depends: List[bool]
+    constants: Dict[Entry, np.ndarray]
+
+
+def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
+    """Trace a network with its quantizers in float mode; weights are float ones, also where `fix_params` froze them.
+
+    Raises
+    ------
+    ConversionError
+        A network that cannot be traced.
+    DeployError
+        Parameters without values, or an input shape that does not fit.
+    """
+    with mode(net, "float"), _settled(net):
+        graph = trace(net)
+    arrays = _parameters(net)
+    lacking = [node.name for node in graph.nodes if node.op == "null" and node.name not in arrays
+               and node.name not in graph.data_names]
+    if lacking:
+        raise DeployError("{} parameters have no values (first: {}); initialize the network or load its parameters, "
+                          "and run it once".format(len(lacking), lacking[0]))
+    internals, entries = _numbered_internals(graph)
+    arrays[graph.data_names[0]] = mx.nd.zeros((1,) + tuple(input_shape))
+    shapes = _shapes(graph, internals, entries, arrays)
+    depends = _dependent_nodes(graph)
+    read = {source for node in graph.nodes if depends[node.index] for source in node.sources if not depends[source[0]]}
+    constants = _evaluated(internals, [pair for pair in enumerate(entries) if pair[1] in read], arrays)
+    return Traced(graph.nodes, graph.heads, shapes, depends, constants)
+
+
+@contextlib.contextmanager
+def _settled(net):
+    """Context in which quantized layers are what they are in inference with frozen weights: the float layer alone."""
+    settings = []
+    for _, layer in quantized_layers(net):
+        parts = (getattr(layer, "weight_quantizer", None), getattr(layer, "norm", None))
+        settings += [(part, "frozen", True) for part in parts if part is not None]
+        if getattr(layer, "gradient_bits", None) is not None:
+            settings.append((layer, "gradient_bits", None))
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
+    try:
+        for owner, name, value in settings:
+            setattr(owner, name, value)
+        yield
+    finally:
+        for owner, name, value in before:
+            setattr(owner, name, value)
+
+
+def _parameters(net) -> Dict[str, mx.nd.NDArray]:
+    arrays = {name: parameter.list_data()[0] for name, parameter in net.collect_params().items()
+              if parameter._data is not None}
+    for _, layer in quantized_layers(net):
+        quantizer = getattr(layer, "weight_quantizer", None)
+        if quantizer is not None and quantizer.frozen:
+            arrays[layer.weight.name] = quantizer.float_weight
+    return {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}
+
+
+def _dependent_nodes(graph: Graph) -> List[bool]:
+    depends: List[bool] = []
+    for node in graph.nodes:
+        if node.op == "null":
+            depends.append(node.name in graph.data_names)
+        else:
+            depends.append(node.op not in CONSTANT_OPS and any(depends[i] for i in node.inputs))
+    return depends
+
+
+def _numbered_internals(graph: Graph):
+    """Every value of the graph as an output of one symbol, and (node, output) of each of them.
+
+    MXNet tells outputs by name only, and nodes may share one (a block called twice), so operators are renamed.
+    """
+    text = json.loads(graph.symbol.tojson())
+    for index, node in enumerate(text["nodes"]):
+        if node["op"] != "null":
+            node["name"] = "{}:node".format(index)
+    internals = mx.sym.load_json(json.dumps(text)).get_internals()
+    variables = {node.name: node.index for node in graph.nodes if node.op == "null"}
+    entries, seen = [], {}
+    for name in internals.list_outputs():
+        index = variables[name] if name in variables else int(name.split(":")[0])
+        entries.append((index, seen.setdefault(index, 0)))
+        seen[index] += 1
+    return internals, entries
+
+
+def _shapes(graph, internals, entries, arrays):
+    # a parameter's symbol may know less of its shape than the parameter: it is as old as the first trace
+    known = {name: arrays[name].shape for name in internals.list_inputs()}
+    input_shape = known[graph.data_names[0]][1:]
+    try:
+        shapes = internals.infer_shape(**known)[1]
+    except mx.MXNetError as error:
+        text = re.sub(r"(\d+):node", lambda match: graph.nodes[int(match.group(1))].name, str(error).splitlines()[0])
+        raise DeployError("an input of shape {} does not fit the network: {}".format(input_shape, text)) from None
+    if shapes is None:
+        raise DeployError("the shapes inside the network do not follow from an input of shape {}".format(input_shape))
+    return {entry: tuple(shape) for entry, shape in zip(entries, shapes)}
+
+
+def _evaluated(internals, wanted, arrays) -> Dict[Entry, np.ndarray]:
+    """Values of some (position, entry) of the internals, computed by MXNet.
+
+    ones_like(x) is the same for every x, so a network input of zeros does.
+    """
+    names = internals.list_outputs()
+    values = {entry: arrays[names[position]].asnumpy() for position, entry in wanted if names[position] in arrays}
+    computed = [(position, entry) for position, entry in wanted if entry not in values]
+    if computed:
+        # a CachedOp wants an input, whether or not the constants have one
+        group = mx.sym.Group([internals[position] for position, _ in computed] + [mx.sym.identity(mx.sym.var(_EXTRA))])
+        inputs = dict(arrays, **{_EXTRA: mx.nd.zeros((1,))})
+        operator = mx.nd.CachedOp(group)
+        outputs = operator(*[inputs[name] for name in group.list_inputs()])
+        # to be read while the operator lives: it owns memory that computing in the background uses
+        values.update((entry, output.asnumpy()) for (_, entry), output in zip(computed, outputs))
+    return {entry: value.astype(np.float32) for entry, value in values.items()}

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""From the quantizers of a layer to `ir.Quantization`."""
+
+from typing import Dict
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block
+
+from deploy.ir import Grid, Quantization
+from deploy.lower.absorb import without_factor
+from deploy.lower.unsupported import Unsupported
+from quantize.convert.passes import batchnorm_affine
+from quantize.modes import quantized_layers
+from quantize.spec import PerTensor, QuantSpec
+
+UNCALIBRATED = "its input has no calibrated range; calibrate the network (calib.collect), or exclude the layer"
+
+
+def quantized_paths(net: Block) -> Dict[str, Block]:
+    """Structural path -> layer, where a quantizer is switched on."""
+    return {path: layer for path, layer in quantized_layers(net)
+            if any(quantizer.mode != "float" for _, quantizer in layer.quantizers())}
+
+
+def quantization_of(layer: Block, weight: np.ndarray, arithmetic) -> Quantization:
+    """The integers of a layer whose first weight axis are its outputs.
+
+    Parameters
+    ----------
+    layer : QConv2D or QDense
+    weight : array of float32, (outputs, ...)
+    arithmetic : Arithmetic
+        How the engine rounds weights.
+    """
+    on = {name: quantizer for name, quantizer in layer.quantizers() if quantizer.mode != "float"}
+    if len(on) != 2:
+        raise Unsupported("only its {} is quantized; integer layers need input and weight".format(
+            " and ".join(name.split("_")[0] for name in on)))
+    spec = on["weight_quantizer"].spec
+    _check_rounding(spec, "weights")
+    if not (spec.signed and spec.symmetric and spec.qmin == -spec.qmax and spec.qmax <= 127):
+        raise Unsupported("{} weights with codes from {} to {}; integer layers hold symmetric ones up to 127".format(
+            spec, spec.qmin, spec.qmax))
+    if getattr(layer, "weight_transform", None) is not None:
+        raise Unsupported("its weight is quantized in the Winograd domain ({}), integer layers hold kernels on a grid; "
+                          "convert it without Winograd".format(layer.weight_transform))
+    norm = getattr(layer, "norm", None)
+    if norm is not None:
+        weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
+    scale = weight_scale(on["weight_quantizer"], weight)
+    codes = arithmetic.quantize_weight(weight, scale, spec.qmax)
+    quantization = Quantization(input_grid(on["input_quantizer"]), codes, scale, spec.qmax)
+    return quantization if norm is None else without_factor(quantization, batchnorm_affine(norm.block)[0])
+
+
+def input_grid(quantizer) -> Grid:
+    """The grid of a layer's input, from the calibrated range."""
+    spec = quantizer.spec
+    _check_rounding(spec, "inputs")
+    if not quantizer.calibrated:
+        raise Unsupported(UNCALIBRATED)
+    numbers = quantizer.get_qparams()
+    if numbers.scale.size != 1:
+        raise Unsupported("{} inputs; integer layers have one scale for their input".format(spec))
+    return Grid(float(numbers.scale.ravel()[0]), int(numbers.zero_point.ravel()[0]), spec.qmin, spec.qmax)
+
+
+def weight_scale(quantizer, weight: np.ndarray) -> np.ndarray:
+    """Scale for each output, (outputs,): the stored one of a frozen or offline quantizer, else of the weight itself."""
+    spec = quantizer.spec
+    stored = quantizer.calibrated and (quantizer.frozen or quantizer.mode == "offline")
+    scale = (quantizer.get_qparams() if stored else quantizer.qparams_of(mx.nd.array(weight))).scale
+    if not isinstance(spec.granularity, PerTensor) and spec.granularity.axis != 0:
+        raise Unsupported("weight scales along axis {}; integer layers have one for each output".format(
+            spec.granularity.axis))
+    return np.repeat(scale.ravel().astype(np.float32), len(weight) // scale.size)
+
+
+def _check_rounding(spec: QuantSpec, operand: str):
+    if spec.grid != "mid_tread" or spec.rounding != "half_away":
+        raise Unsupported("{} on a {} grid rounded {}; integer layers need mid_tread and half_away".format(
+            operand, spec.grid, spec.rounding))

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: MIT
+"""What Caffe and caffe2ncnn can hold: a layer is written only where both compute what the model says.
+
+Sources of the rules: Caffe's pooling rounds sizes up and drops a last window that would begin in the padding;
+caffe2ncnn writes ncnn's full (rounding up) pooling, which drops none and whose averages never count padding, while
+Caffe's count it. Of repeated parameters caffe2ncnn reads the first. It copies unknown layer types without parameters.
+"""
+
+from typing import Callable, Dict, Iterator, List
+
+import numpy as np
+
+from deploy import ir
+from deploy.target import Problem
+from deploy.targets.caffe.activations import activation, survives_printing
+from deploy.targets.caffe.layers import LAYERS, OPERATIONS
+from deploy.targets.ncnn.constraints import WINOGRAD_QMAX, of_node
+
+ADVICE = "; the target 'ncnn' writes .param and .bin without Caffe"
+
+CHECKS: Dict[type, Callable] = {}
+
+
+def constraint(*node_types):
+    """Decorator that enters function(node, model), a generator of texts, for node types into `CHECKS`."""
+    def store(function):
+        CHECKS.update((node_type, function) for node_type in node_types)
+        return function
+    return store
+
+
+def check(model: ir.Model) -> List[Problem]:
+    """Every reason why a model cannot go through Caffe; what ncnn itself cannot do is told by its `guards`."""
+    problems = []
+    for node in model.nodes:
+        texts = list(_node(node, model))
+        problems += [Problem(node.path or node.name, text + ADVICE) for text in texts]
+        problems += [Problem(node.path or node.name, text, fatal=False) for text in _warnings(node)]
+    return problems
+
+
+def _node(node, model) -> Iterator[str]:
+    if type(node) not in LAYERS:
+        yield "Caffe has no layer for {}".format(type(node).__name__)
+        return
+    for name in node.inputs + node.outputs:
+        if len(model.shapes[name]) > 3:
+            yield "blob {!r} has the shape {}: ncnn's have 3 axes at most without the batch".format(
+                name, tuple(model.shapes[name]))
+    yield from CHECKS.get(type(node), _nothing)(node, model)
+    function = getattr(node, "activation", None)
+    if function is not None:
+        yield from _function(function)
+
+
+def _nothing(node, model):
+    return ()
+
+
+def _function(function):
+    if activation(function, 1) is None:
+        yield "Caffe and caffe2ncnn have no common layer for {}{}".format(function.kind, tuple(function.parameters))
+
+
+def _warnings(node):
+    """ncnn2int8 cannot be told to keep a layer away from Winograd's transform, as the direct writer does."""
+    quantization = getattr(node, "quantization", None)
+    if (isinstance(node, ir.Convolution) and quantization is not None and quantization.weight_qmax > WINOGRAD_QMAX
+            and of_node(node).winograd):
+        yield ("weight codes up to {}: ncnn's Winograd kernels may overflow; use {} levels, or turn them off in the "
+               "engine, or use the target 'ncnn'".format(quantization.weight_qmax, WINOGRAD_QMAX))
+
+
+@constraint(ir.Convolution)
+def _convolution(node, model):
+    yield from _planes(node, model)
+    if len(set(node.dilation)) > 1:
+        yield "dilation {}x{}: caffe2ncnn reads one for both axes".format(*node.dilation)
+    if node.pad_value:
+        yield "padding with {}, Caffe pads with 0".format(node.pad_value)
+    sizes, out = model.shapes[node.inputs[0]][1:], model.shapes[node.outputs[0]][1:]
+    fit = [(size + 2 * pad - step * (length - 1) - 1) // stride + 1 for size, pad, step, length, stride in zip(
+        sizes, node.pads[:2], node.dilation, node.weight.shape[2:], node.stride)]
+    yield from _asymmetric(node, fit, out)
+
+
+@constraint(ir.Deconvolution)
+def _deconvolution(node, model):
+    yield from _planes(node, model)
+    if len(set(node.dilation)) > 1:
+        yield "dilation {}x{}: caffe2ncnn reads one for both axes".format(*node.dilation)
+    sizes, out = model.shapes[node.inputs[0]][1:], model.shapes[node.outputs[0]][1:]
+    fit = [stride * (size - 1) + step * (length - 1) + 1 - 2 * pad for size, pad, step, length, stride in zip(
+        sizes, node.pads[:2], node.dilation, node.weight.shape[2:], node.stride)]
+    yield from _asymmetric(node, fit, out)
+
+
+def _planes(node, model):
+    if len(model.shapes[node.inputs[0]]) != 3:
+        yield "its input has the shape {}, Caffe's layer takes (channels, height, width)".format(
+            model.shapes[node.inputs[0]])
+
+
+def _asymmetric(node, fit, out):
+    """`fit`: the size that Caffe's symmetric padding, equal to that at the top and left, would give."""
+    if tuple(fit) != tuple(out):
+        yield ("padding (top {}, left {}, bottom {}, right {}): Caffe pads both sides alike and would give {}x{}, not "
+               "{}x{}".format(*(tuple(node.pads) + tuple(fit) + tuple(out))))
+
+
+@constraint(ir.Pooling)
+def _pooling(node, model):
+    if node.global_:
+        return
+    sizes, out = model.shapes[node.inputs[0]][1:], tuple(model.shapes[node.outputs[0]][1:])
+    before, after = node.pads[:2], node.pads[2:]
+    rounded = tuple(-(-(size + 2 * pad - kernel) // stride) + 1 for size, pad, kernel, stride in zip(
+        sizes, before, node.kernel, node.stride))
+    starts = [(count - 1) * stride - pad for count, stride, pad in zip(rounded, node.stride, before)]
+    if any(pad >= kernel for pad, kernel in zip(before, node.kernel)):
+        yield "padding {}x{} is not less than the window {}x{}, as Caffe wants it".format(*(before + node.kernel))
+    elif rounded != out:
+        yield ("pooling {}x{} to {}x{} (window {}x{}, stride {}x{}, padding {}x{}): Caffe rounds up, to {}x{}".format(
+            *(tuple(sizes) + out + node.kernel + node.stride + before + rounded)))
+    elif any(start >= size for start, size in zip(starts, sizes)):
+        yield "the last window lies outside of the image: Caffe and caffe2ncnn treat it differently"
+    counted = node.count_padding and any(pad and start + kernel > size for pad, start, kernel, size in zip(
+        after, starts, node.kernel, sizes))
+    if node.kind == "avg" and (any(before) or counted):
+        yield ("an average over padding (top {}, left {}, bottom {}, right {}): Caffe counts it, caffe2ncnn does "
+               "not".format(*node.pads))
+
+
+@constraint(ir.Reduce)
+def _reduce(node, model):
+    if node.op not in ("mean", "max") or tuple(sorted(node.axes)) != (1, 2) or len(model.shapes[node.inputs[0]]) != 3:
+        yield "{} over the axes {}: Caffe has mean and max over height and width".format(node.op, tuple(node.axes))
+
+
+@constraint(ir.Activation)
+def _activation(node, model):
+    yield from _function(node.function)
+
+
+@constraint(ir.ScalarOp)
+def _scalar(node, model):
+    if node.op == "pow":
+        if not survives_printing(node.scalar):
+            yield "power {!r}: caffe2ncnn prints six decimals".format(node.scalar)
+    elif node.op == "div":
+        if node.scalar == 0 or abs(np.frexp(node.scalar)[0]) != 0.5:
+            yield "division by {}: Caffe multiplies, which is the same for powers of two only".format(node.scalar)
+    elif node.op not in ("add", "sub", "rsub", "mul"):
+        yield "{!r} with a number is no layer of Caffe".format(node.op)
+
+
+@constraint(ir.Elementwise)
+def _elementwise(node, model):
+    if node.op not in OPERATIONS:
+        yield "{!r} of blobs: Caffe's Eltwise knows {}".format(node.op, ", ".join(sorted(OPERATIONS)))
+    shapes = [tuple(model.shapes[name]) for name in node.inputs]
+    if len(set(shapes)) > 1:
+        yield "blobs of the shapes {}: Caffe's Eltwise wants equal ones".format(", ".join(str(s) for s in shapes))
+
+
+@constraint(ir.Permute)
+def _permute(node, model):
+    if len(node.order) != 3:
+        yield "axes in the order {}: caffe2ncnn knows the orders of three axes".format(tuple(node.order))

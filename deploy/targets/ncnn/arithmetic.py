@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""How ncnn's x86 engine rounds, with FMA instructions, packing layout off, one thread and no fp16.
+
+ncnn holds *multipliers*, m = float32(1 / scale), of inputs and of each output channel's weights; all formulas are its
+own (`Convolution_x86`, `InnerProduct_x86`, `BatchNorm`, `Pooling`), and so are their roundings, in float32:
+
+* codes: clamp(round(x * m), -127, 127), halves away from zero; also -127 for what is no number or beyond 2**31
+* sums of products become acc * (1 / (m_input * m_weight)) + bias: one rounding where the kernel fuses the two
+  operations, else two
+"""
+
+import numpy as np
+
+from deploy.arithmetic import Arithmetic, per_channel
+from deploy.engine.fma import fma
+from deploy.ir import Convolution
+from deploy.targets.ncnn import floats
+
+QMAX = 127
+
+
+def multiplier(scale) -> np.ndarray:
+    """What ncnn holds of a scale (the real value of one step): float32(1 / scale)."""
+    return np.float32(1) / np.asarray(scale, np.float32)
+
+
+def fused(node) -> bool:
+    """Whether the layer's kernel adds the bias in the same rounding.
+
+    Convolutions do, groups of several channels included. Of the depthwise kernels only those for 3x3 windows at stride
+    1 or 2 do, which ncnn chooses where the activation is none or ReLU. Measured, wheel 1.0.20261020.
+    """
+    if not isinstance(node, Convolution):
+        return False
+    plain = node.activation is None or node.activation.kind == "relu"
+    special = (node.weight.shape[2:] == (3, 3) and tuple(node.dilation) == (1, 1)
+               and tuple(node.stride) in ((1, 1), (2, 2)) and plain)
+    return special or not node.depthwise
+
+
+class NcnnArithmetic(Arithmetic):
+    """ncnn's arithmetic on x86; see the module."""
+
+    name = "ncnn"
+    operations = floats.OPERATIONS
+    functions = floats.FUNCTIONS
+
+    def quantize(self, x, grid) -> np.ndarray:
+        """Codes (int32) of a float32 array on a `Grid`, of which ncnn knows the scale only."""
+        return _round(np.asarray(x, np.float32) * multiplier(grid.scale), QMAX).astype(np.int32)
+
+    def quantize_weight(self, weight, scale, qmax: int) -> np.ndarray:
+        """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""
+        factor = multiplier(scale).reshape((-1,) + (1,) * (weight.ndim - 1))
+        return _round(np.asarray(weight, np.float32) * factor, qmax).astype(np.int8)
+
+    def dequantize(self, accumulator, node) -> np.ndarray:
+        """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...)."""
+        quantization = node.quantization
+        scale = 1 / (multiplier(quantization.input.scale) * multiplier(quantization.weight_scale))
+        sums = accumulator.astype(np.float32)
+        if node.bias is None:
+            return sums * per_channel(scale, sums.ndim)
+        if fused(node):
+            return fma(sums, scale, node.bias)
+        return sums * per_channel(scale, sums.ndim) + per_channel(node.bias, sums.ndim)
+
+
+def _round(x, qmax):
+    """Whole float32 numbers, halves away from zero as ncnn's SIMD code does it; overwrites `x`."""
+    if not x.max(initial=0) < 2.0 ** 31:  # also where there is a NaN
+        x[~(x < 2.0 ** 31)] = -qmax
+    x += np.copysign(np.float32(0.5), x)
+    np.trunc(x, out=x)
+    np.minimum(x, qmax, out=x)
+    return np.maximum(x, -qmax, out=x)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: MIT
+"""ncnn's .bin: the weights of all layers one after another, little endian, in the order in which ncnn loads them.
+
+A weight starts with a tag that says how it is stored; everything else (bias, statistics, scales) is plain float32. What
+a layer has, and how many numbers, is written nowhere in the file: it follows from the layer's parameters.
+"""
+
+from dataclasses import dataclass
+from typing import Dict, Mapping, Tuple
+
+import numpy as np
+
+from deploy.targets.ncnn.param import Layer, Network
+from quantize.errors import DeployError, ModelFileError
+
+TAGS = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2"), 0x000D4B38: np.dtype("i1")}
+TINY = 1e-30  # ncnn's writers store less as 0: denormal numbers are slow
+
+PLAIN = frozenset("AbsVal BinaryOp Clip Concat Crop Dropout ELU Eltwise Flatten GELU HardSigmoid HardSwish Input "
+                  "Interp Mish Noop Padding Permute Pooling ReLU Reduction Reshape ShuffleChannel Sigmoid Slice "
+                  "Softmax Softplus Split Swish TanH UnaryOp".split())
+
+
+@dataclass(frozen=True)
+class Field:
+    """One array of a layer: its name, its number of elements, and whether a tag stands before it."""
+
+    name: str
+    count: int
+    tagged: bool = False
+
+
+def fields(layer: Layer) -> Tuple[Field, ...]:
+    """What the .bin holds for a layer, in its order; DeployError for a type that this project does not know."""
+    if layer.type in PLAIN:
+        return ()
+    if layer.type not in _FIELDS:
+        raise DeployError("{}: what a layer of type {} stores is not known here".format(layer.name, layer.type))
+
+    def size(number):
+        value = layer.parameters.get(number, 0)
+        if not isinstance(value, int) or value < 0:
+            raise DeployError("{}: parameter {} of a layer of type {} must be a whole number, not {}".format(
+                layer.name, number, layer.type, value))
+        return value
+    return tuple(_FIELDS[layer.type](size))
+
+
+def _weighted(outputs, weight, bias):
+    return [Field("weight", weight, tagged=True)] + ([Field("bias", outputs)] if bias else [])
+
+
+def _scales(count, term):
+    if not term:
+        return []
+    output = [Field("output_scale", 1)] if term > 100 else []
+    return [Field("weight_scale", count), Field("input_scale", 1)] + output
+
+
+def _convolution(p):
+    return _weighted(p(0), p(6), p(5)) + _scales(p(0), p(8))
+
+
+def _grouped_convolution(p):
+    return _weighted(p(0), p(6), p(5)) + _scales(1 if p(8) % 100 == 2 else p(7), p(8))
+
+
+def _inner_product(p):
+    return _weighted(p(0), p(2), p(1)) + _scales(p(0), p(8))
+
+
+_FIELDS = {
+    "Convolution": _convolution,
+    "ConvolutionDepthWise": _grouped_convolution,
+    "Deconvolution": lambda p: _weighted(p(0), p(6), p(5)),
+    "DeconvolutionDepthWise": lambda p: _weighted(p(0), p(6), p(5)),
+    "InnerProduct": _inner_product,
+    "BatchNorm": lambda p: [Field(name, p(0)) for name in ("slope", "mean", "variance", "bias")],
+    "Scale": lambda p: [Field(name, p(0)) for name in (("scale", "bias") if p(1) else ("scale",))],
+    "PReLU": lambda p: [Field("slope", p(0))],
+}
+
+Weights = Mapping[str, Mapping[str, np.ndarray]]
+
+
+def write_binary(network: Network, weights: Weights) -> bytes:
+    """The file's content.
+
+    Parameters
+    ----------
+    weights : dict
+        Layer's name -> field's name -> array. A weight of int8 is stored as int8, all else as float32.
+    """
+    parts = []
+    for layer in network.layers:
+        for item in fields(layer):
+            array = np.ascontiguousarray(weights[layer.name][item.name]).reshape(-1)
+            if array.size != item.count:
+                raise DeployError("{}: {} numbers for its {}, the .param says {}".format(
+                    layer.name, array.size, item.name, item.count))
+            parts.append(_stored(array, item, layer))
+    return b"".join(parts)
+
+
+def _stored(array, item, layer):
+    if item.tagged and array.dtype == np.int8:
+        tag = 0x000D4B38
+    else:
+        tag, array = 0, array.astype("<f4")
+        if not np.isfinite(array).all():
+            raise DeployError("{}: its {} holds values that are not finite".format(layer.name, item.name))
+        array[np.abs(array) < TINY] = 0
+    data = array.tobytes()
+    return (np.uint32(tag).astype("<u4").tobytes() if item.tagged else b"") + data + bytes(-len(data) % 4)
+
+
+def read_binary(network: Network, data: bytes, name: str = ".bin") -> Dict[str, Dict[str, np.ndarray]]:
+    """Layer's name -> field's name -> array, flat, with the number type that is stored.
+
+    Raises
+    ------
+    ModelFileError
+        With the layer and the offset, when the file is not exactly what the network's layers need.
+    """
+    weights, offset = {}, 0
+    for layer in network.layers:
+        where = "{} byte {}: {}".format(name, offset, layer.name)
+        try:
+            expected = fields(layer)
+        except DeployError as error:
+            raise ModelFileError("{}: {}".format(name, error)) from None
+        for item in expected:
+            array, offset = _load(data, offset, item, "{} {}".format(where, item.name))
+            weights.setdefault(layer.name, {})[item.name] = array
+    if offset != len(data):
+        raise ModelFileError("{}: the network's layers need {} bytes, the file has {}; it belongs to another .param"
+                             .format(name, offset, len(data)))
+    return weights
+
+
+def _load(data, offset, item, where):
+    dtype = TAGS[0]
+    if item.tagged:
+        tag = int(np.frombuffer(_cut(data, offset, 4, where), "<u4")[0])
+        if tag not in TAGS:
+            raise ModelFileError("{}: unknown tag {:#x} of a weight; known are {}".format(
+                where, tag, ", ".join("{:#x} ({})".format(known, kind.name) for known, kind in TAGS.items())))
+        dtype, offset = TAGS[tag], offset + 4
+    size = item.count * dtype.itemsize
+    array = np.frombuffer(_cut(data, offset, size, where), dtype)
+    padding = -size % 4
+    if any(_cut(data, offset + size, padding, where)):
+        raise ModelFileError("{}: {} bytes of padding that are not zero".format(where, padding))
+    return array, offset + size + padding
+
+
+def _cut(data, offset, size, where):
+    if offset + size > len(data):
+        raise ModelFileError("{}: {} bytes are missing; the file was cut off, or belongs to another .param".format(
+            where, offset + size - len(data)))
+    return data[offset:offset + size]

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""What ncnn's int8 layers can compute, as data and as rules for networks that are still float.
+
+Codes are signed, -127 to 127, rounded half away from zero; a blob has one scale; a Convolution or InnerProduct has one
+weight scale for each output, a ConvolutionDepthWise (every convolution with groups) one for each group; biases stay
+float. Source: ncnn 1.0.20261020, src/layer/{quantize,convolution,convolutiondepthwise,innerproduct}.cpp.
+"""
+
+from dataclasses import dataclass
+from typing import Iterator, List, Optional, Tuple
+
+from deploy.target import Problem
+from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
+
+NAME = "ncnn"
+QMAX = 127
+INPUT = QuantSpec(bits=8)
+
+# 3x3 convolutions may be computed by Winograd's F(4,3), in int32 and, for the last division, in float32: exact up to
+# the first bound on |sum of products|, one too small at times up to the second, and beyond it int32 overflows.
+WINOGRAD_QMAX = 31
+WINOGRAD_EXACT = 1864136
+WINOGRAD_LIMIT = 3728270
+
+# feature mask of a layer (parameter 31): compute this convolution without Winograd
+NO_WINOGRAD = 64
+
+GROUPS_ADVICE = ("ncnn computes garbage for some int8 group convolutions on x86 (wheels since 2025, packing on, "
+                 "outputs of a group a multiple of 8); leave the layer float, or verify on your machine")
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What decides how ncnn computes a convolution; weight is (outputs, inputs of a group, kh, kw)."""
+
+    weight: Tuple[int, ...]
+    stride: Tuple[int, int] = (1, 1)
+    dilation: Tuple[int, int] = (1, 1)
+    groups: int = 1
+
+    @property
+    def depthwise(self) -> bool:
+        """One input and one output channel for each group."""
+        return self.groups > 1 and self.weight[0] == self.groups and self.weight[1] == 1
+
+    @property
+    def grouped(self) -> bool:
+        """Groups, but not depthwise."""
+        return self.groups > 1 and not self.depthwise
+
+    @property
+    def winograd(self) -> bool:
+        """Whether some machine's ncnn computes it by Winograd (which channels it takes differs between machines)."""
+        return self.groups == 1 and self.weight[2:] == (3, 3) and self.stride == self.dilation == (1, 1)
+
+
+def of_node(node) -> Geometry:
+    """Geometry of an `ir.Convolution`."""
+    return Geometry(tuple(node.weight.shape), tuple(node.stride), tuple(node.dilation), node.groups)
+
+
+def by_winograd(node) -> bool:
+    """Whether ncnn may compute an `ir.Convolution` by Winograd: the files forbid it for more than 31 levels."""
+    return of_node(node).winograd and node.quantization is not None and node.quantization.weight_qmax <= WINOGRAD_QMAX
+
+
+def _of_block(block) -> Optional[Geometry]:
+    """Geometry of a Gluon convolution; None for a Dense."""
+    options = getattr(block, "_kwargs", None)
+    if options is None:
+        return None
+    return Geometry(tuple(block.weight.shape), tuple(options["stride"]), tuple(options["dilate"]),
+                    options["num_group"])
+
+
+def _convolutions(net) -> Iterator[Tuple[str, Geometry]]:
+    """(structural path, Geometry) of every `nn.Conv2D` of a float network."""
+    seen, stack = set(), [("", net)]
+    while stack:
+        path, block = stack.pop()
+        if id(block) in seen:
+            continue
+        seen.add(id(block))
+        if type(block).__name__ == "Conv2D":
+            yield path, _of_block(block)
+        stack.extend((path + "." + name if path else name, child) for name, child in reversed(block._children.items()))
+
+
+def config_list(net, winograd=False) -> list:
+    """Rules that make `convert_model` simulate what ncnn computes.
+
+    Parameters
+    ----------
+    net : HybridBlock
+        A float network whose parameters have their shapes.
+    winograd : bool
+        Weights of 3x3 convolutions with stride 1 get 31 levels on each side, with which ncnn's Winograd is safe but for
+        very wide layers; else they have 127, and the layer is computed without Winograd.
+    """
+    found = list(_convolutions(net))
+    rules = [{"op_types": ["Conv2D", "Dense"], "weight": "int8/channel", "input": "int8"},
+             {"op_types": ["Conv2DTranspose"], "exclude": True}]
+    grouped = [path for path, geometry in found if geometry.grouped]
+    if grouped:
+        rules.append({"op_names": grouped, "weight": "int8/group", "exclude": True})
+    small = [path for path, geometry in found if geometry.winograd]
+    if winograd and small:
+        rules.append({"op_names": small, "weight": "int6/channel"})
+    return rules
+
+
+def check_plan(layers, winograd=False) -> List[Problem]:
+    """What ncnn cannot follow in a Plan.
+
+    Parameters
+    ----------
+    layers : iterable of (PlanEntry, Block)
+        Every layer of the plan with its float block.
+    """
+    problems = []
+    for entry, block in layers:
+        if not entry.quantized:
+            continue
+        problems += [Problem(entry.path, text) for text in _plan_problems(entry, block, winograd)]
+        if entry.op_type == "Conv2D" and _of_block(block).grouped:
+            problems.append(Problem(entry.path, GROUPS_ADVICE, fatal=False))
+    return problems
+
+
+def _plan_problems(entry, block, winograd) -> Iterator[str]:
+    if entry.op_type == "Conv2DTranspose":
+        yield "ncnn has no int8 transposed convolution; exclude the layer"
+        return
+    if entry.output is not None:
+        yield "output {}, but ncnn quantizes the inputs of layers only; write \"output\": \"float\"".format(
+            entry.output)
+        return
+    if entry.input is None or entry.weight is None:
+        yield "{} float, but ncnn computes in integers with both operands quantized, or in float; write a format for " \
+              "both, or exclude the layer".format("input" if entry.input is None else "weight")
+        return
+    if entry.input != INPUT:
+        yield "input {}, but ncnn takes int8 (-127 to 127); write \"input\": \"int8\"".format(
+            str(entry.input).replace("/layer", ""))
+    yield from _weight_problems(entry.weight, _of_block(block), winograd)
+
+
+def _weight_problems(spec, geometry, winograd) -> Iterator[str]:
+    if not (spec.signed and spec.symmetric) or spec.grid != "mid_tread" or spec.rounding != "half_away" or \
+            spec.qmin < -QMAX or spec.qmax > QMAX:
+        yield "weight {}, but ncnn stores signed codes from -{} to {} without a zero point, rounded half away from " \
+              "zero; write for example int8/channel".format(spec, QMAX, QMAX)
+    elif winograd and geometry is not None and geometry.winograd and spec.qmax > WINOGRAD_QMAX:
+        yield "weight {}, but Winograd convolutions have at most {} levels on each side; write int6/channel, or use " \
+              "the target without winograd".format(spec, WINOGRAD_QMAX)
+    if not _one_scale_per_output(spec, geometry):
+        yield "weight {}, but ncnn has one weight scale for each group of a convolution with groups; write " \
+              "int{}/group".format(spec, spec.bits)
+
+
+def _one_scale_per_output(spec, geometry) -> bool:
+    """Whether ncnn can store as many scales as the format has."""
+    if geometry is not None and geometry.grouped:
+        return spec.granularity in (PerTensor(), PerGroup(geometry.groups))
+    return isinstance(spec.granularity, (PerTensor, PerGroup)) or spec.granularity == PerChannel(0)

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: MIT
+"""Everything about a model that ncnn would compute wrongly or refuse, found before a file is written."""
+
+from collections import Counter
+from dataclasses import fields
+from typing import Dict, Iterator, List
+
+import numpy as np
+
+from deploy.engine.integer import INT32_MAX, bound
+from deploy.ir import Convolution, Model, consumers, quantized
+from deploy.target import Problem
+from deploy.targets.ncnn import constraints
+from deploy.targets.ncnn.arithmetic import multiplier
+from deploy.targets.ncnn.constraints import QMAX, WINOGRAD_EXACT, WINOGRAD_LIMIT, WINOGRAD_QMAX, by_winograd, of_node
+from deploy.targets.ncnn.param import MAX_NAME
+
+
+def check(model: Model, winograd=False) -> List[Problem]:
+    """All problems of a model; `winograd` as in `constraints.config_list`."""
+    problems = list(_names(model)) + list(_shared_blobs(model))
+    for node in model.nodes:
+        where = node.path or node.name
+        problems += [Problem(where, text) for text in _not_finite(node)]
+        if getattr(node, "quantization", None) is not None:
+            problems += [Problem(where, text) for text in _grids(node, winograd)]
+            problems += _scales(node)
+            problems += _sums(node, winograd)
+    return problems
+
+
+def headroom(model: Model) -> Dict[str, int]:
+    """Node that computes in integers -> what its sums cannot exceed in magnitude, whatever the input."""
+    return {node.name: bound(node) for node in quantized(model)}
+
+
+def _names(model) -> Iterator[Problem]:
+    layers = [(node.path or node.name, node.name) for node in model.nodes]
+    for where, name in layers + [("blob", blob) for blob in model.shapes]:
+        if not name or any(character.isspace() for character in name):
+            yield Problem(where, "the name {!r} is empty or has a space in it; ncnn's files separate names by spaces. "
+                          "Rename the layer".format(name))
+        elif len(name.encode("utf-8")) > MAX_NAME:
+            yield Problem(where, "the name has {} bytes, ncnn takes {}. Rename the layer".format(
+                len(name.encode("utf-8")), MAX_NAME))
+    for name, count in Counter(name for _, name in layers).items():
+        if count > 1:
+            yield Problem(name, "{} layers have this name".format(count))
+
+
+def _shared_blobs(model) -> Iterator[Problem]:
+    """ncnn quantizes a blob once, with the scale of its first reader."""
+    for blob, readers in consumers(model).items():
+        scales = {}
+        for node in readers:
+            if getattr(node, "quantization", None) is not None:
+                scales.setdefault(float(node.quantization.input.scale), node.path or node.name)
+        if len(scales) > 1:
+            yield Problem(blob, "layers that read this blob quantize it with different steps ({}); ncnn has one. "
+                          "Calibrate them as one, or leave all but one float".format(
+                              ", ".join("{}: {:g}".format(where, scale) for scale, where in scales.items())))
+
+
+def _not_finite(node) -> Iterator[str]:
+    for field in fields(node):
+        value = getattr(node, field.name)
+        if isinstance(value, np.ndarray) and not np.isfinite(value).all():
+            yield "{} of {} elements of {} are no finite numbers. Was the network trained, or loaded, to the " \
+                  "end?".format(int((~np.isfinite(value)).sum()), value.size, field.name)
+
+
+def _grids(node, winograd) -> Iterator[str]:
+    grid, weight_q = node.quantization.input, node.quantization.weight_q.astype(np.int64)
+    if (grid.qmin, grid.qmax, grid.zero_point) != (-QMAX, QMAX, 0):
+        yield "its input has codes {} to {} with zero point {}, ncnn has {} to {} with 0. Convert with " \
+              "target='ncnn'".format(grid.qmin, grid.qmax, grid.zero_point, -QMAX, QMAX)
+    allowed = min(node.quantization.weight_qmax, QMAX)
+    if weight_q.size and np.abs(weight_q).max() > allowed:
+        yield "weight codes reach {}, {} is allowed".format(int(np.abs(weight_q).max()), allowed)
+    if not isinstance(node, Convolution):
+        return
+    geometry = of_node(node)
+    if winograd and geometry.winograd and node.quantization.weight_qmax > WINOGRAD_QMAX:
+        yield "its weights have {} levels on each side, {} are allowed where ncnn may use Winograd. Convert with the " \
+              "same target, or write it without winograd".format(node.quantization.weight_qmax, WINOGRAD_QMAX)
+    if geometry.grouped and len(node.quantization.weight_scale) == len(weight_q):
+        scales = node.quantization.weight_scale.reshape(geometry.groups, -1)
+        if (scales != scales[:, :1]).any():
+            yield "outputs of one group have different weight steps, ncnn has one for each group. Quantize its " \
+                  "weight per group"
+
+
+def _scales(node) -> Iterator[Problem]:
+    where, step, steps = node.path or node.name, node.quantization.input.scale, node.quantization.weight_scale
+    if steps.shape != node.quantization.weight_q.shape[:1]:
+        yield Problem(where, "there are {} weight steps for {} outputs".format(
+            steps.size, len(node.quantization.weight_q)))
+        return
+    with np.errstate(all="ignore"):
+        product = multiplier(step) * multiplier(steps)
+        usable = np.isfinite(multiplier(step)) & np.isfinite(product) & (product > 0) & np.isfinite(1 / product)
+    if not usable.all():
+        yield Problem(where, "the steps of input ({:g}) and weight ({:g}) of {} outputs cannot be inverted in float32. "
+                      "Dead channels get the step 1".format(step, float(steps[~usable][0]), int((~usable).sum())))
+    dead = int((node.quantization.weight_q.reshape(len(steps), -1) == 0).all(axis=1).sum())
+    if dead:
+        yield Problem(where, "{} of {} outputs have only zero weights and compute their bias".format(dead, len(steps)),
+                      fatal=False)
+
+
+def _sums(node, winograd) -> Iterator[Problem]:
+    where, limit = node.path or node.name, bound(node)
+    if limit > INT32_MAX:
+        yield Problem(where, "its sums can reach {}, int32 ends at {}. Use fewer bits for its weights".format(
+            limit, INT32_MAX))
+    if not isinstance(node, Convolution):
+        return
+    if of_node(node).grouped:
+        yield Problem(where, constraints.GROUPS_ADVICE, fatal=False)
+    if (by_winograd(node) or winograd and of_node(node).winograd) and limit > WINOGRAD_EXACT:
+        yield Problem(where, "its sums can reach {}; ncnn's Winograd {}. Write it without winograd, or verify on your "
+                      "data".format(limit, "overflows int32 beyond {}".format(WINOGRAD_LIMIT) if limit > WINOGRAD_LIMIT
+                                    else "is one too small at times beyond {}".format(WINOGRAD_EXACT)), fatal=False)

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: MIT
+"""How each node becomes ncnn layers: those without weights, and what all of them need.
+
+Blobs keep the names and the shapes they have in the model. Splits and requantization are no matter of single nodes;
+`deploy.targets.ncnn.network` adds them.
+"""
+
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Callable, Dict, List, Optional
+
+import numpy as np
+
+from deploy import ir
+from deploy.targets.ncnn.param import Layer
+from quantize.errors import DeployError
+
+CONVERTERS: Dict[type, Callable] = {}
+
+# None is the engine's 0, as its own tools leave it out
+BINARY = {"add": None, "sub": 1, "mul": 2, "div": 3, "max": 4, "min": 5, "pow": 6, "rsub": 7, "rdiv": 8}
+REDUCTION = {"sum": None, "mean": 3, "max": 4, "min": 5}
+PADDING = {"constant": None, "edge": 1, "reflect": 2}
+RESIZE = {"nearest": 1, "bilinear": 2}
+LARGEST = float(np.finfo(np.float32).max)
+
+# kind of function -> (layer type, its parameters from the function's); defaults that are not 0 are never relied on
+FUNCTIONS = {
+    "relu": ("ReLU", lambda: {}),
+    "leaky_relu": ("ReLU", lambda slope: {0: slope}),
+    "clip": ("Clip", lambda low, high: {0: max(low, -LARGEST), 1: min(high, LARGEST)}),
+    "sigmoid": ("Sigmoid", lambda: {}),
+    "tanh": ("TanH", lambda: {}),
+    "hard_sigmoid": ("HardSigmoid", lambda alpha, beta: {0: alpha, 1: beta}),
+    "hard_swish": ("HardSwish", lambda alpha, beta: {0: alpha, 1: beta}),
+    "swish": ("Swish", lambda: {}),
+    "softplus": ("Softplus", lambda: {}),
+    "gelu": ("GELU", lambda: {}),
+    "elu": ("ELU", lambda alpha: {0: alpha}),
+    "exp": ("UnaryOp", lambda: {0: 7}),
+    "abs": ("UnaryOp", lambda: {}),
+    "square": ("UnaryOp", lambda: {0: 4}),
+    "sqrt": ("UnaryOp", lambda: {0: 5}),
+}
+
+
+@dataclass
+class Build:
+    """The layers made so far.
+
+    Parameters
+    ----------
+    model : ir.Model
+    integers : bool
+        False: quantizations are left out, all layers compute in float32.
+    """
+
+    model: ir.Model
+    integers: bool
+    layers: List[Layer] = field(default_factory=list)
+    weights: Dict[str, Dict[str, np.ndarray]] = field(default_factory=dict)
+
+    def __post_init__(self):
+        self.readers = ir.consumers(self.model)
+
+    def add(self, kind, name, inputs, outputs, parameters: Optional[dict] = None, **weights):
+        """Append a layer; parameters and weights that are None are left out."""
+        parameters = {number: value.item() if isinstance(value, np.generic) else value
+                      for number, value in (parameters or {}).items() if value is not None}
+        self.layers.append(Layer(kind, name, tuple(inputs), tuple(outputs), parameters))
+        if weights:
+            self.weights[name] = {key: value for key, value in weights.items() if value is not None}
+
+    def shape(self, blob):
+        """Shape of a blob of the model, without the batch axis."""
+        return tuple(self.model.shapes[blob])
+
+    def add_reshape(self, name, source, target, shape):
+        """A layer that gives a blob a new shape; ncnn lists the fastest axis first, and depth last."""
+        if not 1 <= len(shape) <= 4:
+            raise DeployError("{}: ncnn's blobs have 1 to 4 axes without the batch, not {}".format(name, len(shape)))
+        ids = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
+        sizes = dict(zip(ids, map(int, shape)))
+        self.add("Reshape", name, [source], [target], {number: sizes.get(number) for number in (0, 1, 11, 2)})
+
+    def add_function(self, name, source, target, function):
+        """A layer that applies an activation function."""
+        if function.kind not in FUNCTIONS:
+            raise DeployError("{}: ncnn has no layer for the activation {!r}".format(name, function.kind))
+        kind, parameters = FUNCTIONS[function.kind]
+        self.add(kind, name, [source], [target], parameters(*map(float, function.parameters)))
+
+
+def converter(node_type):
+    """Decorator that enters a function (node, build) for a node type into `CONVERTERS`."""
+    def store(function):
+        CONVERTERS[node_type] = function
+        return function
+    return store
+
+
+def pair(values, wide, high, default=None):
+    """Parameters of (height, width): the height stands only where it differs, the width where it is not the default."""
+    return {wide: values[1] if values[1] != default else None, high: values[0] if values[0] != values[1] else None}
+
+
+def sides(pads, left, top, right, bottom):
+    """Parameters of pads; each side stands only where it differs from what the engine takes it for."""
+    return {left: pads[1] or None, top: pads[0] if pads[0] != pads[1] else None,
+            right: pads[3] if pads[3] != pads[1] else None, bottom: pads[2] if pads[2] != pads[0] else None}
+
+
+def reads_flat(node) -> bool:
+    """Whether a reader of (c, 1, 1) takes (c,) as well."""
+    return isinstance(node, (ir.InnerProduct, ir.Reshape))
+
+
+@converter(ir.Activation)
+def _activation(node, build):
+    build.add_function(node.name, node.inputs[0], node.outputs[0], node.function)
+
+
+@converter(ir.Pooling)
+def _pooling(node, build):
+    kind, source, target = {"max": None, "avg": 1}[node.kind], node.inputs[0], node.outputs[0]
+    if node.global_:
+        if all(reader is None or reads_flat(reader) for reader in build.readers[target]):
+            build.add("Pooling", node.name, [source], [target], {0: kind, 4: 1})
+        else:  # a global pool writes (c,)
+            build.add("Pooling", node.name, [source], [target + "_flat"], {0: kind, 4: 1})
+            build.add_reshape(node.name + "_shape", target + "_flat", target, build.shape(target))
+        return
+    counted, pads = node.kind == "avg" and node.count_padding and any(node.pads), node.pads
+    if counted and node.ceil:
+        # ncnn would count the reach of the last windows too; pads that are part of the blob are counted without it
+        build.add("Padding", node.name + "_pad", [source], [target + "_pad"], _pads(node.pads))
+        source, pads, counted = target + "_pad", (0, 0, 0, 0), False
+    _check_size(node, build)
+    build.add("Pooling", node.name, [source], [target], {
+        0: kind, **pair(node.kernel, 1, 11), **pair(node.stride, 2, 12, 1), **sides(pads, 3, 13, 14, 15),
+        5: None if node.ceil else 1, 6: 1 if counted else None})
+
+
+def _pads(pads):
+    top, left, bottom, right = pads
+    return {0: top or None, 1: bottom or None, 2: left or None, 3: right or None}
+
+
+def _check_size(node, build):
+    top, left, bottom, right = node.pads
+    _, height, width = build.shape(node.inputs[0])
+    rest = [size - kernel for size, kernel in zip((height + top + bottom, width + left + right), node.kernel)]
+    size = tuple((-(-r // step) if node.ceil else r // step) + 1 for r, step in zip(rest, node.stride))
+    if size != build.shape(node.outputs[0])[1:]:
+        raise DeployError("{}: ncnn pools to {}x{}, the model says {}x{}".format(
+            node.name, *size, *build.shape(node.outputs[0])[1:]))
+
+
+@converter(ir.Elementwise)
+def _elementwise(node, build):
+    rank = max(len(build.shape(blob)) for blob in node.inputs)
+    blobs = [_with_rank(node, build, number, rank) for number in range(len(node.inputs))]
+    result = blobs[0]
+    for number, blob in enumerate(blobs[1:], 1):
+        last = number == len(blobs) - 1
+        name = node.name if last else "{}_part_{}".format(node.name, number)
+        target = node.outputs[0] if last else name
+        build.add("BinaryOp", name, [result, blob], [target], {0: BINARY[node.op]})
+        result = target
+
+
+def _with_rank(node, build, number, rank):
+    """A blob with leading axes of length 1: of itself, ncnn matches a short shape with the first axis that fits."""
+    blob = node.inputs[number]
+    shape = build.shape(blob)
+    if len(shape) == rank:
+        return blob
+    wide = "{}_wide_{}".format(node.name, number)
+    build.add_reshape(wide, blob, wide, (1,) * (rank - len(shape)) + shape)
+    return wide
+
+
+@converter(ir.ScalarOp)
+def _scalar(node, build):
+    build.add("BinaryOp", node.name, node.inputs, node.outputs, {0: BINARY[node.op], 1: 1, 2: float(node.scalar)})
+
+
+@converter(ir.Concat)
+def _concat(node, build):
+    build.add("Concat", node.name, node.inputs, node.outputs, {0: node.axis or None})
+
+
+@converter(ir.Slice)
+def _slice(node, build):
+    build.add("Slice", node.name, node.inputs, node.outputs, {0: tuple(map(int, node.sizes)), 1: node.axis or None})
+
+
+@converter(ir.Crop)
+def _crop(node, build):
+    build.add("Crop", node.name, node.inputs, node.outputs,
+              {9: tuple(map(int, node.begin)), 10: tuple(map(int, node.end)), 11: tuple(range(len(node.begin)))})
+
+
+@converter(ir.Reshape)
+def _reshape(node, build):
+    build.add_reshape(node.name, node.inputs[0], node.outputs[0], node.shape)
+
+
+@converter(ir.Permute)
+def _permute(node, build):
+    orders = list(permutations(range(len(node.order))))  # ncnn numbers them in this sequence
+    build.add("Permute", node.name, node.inputs, node.outputs, {0: orders.index(tuple(node.order)) or None})
+
+
+@converter(ir.Padding)
+def _padding(node, build):
+    front, behind = node.channels
+    build.add("Padding", node.name, node.inputs, node.outputs, {
+        **_pads(node.pads), 4: PADDING[node.mode], 5: float(node.value) or None, 7: front or None, 8: behind or None})
+
+
+@converter(ir.Resize)
+def _resize(node, build):
+    if node.mode == "nearest":
+        _check_nearest(node, build)
+    build.add("Interp", node.name, node.inputs, node.outputs,
+              {0: RESIZE[node.mode], 3: node.size[0], 4: node.size[1], 6: 1 if node.align_corners else None})
+
+
+def _check_nearest(node, build):
+    """ncnn computes positions in float32; a size that makes it pick another neighbour cannot be written."""
+    for old, new in zip(build.shape(node.inputs[0])[1:], node.size):
+        place = np.arange(new)
+        picked = np.minimum((place.astype(np.float32) * (np.float32(old) / np.float32(new))).astype(int), old - 1)
+        if (picked != place * old // new).any():
+            raise DeployError("{}: ncnn rounds the positions of {} to {} elements differently".format(
+                node.name, old, new))
+
+
+@converter(ir.Reduce)
+def _reduce(node, build):
+    build.add("Reduction", node.name, node.inputs, node.outputs,
+              {0: REDUCTION[node.op], 1: 0, 3: tuple(map(int, node.axes)), 4: 1 if node.keepdims else None, 5: 1})
+
+
+@converter(ir.Softmax)
+def _softmax(node, build):
+    build.add("Softmax", node.name, node.inputs, node.outputs, {0: node.axis or None, 1: 1 if node.axis else None})

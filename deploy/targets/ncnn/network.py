@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""A model as an ncnn network: its layers, a Split behind every blob with several readers, integers kept between layers.
+
+Where all readers of a quantized convolution are quantized convolutions, it writes their integers itself (it
+"requantizes"): 100 is added to its `int8_scale_term`, and their input scale stands behind its own. ncnn2int8 does the
+same, and the same results come without it.
+"""
+
+from dataclasses import replace
+from typing import Dict, List, Tuple
+
+import numpy as np
+
+from deploy import ir
+from deploy.targets.ncnn import layers_weighted  # noqa: F401 (fills the table)
+from deploy.targets.ncnn.layers import CONVERTERS, Build
+from deploy.targets.ncnn.param import Layer, Network
+from quantize.errors import DeployError
+
+TERM = 8  # the parameter int8_scale_term
+REQUANTIZE = 100
+CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
+
+
+def to_network(model: ir.Model, integers: bool = True) -> Tuple[Network, Dict[str, Dict[str, np.ndarray]]]:
+    """The ncnn network of a model, and its weights by layer and field.
+
+    Parameters
+    ----------
+    integers : bool
+        False: all layers compute in float32, quantized ones too.
+
+    Raises
+    ------
+    DeployError
+        For a node that ncnn has no layer for.
+    """
+    build = Build(model, integers)
+    for blob in model.inputs:
+        shape = build.shape(blob)
+        if not 1 <= len(shape) <= 3:
+            raise DeployError("input {}: ncnn's inputs have 1 to 3 axes without the batch, not {}".format(
+                blob, len(shape)))
+        build.add("Input", blob, [], [blob], dict(zip((0, 1, 2), map(int, reversed(shape)))))
+    for node in model.nodes:
+        if type(node) not in CONVERTERS:
+            raise DeployError("{}: ncnn has no layer for {}".format(node.path or node.name, type(node).__name__))
+        CONVERTERS[type(node)](node, build)
+    layers = _split(build.layers)
+    if integers:
+        layers = _requantize(layers, build.weights, set(model.outputs))
+    return Network(tuple(layers)), build.weights
+
+
+def integer_blobs(network: Network) -> Dict[str, str]:
+    """Blobs that hold codes instead of real numbers -> the layer that computes them."""
+    found = {}
+    for layer in network.layers:
+        if layer.type in CONVOLUTIONS and layer.parameters.get(TERM, 0) > REQUANTIZE:
+            found[layer.outputs[0]] = layer.name
+        elif layer.type == "Split" and layer.inputs[0] in found:
+            found.update((blob, found[layer.inputs[0]]) for blob in layer.outputs)
+    return found
+
+
+def _readers(layers) -> Dict[str, List[Layer]]:
+    readers: Dict[str, List[Layer]] = {}
+    for layer in layers:
+        for blob in layer.inputs:
+            readers.setdefault(blob, []).append(layer)
+    return readers
+
+
+def _split(layers) -> List[Layer]:
+    """The layers with Splits: ncnn counts on a blob having one reader, for example when it computes in place."""
+    readers, names, result = _readers(layers), {}, []
+    for layer in layers:
+        inputs = tuple(names[blob].pop(0) if blob in names else blob for blob in layer.inputs)
+        result.append(replace(layer, inputs=inputs))
+        for blob in layer.outputs:
+            count = len(readers.get(blob, ()))
+            if count > 1:
+                names[blob] = ["{}_splitncnn_{}".format(blob, k) for k in range(count)]
+                number = sum(item.type == "Split" for item in result)
+                result.append(Layer("Split", "splitncnn_{}".format(number), (blob,), tuple(names[blob])))
+    return result
+
+
+def _requantize(layers, weights, outputs) -> List[Layer]:
+    """The layers, those marked and given an output scale that hand integers on."""
+    readers, result = _readers(layers), []
+    for layer in layers:
+        scales = _integer_readers(layer, readers, weights, outputs)
+        if scales:
+            if len(set(scales.values())) > 1:
+                raise DeployError("{}: its readers quantize the blob {} with different scales ({}), ncnn keeps one for "
+                                  "each blob".format(layer.name, layer.outputs[0], ", ".join(
+                                      "{} {}".format(*item) for item in scales.items())))
+            layer = replace(layer, parameters={**layer.parameters, TERM: layer.parameters[TERM] + REQUANTIZE})
+            weights[layer.name]["output_scale"] = np.float32(next(iter(scales.values())))
+        result.append(layer)
+    return result
+
+
+def _integer_readers(layer, readers, weights, outputs) -> Dict[str, float]:
+    """Reader -> its input's multiplier, if all readers of the layer's output take integers; else nothing."""
+    if not _is_integer(layer) or layer.outputs[0] in outputs:
+        return {}
+    found = readers.get(layer.outputs[0], [])
+    if len(found) == 1 and found[0].type == "Split":
+        found = [reader for blob in found[0].outputs for reader in readers[blob]]
+    if not all(map(_is_integer, found)):
+        return {}
+    return {reader.name: float(weights[reader.name]["input_scale"]) for reader in found}
+
+
+def _is_integer(layer) -> bool:
+    return layer.type in CONVOLUTIONS and TERM in layer.parameters

@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: MIT
+"""The engine as one side of a verification."""
+
+from typing import Callable
+
+import numpy as np
+
+from deploy.compare import Observed
+from deploy.ir import Model, consumers
+from deploy.targets.ncnn.network import integer_blobs, to_network
+from deploy.targets.ncnn.runner import Runner
+
+
+def side(model: Model, runner: Runner) -> Callable[[np.ndarray], Observed]:
+    """A function from images to what the engine computes from them.
+
+    Parameters
+    ----------
+    model : Model
+        What the runner's files were written from.
+    """
+    # in the order of computation: layers that compute in place overwrite what they read
+    names = [name for node in model.nodes for name in node.outputs if name in runner.blobs]
+    integers = [name for name in integer_blobs(to_network(model)[0]) if name in model.shapes]
+    readers = consumers(model)
+
+    def compute(images):
+        found = runner.run(images, names, model.shapes)
+        codes = {node.name: found[name].astype(np.int32) for name in integers for node in readers[name]}
+        blobs = {name: values for name, values in found.items() if name not in integers}
+        return Observed(dict(blobs, **{model.inputs[0]: images}), codes)
+    return compute

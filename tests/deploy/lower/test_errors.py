@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""What cannot be lowered is refused, all of it at once and by name."""
+
+import pytest
+from mxnet.gluon import Block, nn
+
+from deploy.lower import lower
+from quantize.errors import ConversionError, DeployError
+
+IMAGE = (4, 6, 6)
+
+
+def refused(net, *texts, shape=IMAGE):
+    with pytest.raises(DeployError) as error:
+        lower(net, shape)
+    assert "\n" not in str(error.value)
+    for text in texts:
+        assert text in str(error.value)
+
+
+def test_every_unsupported_operator_is_named(chain):
+    sort = [nn.HybridLambda(lambda F, x: F.sort(x, axis=1)) for _ in range(2)]
+    net = chain(IMAGE, sort[0], nn.Conv2D(4, 1), sort[1], nn.HybridLambda(lambda F, x: F.cumsum(x, axis=1)))
+    refused(net, "operator sort is not supported (0, 2)", "operator _np_cumsum is not supported (3)")
+
+
+@pytest.mark.parametrize("function, text", [
+    (lambda F, x: F.mean(x, axis=0), "no batch axis"),
+    (lambda F, x: F.softmax(x, axis=0), "batch axis"),
+    (lambda F, x: F.transpose(x, axes=(1, 0, 2, 3)), "batch axis"),
+    (lambda F, x: F.reshape(x, shape=(-3, -2)), "no batch axis"),
+    (lambda F, x: F.sum(x), "batch axis"),
+    (lambda F, x: F.concat(x, F.ones_like(x), dim=1), "operand 1 is a constant"),
+    (lambda F, x: F.broadcast_maximum(x, F.reshape(F._internal._arange(start=0, stop=4), shape=(1, 4, 1, 1))),
+     "the max of a blob and a tensor of constants"),
+    (lambda F, x: F.broadcast_add(F.mean(x, axis=1, keepdims=True), F.ones((1, 4, 6, 6))), "makes the other operand"),
+    (lambda F, x: F.cast(x, "float16"), "dtype=float16 (supported: float32)"),
+    (lambda F, x: F.slice(x, begin=(None, 0), end=(None, None), step=(1, 2)), "steps (2, 1, 1)"),
+    (lambda F, x: F.flip(x, axis=2), "operator reverse"),
+    (lambda F, x: F.repeat(x, repeats=2, axis=1), "repeats elements"),
+    (lambda F, x: F.Pooling(x, kernel=(2, 2), pool_type="lp", p_value=2), "pool_type=lp (supported: max, avg)"),
+    (lambda F, x: F.LeakyReLU(x, act_type="rrelu"), "act_type=rrelu"),
+    (lambda F, x: F.FullyConnected(x, F.ones((5, 6)), no_bias=True, num_hidden=5, flatten=False), "flatten=False"),
+    (lambda F, x: F.Convolution(x, F.mean(x, axis=(2, 3), keepdims=True), no_bias=True, num_filter=1, kernel=(1, 1)),
+     "operand 1 depends on the network's input"),
+    (lambda F, x: F.Convolution(F.reshape(x, (0, 4, 36)), F.ones((2, 4, 3)), no_bias=True, num_filter=2, kernel=(3,)),
+     "a 1-D convolution (supported: 2-D)"),
+    (lambda F, x: F.Pooling(F.reshape(x, (0, 4, 36)), kernel=(2,)), "supported: images"),
+    (lambda F, x: F.ones_like(x), "output 0"),
+])
+def test_unsupported_options(function, text, apply):
+    refused(apply(function, IMAGE), text)
+
+
+def test_constants_alone_are_no_network(apply):
+    refused(apply(lambda F, x: F.ones_like(x) * 2, IMAGE), "does not depend on the network's input (output 0)")
+
+
+def test_an_input_that_does_not_fit(chain):
+    refused(chain(IMAGE, nn.Conv2D(3, 3), nn.Dense(2)), "(3, 9, 9)", "does not fit the network", shape=(3, 9, 9))
+
+
+def test_parameters_without_values():
+    net = nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(nn.Conv2D(3, 3, in_channels=4))
+    refused(net, "2 parameters have no values (first: net_conv0_weight)")
+    net.initialize()
+    assert lower(net, IMAGE).nodes[0].weight.shape == (3, 4, 3, 3)
+
+
+def test_a_plain_block_is_refused():
+    class Plain(Block):
+        def forward(self, x):
+            return x
+    with pytest.raises(ConversionError, match="not a HybridBlock"):
+        lower(Plain(), IMAGE)
+
+
+def test_a_network_that_looks_at_values_is_refused():
+    net = nn.HybridSequential()
+    net.add(nn.HybridLambda(lambda F, x: x if x.shape[0] else -x))
+    with pytest.raises(ConversionError, match="cannot be traced"):
+        lower(net, IMAGE)

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Single layers in the ncnn wheel, described by hand: independent of the project's writers."""
+
+import numpy as np
+
+from deploy.ir import Convolution
+
+INT8 = np.uint32(0x000D4B38).tobytes()  # tag of int8 weights in a .bin
+ACTIVATIONS = {"relu": 1, "leaky_relu": 2, "clip": 3, "sigmoid": 4, "hard_swish": 6}
+
+
+def run_layer(ncnn, line, binary, inputs, packing=False):
+    """Output (n, ...) of one layer for each image.
+
+    Parameters
+    ----------
+    ncnn : module
+    line : str
+        Its line of a .param file after the name: counts, blobs (inputs in0, in1..., output out), parameters.
+    binary : bytes
+        Its part of a .bin file.
+    inputs : sequence of array, (n, ...)
+    """
+    net = ncnn.Net()
+    net.opt.num_threads = 1
+    net.opt.use_packing_layout = packing
+    net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+    kind, rest = line.split(" ", 1)
+    lines = ["Input in{0} 0 1 in{0}".format(i) for i in range(len(inputs))] + ["{} layer {}".format(kind, rest)]
+    text = "7767517\n{0} {0}\n{1}\n".format(len(lines), "\n".join(lines))
+    assert net.load_param_mem(text) == 0
+    net.load_model_mem(binary)
+    outputs = []
+    for images in zip(*inputs):
+        with net.create_extractor() as extractor:
+            for i, image in enumerate(images):
+                extractor.input("in{}".format(i), ncnn.Mat(np.ascontiguousarray(image)).clone())
+            code, mat = extractor.extract("out")
+            assert code == 0
+            outputs.append(np.array(mat))
+    return np.stack(outputs)
+
+
+def quantized_layer(node, output_scale=None):
+    """Line and bytes of a quantized Convolution or InnerProduct, requantized for a consumer with `output_scale`."""
+    words = ["0={}".format(len(node.weight))]
+    term, kind = 2, "InnerProduct"
+    if isinstance(node, Convolution):
+        kind = "Convolution" if node.groups == 1 else "ConvolutionDepthWise"
+        term = 2 if node.groups == 1 else 1
+        top, left, bottom, right = node.pads
+        words += ["11={} 1={}".format(*node.weight.shape[2:]), "12={} 2={}".format(*node.dilation),
+                  "13={} 3={}".format(*node.stride), "4={} 14={} 15={} 16={}".format(left, top, right, bottom),
+                  "5={} 6={} 7={} 31=64".format(int(node.bias is not None), node.weight.size, node.groups)]
+    else:
+        words += ["1={} 2={}".format(int(node.bias is not None), node.weight.size)]
+    words.append("8={}".format(term if output_scale is None else term + 100))
+    if node.activation is not None:
+        values = ["{:.8e}".format(value) for value in node.activation.parameters]
+        words.append("9={} -23310={}".format(ACTIVATIONS[node.activation.kind], ",".join([str(len(values))] + values)))
+    return "{} 1 1 in0 out {}".format(kind, " ".join(words)), _quantized_bytes(node, output_scale)
+
+
+def _quantized_bytes(node, output_scale):
+    codes = node.quantization.weight_q.tobytes()
+    groups = getattr(node, "groups", 1)
+    scales = node.quantization.weight_scale
+    if groups > 1:
+        scales = scales[::len(scales) // groups]
+    parts = [INT8, codes, b"\0" * (-len(codes) % 4)]
+    parts += [] if node.bias is None else [node.bias.tobytes()]
+    parts += [(np.float32(1) / scales).tobytes(), (np.float32(1) / np.float32(node.quantization.input.scale)).tobytes()]
+    parts += [] if output_scale is None else [(np.float32(1) / np.float32(output_scale)).tobytes()]
+    return b"".join(parts)
