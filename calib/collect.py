@@ -5,13 +5,13 @@ import contextlib
 import logging
 from typing import Callable, Dict, Iterable, Mapping, Optional, Sequence
 
-from mxnet.gluon import Block, HybridBlock
+from mxnet.gluon import Block
 
 from calib.calibrators import Calibrator
 from calib.feed import EagerRunner, Feed, GraphRunner, checked_batches, fixed_parts
 from calib.observers import HistogramObserver, Observer
 from quantize.errors import CalibrationError, ConfigError
-from quantize.modes import clear_cached_graphs, mode, quantizers
+from quantize.modes import clear_cached_graphs, eager, mode, quantizers
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def collect(net: Block, batches: Iterable, factories: Mapping[str, Callable[[], 
         runner = _runner(net, chosen, first)
         observers = observers or _make(runner.tensors, factories)
         feeds = _feeds(runner.tensors, observers)
-        with _eager(net) if isinstance(runner, EagerRunner) else contextlib.nullcontext():
+        with eager(net) if isinstance(runner, EagerRunner) else contextlib.nullcontext():
             runner.run(fixed_parts(first, stream, runner.part_size), feeds)
     return observers
 
@@ -180,21 +180,3 @@ def _released(chosen):
     finally:
         for quantizer in chosen.values():
             quantizer.observer = None
-
-
-@contextlib.contextmanager
-def _eager(net):
-    """Hybridization off for the time; each block's own setting comes back."""
-    active = []
-
-    def switch_off(block):
-        if isinstance(block, HybridBlock):
-            active.append((block, block._active))
-            block._active = False
-    net.apply(switch_off)
-    try:
-        yield
-    finally:
-        for block, was_active in active:
-            block._active = was_active
-        clear_cached_graphs(net)

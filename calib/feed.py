@@ -168,7 +168,9 @@ class GraphRunner:
             for parameter in self._inputs:
                 if parameter is not None:
                     parameter.data(example.context)
-            shapes = outputs.infer_shape(data=(1,) + example.shape[1:])[1]
+            # the factor of a folded BatchNorm is reshaped, and no shape is inferred backwards through that
+            known = {p.name: p.shape for p in self._inputs if p is not None}
+            shapes = outputs.infer_shape(data=(1,) + example.shape[1:], **known)[1]
         except Exception as error:  # whatever Python code that looks at values raises when it is given a symbol
             raise CalibrationError("the graph cannot be traced: {}".format(str(error).splitlines()[0])) from None
         self.part_size = part_size(sum(math.prod(shape) for shape in shapes))

@@ -32,10 +32,12 @@ def simulate(args):
         run.calibrate()
     if args.calib_shard:
         return
-    simulation.switch_to_quantized(args, net)
+    run.switch_to_quantized()
     if args.print_model:
         print(net)
     print("\n" + report.thresholds_text(run.outcome), flush=True)
+    if run.corrections:
+        print(report.corrections_text(args.bias_correction, run.corrections), flush=True)
     after = run.evaluated()
     print("\n" + report.summary_text(before, after))
     if args.output:

@@ -32,7 +32,8 @@ from quantize.winograd import WinogradSpec, parse_winograd
 
 GRANULARITIES = ("layer", "group", "channel")
 METHOD_KEYS = ("weight_method", "input_method", "output_method")
-KEYS = ("op_types", "op_names", "exclude", "weight", "input", "output", "method") + METHOD_KEYS + ("options", "winograd")
+KEYS = ("op_types", "op_names", "exclude", "weight", "input", "output", "method") + METHOD_KEYS + (
+    "options", "winograd")
 
 
 @dataclass(frozen=True)

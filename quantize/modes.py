@@ -112,22 +112,25 @@ def quantize_input(net: Block, enable: bool = True, online: bool = True):
     set_mode(net, ("online" if online else "offline") if enable else "float", "activation")
 
 
-def update_ema(net: Block):
+def update_ema(net: Block, begin: bool = False):
     """After a forward pass in training: activations in `ema` mode store the range their moving average has reached.
 
-    Activations that still compute with each batch's range get into `ema` mode, so that `offline` has a range to go by
-    once the training loop of a script calls this after each batch.
     Waits for the pass to end: a static graph does not tell MXNet's engine that an operator of ours changes its state,
     so reading the state alone would not wait for it.
+
+    Parameters
+    ----------
+    begin : bool
+        Put activations that compute with each batch's range into `ema` mode for the batches to come.
     """
     nd.waitall()
     for _, quantizer in quantizers(net, "activation"):
         if quantizer.mode == "ema":
             quantizer.update_ema()
     online = [quantizer for _, quantizer in quantizers(net, "activation") if quantizer.mode == "online"]
-    for quantizer in online:
-        quantizer.mode = "ema"
-    if online:
+    if begin and online:
+        for quantizer in online:
+            quantizer.mode = "ema"
         clear_cached_graphs(net)
 
 
@@ -137,9 +140,9 @@ def fix_params(net: Block):
     The scale used is stored in the weight quantizer. Weights are replaced in place, so parameters saved
     afterwards are the quantized ones; loaded into a converted network, they want its weight quantizers in `offline`
     mode. Layers whose weight quantizer is in float mode stay float. A folded BatchNorm's factor is taken out again of
-    the quantized weight, since the BatchNorm still computes with it. Weights rounded in the Winograd domain are fixed as
-    what is nearest to them there, which lies on no grid: in a network that loads them, switch the weights to `float`.
-    Layers that also round input tiles there have no such weight, and are left as they are.
+    the quantized weight, since the BatchNorm still computes with it. Weights rounded in the Winograd domain are fixed
+    as what is nearest to them there, which lies on no grid: in a network that loads them, switch the weights to
+    `float`. Layers that also round input tiles there have no such weight, and are left as they are.
     """
     for _, layer in quantized_layers(net):
         quantizer = getattr(layer, "weight_quantizer", None)

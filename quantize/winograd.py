@@ -41,8 +41,8 @@ class WinogradSpec:
     variant : {"F23", "F43", "F63"}
         The tile has 2, 4 or 6 outputs on each side.
     granularity : {"layer", "channel", "position"}
-        Weights: one scale, one for each output channel, or one for each output channel and position in the tile. Tiles of
-        inputs: one scale, or with "position" one for each position.
+        Weights: one scale, one for each output channel, or one for each output channel and position in the tile.
+        Tiles of inputs: one scale, or with "position" one for each position.
     inputs : bool
         Also round the transformed input tiles; else weights alone, which are transformed back.
     """
@@ -73,15 +73,15 @@ class WinogradSpec:
 
 
 def parse_winograd(text, where: str = "winograd"):
-    """"F43", "F43/position" or "F43/position/inputs" -> WinogradSpec; "none" stays. ConfigError says what is allowed."""
+    """"F43", "F43/position", "F43/position/inputs" -> WinogradSpec; "none" stays. ConfigError says what is allowed."""
     if text == NONE:
         return NONE
     words = text.split("/") if isinstance(text, str) else []
     flags = [word for word in words[1:] if word == "inputs"]
     others = [word for word in words[1:] if word != "inputs"]
     if not words or len(flags) > 1 or len(others) > 1:
-        raise ConfigError("{}: {!r} is no Winograd format; write 'none', or one of {}, then perhaps /layer, /channel or "
-                          "/position, then perhaps /inputs".format(where, text, ", ".join(POINTS)))
+        raise ConfigError("{}: {!r} is no Winograd format; write 'none', or one of {}, then perhaps /layer, /channel "
+                          "or /position, then perhaps /inputs".format(where, text, ", ".join(POINTS)))
     try:
         return WinogradSpec(words[0], *others, inputs=bool(flags))
     except ConfigError as error:

@@ -9,7 +9,7 @@ import numpy as np
 
 from calib.observers.base import OBSERVERS
 from calib.observers.minmax import MinMaxObserver
-from quantize.errors import CalibrationError, DataError
+from quantize.errors import CalibrationError
 
 SIDE_BINS = 16384  # of each sign
 SIDE_BITS = 14
@@ -101,40 +101,13 @@ class HistogramObserver(MinMaxObserver):
             step += 1
         return step
 
-    def update_chosen(self, chosen: np.ndarray, low: float, high: float, size: int):
-        """As `update`, for a caller that knows the extremes of the batch and has picked the values itself.
-
-        A device that reduces and slices its own arrays needs to hand over a fraction of them only.
-
-        Parameters
-        ----------
-        chosen : array of float32, (images, values)
-            Of each flattened image, every `step(size)`-th value.
-        low, high : float
-            The extremes of *all* values of the batch.
-        size : int
-            Values of an image.
-        """
-        expected = -(-size // self.step(size))
-        if chosen.ndim != 2 or not len(chosen) or chosen.shape[1] != expected:
-            raise DataError("{} values of each image of {} are to be chosen, got shape {}".format(
-                expected, size, chosen.shape))
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise DataError("some of {} values are NaN or infinite".format(len(chosen) * size))
-        self._add(np.ascontiguousarray(chosen, np.float32), float(low) + 0.0, float(high) + 0.0,
-                  len(chosen) * size)
-        self.samples += len(chosen)
-
     def _update(self, x, low, high):
+        super()._update(x, low, high)
+        self.values += x.size
+        self._widen(exponent_of(max(-low, high)))
         size = x.size // len(x)
         step = self.step(size)
-        self._add(x if step == 1 else np.ascontiguousarray(x.reshape(len(x), size)[:, ::step]), low, high, x.size)
-
-    def _add(self, values, low, high, size):
-        super()._update(values, low, high)
-        self.values += size
-        self._widen(exponent_of(max(-low, high)))
-        values = values.reshape(-1)
+        values = (x if step == 1 else np.ascontiguousarray(x.reshape(len(x), size)[:, ::step])).reshape(-1)
         if self.exponent > 0:  # a float32 product could vanish below the smallest denormal
             values = values.astype(np.float64)
         factor = values.dtype.type(2.0 ** -self.exponent)

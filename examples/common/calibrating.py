@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a run does between the float network and the quantized one."""
 
+from calib.bias_correction import restore_biases
 from calib.state import write_state
 from common import calibration, report, simulation
 from quantize.modes import unfix_params
@@ -16,12 +17,14 @@ class Run:
         Top-1 counts after earlier passes.
     compared : dict
         Method -> (Predictions, thresholds, mean ratio).
+    corrections : dict
+        Layer -> what was added to its bias.
     """
 
     def __init__(self, args, task, before):
         self.args, self.task, self.before = args, task, before
         self.net = task.model.net
-        self.outcome, self.history, self.compared = None, [], {}
+        self.outcome, self.history, self.compared, self.corrections = None, [], {}, {}
 
     def calibrate(self):
         """Get the ranges as the options say: from a table, from states, or from the images; write the files."""
@@ -54,10 +57,15 @@ class Run:
                 self.history.append(after.top1_count)
                 print("after calibration {}: {}".format(number, report.accuracy_text("quantized", after)), flush=True)
 
+    def switch_to_quantized(self):
+        """From now on the network computes as the options say."""
+        self.corrections = simulation.switch_to_quantized(self.args, self.task)
+
     def _evaluation(self):
-        simulation.switch_to_quantized(self.args, self.net)
+        self.switch_to_quantized()
         after = simulation.evaluation(self.args, self.task, "quantized")
         unfix_params(self.net)
+        restore_biases(self.net)
         return after
 
     def _compare(self):
@@ -81,4 +89,5 @@ class Run:
         return {"thresholds": {} if self.outcome is None else self.outcome.thresholds,
                 "top1_count_per_calibration": self.history + [after.top1_count],
                 "calibration": {} if self.outcome is None else calibration.judgement(self.net, self.outcome),
+                "bias_corrections": {path: values.tolist() for path, values in self.corrections.items()},
                 "comparison": report.comparison(self.compared, self.before)}

@@ -28,6 +28,13 @@ def thresholds_text(outcome) -> str:
     return "\n".join(["Thresholds by {}, {} images".format(outcome.method, outcome.samples)] + lines)
 
 
+def corrections_text(method, corrections) -> str:
+    """How many biases were corrected, and how the largest was: layer -> what was added, (channels,)."""
+    path = max(corrections, key=lambda name: abs(corrections[name]).max())
+    return "Biases of {} layers corrected ({}), by {:.6g} at most, in {}".format(
+        len(corrections), method, abs(corrections[path]).max(), path)
+
+
 def accuracy_text(name, predictions) -> str:
     """One line: Top-1, Top-5, mean per-class accuracy."""
     images = len(predictions.labels)

@@ -1,27 +1,33 @@
 # SPDX-License-Identifier: MIT
 """The steps of a simulation: open, convert, calibrate, evaluate."""
 
-import os
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import List, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
 
+from calib.bias_correction import correct_biases
 from calib.table import data_fingerprint
+from calib.tiles import calibrate_tiles
 from common.batches import Batches, batches
 from common.datasets import balanced_indices, open_dataset
 from common.evaluate import evaluate
 from common.image_set import ImageSet
-from common.models import LoadedModel, ModelSource, open_model
+from common.models import LoadedModel
+from common.opening import device, named_model
+from common.options import winograd_format
 from common.preprocess import PRESETS, Preprocessing
 from quantize.config import Format, Rule, load_config
 from quantize.convert import convert_model, merge_bn, trace
+from quantize.convert.targets import find_target
 from quantize.errors import CalibrationError, ConfigError
 from quantize.modes import fix_params, quantize_input
-from quantize.ops import backend
+from quantize.winograd import NONE, parse_winograd
 
 LAYERS = ("Conv2D", "Conv2DTranspose", "Dense")
+PLAIN_FORMATS = {"weight_bits_width": 8, "input_bits_width": 8, "input_signed": "auto", "quant_type": "layer",
+                 "wino_quantize": "none"}
 
 
 @dataclass(frozen=True)
@@ -48,41 +54,31 @@ class Task:
 
 def open_task(args) -> Task:
     """Everything that can be wrong with names and files is found here, before work begins."""
-    _refuse_unavailable(args)
-    ctx = _context(args)
+    _check_formats(args)
+    ctx = device(args)
     rules = load_config(args.config) if args.config else ()
     np.random.seed(args.fixed_random_seed)
     mx.random.seed(args.fixed_random_seed)
-    options = {name: True for name in ("use_gn", "batch_norm", "use_se", "last_gamma") if getattr(args, name)}
-    model = open_model(ModelSource(name=args.model or "", onnx=args.onnx or "", symbol=args.symbol or "",
-                                   params=args.params or "", pretrained=not args.params, options=options), ctx)
+    model = named_model(args, ctx)
     dataset = args.dataset or model.dataset_hint or "imagenet"
     steps = (model.preprocessing or PRESETS[dataset]()).override(resize=args.resize, crop=args.crop)
     calibration, calibration_set = None, "-"
     searches = args.compare_calibrators or args.calib_mode == "easyquant"
-    if args.quantize_input_offline and not args.load_table and (searches or not args.merge_states):
+    observes = args.quantize_input_offline and not args.load_table and (searches or not args.merge_states)
+    tiles = args.wino_inputs and args.quantize_input_offline
+    if observes or tiles or args.bias_correction != "none":
         calibration, calibration_set = calibration_batches(args, dataset, steps)
     return Task(model, dataset, open_dataset(dataset, args.data_dir, "test"), calibration, calibration_set, rules,
                 steps, ctx)
 
 
-def _refuse_unavailable(args):
-    if args.wino_quantize != "none":
-        raise ConfigError("--wino-quantize {}: Winograd-domain quantization is not yet available; leave the option "
-                          "out".format(args.wino_quantize))
-
-
-def _context(args):
-    if args.disable_cudnn_autotune:
-        os.environ["MXNET_CUDNN_AUTOTUNE_DEFAULT"] = "0"
-    if args.use_gpu < 0:
-        backend()  # loads the native operators now: their memory settings speed the float network up as well
-        return mx.cpu()
-    count = mx.context.num_gpus()
-    if args.use_gpu >= count:
-        raise ConfigError("--use-gpu {}: MXNet sees {} GPUs here; use -1 for the CPU{}".format(
-            args.use_gpu, count, "" if count else " (GPUs need the mxnet-cu112 wheel)"))
-    return mx.gpu(args.use_gpu)
+def _check_formats(args):
+    winograd_format(args)
+    find_target(args.target)
+    given = [option for option, plain in PLAIN_FORMATS.items() if getattr(args, option) != plain]
+    if args.target and given:
+        raise ConfigError("--target {}: the engine decides the formats; leave out --{}, or write rules for single "
+                          "layers into a --config file".format(args.target, given[0].replace("_", "-")))
 
 
 def convert(args, task: Task):
@@ -91,15 +87,23 @@ def convert(args, task: Task):
     net(mx.nd.zeros((1,) + _image_shape(task), ctx=task.ctx))  # parameters of unknown shape get theirs
     if args.merge_bn:
         merge_bn(net)
-    signed = {"auto": None, "true": True, "false": False}[args.input_signed]
-    rules = [Rule(op_types=LAYERS, weight=Format(args.weight_bits_width, True, args.quant_type),
-                  input=Format(args.input_bits_width, signed), reason="command line")]
+    rules = [] if args.target else _formats(args)
     if args.exclude_first_conv == "true":
         first = tuple(trace(net).first_layers())
         rules.append(Rule(op_names=first, exclude=True, reason="first convolution"))
     rules += task.rules
     net.hybridize(static_alloc=True, static_shape=True)
-    return convert_model(net, config_list=rules)
+    return convert_model(net, config_list=rules, target=args.target)
+
+
+def _formats(args) -> List[Rule]:
+    signed = {"auto": None, "true": True, "false": False}[args.input_signed]
+    rules = [Rule(op_types=LAYERS, weight=Format(args.weight_bits_width, True, args.quant_type),
+                  input=Format(args.input_bits_width, signed), reason="command line")]
+    winograd = parse_winograd(winograd_format(args))
+    if winograd != NONE:
+        rules.append(Rule(op_types=("Conv2D",), winograd=winograd, reason="command line"))
+    return rules
 
 
 def _image_shape(task):
@@ -135,8 +139,17 @@ def calibration_batches(args, dataset, preprocessing):
     return batches(images, preprocessing, args.batch_size, indices, args.num_workers), everything
 
 
-def switch_to_quantized(args, net):
-    """Weights quantized once, inputs with calibrated or with each batch's range; a table has set the modes already."""
+def switch_to_quantized(args, task: Task):
+    """Weights quantized once, inputs with calibrated or with each batch's range; a table has set the modes already.
+
+    Returns what was added to the biases: {layer: array (channels,)}, empty without --bias-correction.
+    """
+    net, corrections = task.model.net, {}
     if not args.load_table:
         quantize_input(net, enable=True, online=not args.quantize_input_offline)
+    if args.wino_inputs and args.quantize_input_offline:
+        calibrate_tiles(net, task.calibration, task.ctx)
+    if args.bias_correction != "none":
+        corrections = correct_biases(net, task.calibration, args.bias_correction, ctx=task.ctx)
     fix_params(net)
+    return corrections

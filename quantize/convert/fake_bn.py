@@ -36,7 +36,8 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
     -------
     list of (str, str)
         Structural paths of the (layer, BatchNorm) pairs. A layer with an activation of its own, a grouped transposed
-        convolution, a layer that rounds input tiles in the Winograd domain, and a BatchNorm over another axis than the channels are left alone.
+        convolution, a layer that rounds input tiles in the Winograd domain, and a BatchNorm over another axis than the
+        channels are left alone.
 
     Raises
     ------
@@ -70,7 +71,8 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
 def _can_fold(layer, norm):
     grouped = isinstance(layer, nn.Conv2DTranspose) and layer._kwargs["num_group"] != 1
     return (getattr(layer, "weight_quantizer", None) is not None and layer.norm is None and layer.act is None
-            and not grouped and not isinstance(layer, WinogradConv2D) and type(norm) is nn.BatchNorm and norm._kwargs["axis"] == 1)
+            and not grouped and not isinstance(layer, WinogradConv2D)
+            and type(norm) is nn.BatchNorm and norm._kwargs["axis"] == 1)
 
 
 def _broadcast_shape(layer):

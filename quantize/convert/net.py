@@ -30,8 +30,12 @@ class QuantizedNet:
         modes.quantize_input(self, enable, online)
 
     def update_ema(self):
-        """See `quantize.modes.update_ema`."""
-        modes.update_ema(self)
+        """See `quantize.modes.update_ema`.
+
+        As in Quantization.MXNet a loop that calls this needs no other switch: activations that compute with each
+        batch's range begin to keep a moving average.
+        """
+        modes.update_ema(self, begin=True)
 
     def fix_params(self):
         """See `quantize.modes.fix_params`."""

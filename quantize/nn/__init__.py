@@ -21,5 +21,6 @@ from quantize.nn.winograd import WinogradConv2D, WinogradTransform
 
 __all__ = ["METHODS", "MODES", "BypassBatchNorm", "CGPACTFakeQuantize", "DoReFaActivation", "DoReFaWeight",
            "FakeQuantize", "FoldedBatchNorm", "LSQActivation", "LSQFakeQuantize", "LSQPlusFakeQuantize",
-           "LSQPlusWeight", "MeanGlobalAvgPool2D", "PACTFakeQuantize", "QActivation", "QConv2D", "QConv2DTranspose", "QDense",
-           "QReLU6", "QuantizedLayer", "ReLU6", "SATWeight", "SignFakeQuantize", "SkippableReLU", "UniformFakeQuantize", "WinogradConv2D", "WinogradTransform"]
+           "LSQPlusWeight", "MeanGlobalAvgPool2D", "PACTFakeQuantize", "QActivation", "QConv2D", "QConv2DTranspose",
+           "QDense", "QReLU6", "QuantizedLayer", "ReLU6", "SATWeight", "SignFakeQuantize", "SkippableReLU",
+           "UniformFakeQuantize", "WinogradConv2D", "WinogradTransform"]

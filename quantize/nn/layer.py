@@ -126,8 +126,10 @@ class QuantizedLayer:
         return transform.back(F, quantizer(transform.transform(F, weight)))
 
     def effective_weight(self):
-        """The float weight (NDArray) as the weight quantizer meets it: with the factor of a folded BatchNorm, and in the
-        domain it is quantized in."""
+        """The float weight (NDArray) as the weight quantizer meets it.
+
+        With the factor of a folded BatchNorm, and in the domain it is quantized in.
+        """
         weight = plain_layout(self.weight.data())
         if self.norm is not None:
             weight = self.norm.fold(mx.nd, weight)

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Convolutions that are quantized in the Winograd domain: their weights alone, or the transformed input tiles as well."""
+"""Convolutions quantized in the Winograd domain: their weights alone, or the transformed input tiles as well."""
 
 import mxnet as mx
+import numpy as np
 from mxnet.gluon import HybridBlock
 
 from quantize.nn.conv import QConv2D
@@ -46,7 +47,13 @@ class WinogradTransform(HybridBlock):
         constants = {"there": there, "back": back}
         if spec.inputs:
             tiles, results = tile_kernels(spec.variant)
-            constants.update(tiles=tiles[:, None, None], results=results[:, None, None])
+            # a second kernel of zeros where oneDNN 2.4 (MXNet 1.9.1) cannot compute the gradient of a transposed
+            # convolution with one: "could not create a primitive descriptor for a reorder primitive"
+            self.kernels = 2 if self.positions % 16 == 0 else 1
+            results = np.stack([results, 0 * results][:self.kernels], axis=1)
+            # the position of the point 1 on both axes: what is added there is added to all outputs of a tile
+            one = np.eye(self.positions)[:, spec.tile + 1:spec.tile + 2]
+            constants.update(tiles=tiles[:, None, None], results=results, one=one)
         self._constants = {name: self.params.get_constant(name, mx.nd.array(value))
                            for name, value in constants.items()}
 
@@ -85,8 +92,8 @@ class WinogradTransform(HybridBlock):
     def tiles(self, F, x, pad):
         """B^T d B of all tiles: (n, positions, channels, rows, columns) of tiles, and a slice of the output's size.
 
-        Zeros fill the last tiles up. One channel in three dimensions with the channels as the first of them: so a single
-        convolution transforms all channels, and puts the positions in front of them.
+        Zeros fill the last tiles up. One channel in three dimensions with the channels as the first of them: so a
+        single convolution transforms all channels, and puts the positions in front of them.
         """
         step, side = self.spec.outputs, self.spec.tile
         width = (0, 0, 0, 0) + tuple(size for before in pad for size in (before, before + step - 1))
@@ -96,17 +103,31 @@ class WinogradTransform(HybridBlock):
         return F.Convolution(F.expand_dims(x, axis=1), kernels, kernel=(1, side, side), stride=(1, step, step),
                              num_filter=self.positions, no_bias=True), like
 
-    def multiply(self, F, tiles, matrix, like):
-        """Output (n, outputs, h, w) of transformed tiles and a transformed weight; `like` as `tiles` returns it."""
+    def multiply(self, F, tiles, operands, like):
+        """Output (n, outputs, h, w) of transformed tiles.
+
+        Parameters
+        ----------
+        operands : (matrix, bias)
+            The transformed weight; the bias (outputs,), or None.
+        like : any tensor
+            As `tiles` returns it.
+        """
+        matrix, bias = operands
         weight = F.transpose(F.reshape(matrix, shape=(self.outputs, self.positions, self.inputs)), axes=(1, 0, 2))
-        weight = plain_layout(F.reshape(weight, shape=(-1, self.inputs, 1, 1)))  # its gradient's layout matters
+        weight = F.reshape(weight, shape=(-1, self.inputs, 1, 1))
         count, step = self.positions * self.outputs, self.spec.outputs
-        products = F.Convolution(F.reshape(tiles, shape=(0, -3, -2)), weight, kernel=(1, 1), num_filter=count,
-                                 num_group=self.positions * self.groups, no_bias=True)
-        products = F.reshape(products, shape=(0, -4, self.positions, self.outputs, -2))
-        y = F.Deconvolution(products, self._constant(F, "results", like), kernel=(1, step, step),
-                            stride=(1, step, step), num_filter=1, no_bias=True)
-        return F.slice_like(F.reshape(y, shape=(0, -3, -2)), like, axes=(2, 3))
+        if bias is not None:
+            bias = F.reshape(F.dot(self._constant(F, "one", bias), F.reshape(bias, shape=(1, -1))), shape=(-1,))
+        products = F.Convolution(F.reshape(tiles, shape=(0, -3, -2)), weight, bias, kernel=(1, 1), num_filter=count,
+                                 num_group=self.positions * self.groups, no_bias=bias is None)
+        # all channels in one plane, one above the other: the results of tiles do not overlap
+        products = F.reshape(products, shape=(0, self.positions, -1, 0))
+        y = F.Deconvolution(products, self._constant(F, "results", like), kernel=(step, step), stride=(step, step),
+                            num_filter=self.kernels, no_bias=True)
+        if self.kernels > 1:
+            y = F.slice_axis(y, axis=1, begin=0, end=1)
+        return F.slice_like(F.reshape(y, shape=(0, self.outputs, -1, 0)), like, axes=(2, 3))
 
     def __repr__(self):
         return str(self.spec)
@@ -115,9 +136,10 @@ class WinogradTransform(HybridBlock):
 class WinogradConv2D(QConv2D):
     """A 3x3 convolution computed tile by tile in the Winograd domain, with both factors of its products rounded.
 
-    y = A^T [sum over channels of Q(G g G^T) * Q'(B^T d B)] A + bias, g the weight, d the tiles of the input. The input is
-    rounded by its own quantizer first, as an engine keeps it in memory; Q' follows the mode of that quantizer, with the
-    range of each batch until ranges are set (`calib.tiles.calibrate_tiles`). What passes in float is convolved directly.
+    y = A^T [sum over channels of Q(G g G^T) * Q'(B^T d B)] A + bias, g the weight, d the tiles of the input. The input
+    is rounded by its own quantizer first, as an engine keeps it in memory; Q' follows the mode of that quantizer, with
+    the range of each batch until ranges are set (`calib.tiles.calibrate_tiles`). What passes in float is convolved
+    directly.
 
     The gradient passes both roundings where they do not clip, and the transforms, which are linear.
 
@@ -147,9 +169,7 @@ class WinogradConv2D(QConv2D):
         transform = self.weight_transform
         tiles, like = transform.tiles(F, x, self._kwargs["pad"])
         matrix = self.weight_quantizer(transform.transform(F, plain_layout(weight)))
-        y = transform.multiply(F, quantizer(tiles), matrix, like)
-        if bias is not None:
-            y = F.broadcast_add(y, F.reshape(bias, shape=(1, -1, 1, 1)))
+        y = transform.multiply(F, quantizer(tiles), (matrix, bias), like)
         return y if self.act is None else self.act(y)
 
     def _follow(self):

@@ -9,7 +9,7 @@ from mxnet import gluon
 from calib.calibrators import CALIBRATORS, MinMax, Naive
 from calib.collect import calibrate, collect, factories_for, observe
 from calib.observers import EMAObserver, MinMaxObserver, MomentsObserver
-from quantize.convert import convert_model
+from quantize.convert import convert_model, fake_bn
 from quantize.errors import CalibrationError, ConfigError, DataError
 from quantize.modes import quantizers
 
@@ -44,6 +44,14 @@ def test_pairs_batches_and_several_passes(converted, images):
     assert {p: o.range() for p, o in whole.items()} == {p: o.range() for p, o in split.items()}
     again = observe(converted, [images], MinMax(), split)
     assert again["0.input_quantizer"].samples == 8
+
+
+def test_folded_batchnorm_is_calibrated_too(small_net, images):
+    convert_model(small_net)
+    expected = calibrate(small_net, observe(small_net, [images], MinMax()), MinMax())
+    fake_bn(small_net)
+    found = calibrate(small_net, observe(small_net, [images], MinMax()), MinMax())
+    assert found == pytest.approx(expected, rel=0.02)
 
 
 def test_an_empty_set_is_an_error(converted):

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from calib.calibrators.base import clipped_share, resampled
 from calib.observers import HistogramObserver, MomentsObserver
 from calib.observers.histogram import SIDE_BINS, SMALLEST_EXPONENT
-from quantize.errors import CalibrationError, DataError
+from quantize.errors import CalibrationError
 from quantize.spec import QuantSpec
 
 VALUES = {
@@ -143,16 +143,3 @@ def test_moments_of_a_sample():
     assert observer.std() == pytest.approx(wide.std(), rel=1e-9)
     with pytest.raises(CalibrationError, match="nothing"):
         MomentsObserver().std()
-
-
-@pytest.mark.parametrize("per_image", [None, 100, 5000])
-def test_a_caller_may_choose_the_values_itself(per_image):
-    images = np.random.RandomState(0).randn(8, 6, 14, 14).astype(np.float32)
-    observer = HistogramObserver(per_image)
-    chosen = images.reshape(8, -1)[:, ::observer.step(1176)]
-    observer.update_chosen(chosen, images.min(), images.max(), 1176)
-    assert json.dumps(observer.state()) == json.dumps(seen(HistogramObserver(per_image), images).state())
-    with pytest.raises(DataError, match="to be chosen"):
-        observer.update_chosen(chosen[:, 1:], images.min(), images.max(), 1176)
-    with pytest.raises(DataError, match="NaN"):
-        observer.update_chosen(chosen, images.min(), np.nan, 1176)

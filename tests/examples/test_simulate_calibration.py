@@ -87,6 +87,49 @@ def test_exact_methods_take_one_pass(done, tmp_path):
         assert len(json.loads((tmp_path / "result.json").read_text())["top1_count_per_calibration"]) == 1
 
 
+# --- bias correction ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("method", ["parallel", "sequential"])
+def test_bias_correction(done, tmp_path, method):
+    options = FEW + ("--merge-bn", "--weight-bits-width", 4, "--calib-mode", "mse", "--output", tmp_path)
+    done(*options, "--quantize-input-offline")
+    plain = json.loads((tmp_path / "result.json").read_text())
+    out = done(*options, "--bias-correction", method)
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert plain["bias_corrections"] == {} and result["thresholds"] == plain["thresholds"]
+    added = {path: np.abs(values).max() for path, values in result["bias_corrections"].items()}
+    assert set(added) == {path.replace(".input_quantizer", "") for path in result["thresholds"]}
+    largest = max(added, key=added.get)
+    assert "Biases of 4 layers corrected ({}), by {:.6g} at most, in {}\n".format(
+        method, added[largest], largest) in out
+    assert result["agreement_count"] >= plain["agreement_count"]
+    # ranges from a table: the biases are corrected from the images again
+    done(*options, "--save-table", tmp_path / "t.table")
+    done(*options, "--load-table", tmp_path / "t.table", "--bias-correction", method)
+    again = json.loads((tmp_path / "result.json").read_text())
+    assert again["bias_corrections"].keys() == added.keys() and again["agreement_count"] == result["agreement_count"]
+    for path, values in again["bias_corrections"].items():
+        np.testing.assert_allclose(values, result["bias_corrections"][path], atol=1e-5)
+
+
+def test_comparison_with_bias_correction(done, tmp_path):
+    options = FEW + ("--merge-bn", "--bias-correction", "sequential", "--weight-bits-width", 4, "--output", tmp_path)
+    done(*options, "--compare-calibrators", "--calib-mode", "mse")
+    compared = json.loads((tmp_path / "result.json").read_text())
+    for method in ("mse", "kl-ncnn"):
+        done(*options, "--calib-mode", method)
+        alone = json.loads((tmp_path / "result.json").read_text())
+        assert alone["agreement_count"] == compared["comparison"][method]["agreement_count"]
+        assert method != "mse" or alone["bias_corrections"] == compared["bias_corrections"]
+
+
+def test_bias_correction_needs_images(refused, done, tmp_path):
+    table = tmp_path / "t.table"
+    done(*FEW, "--save-table", table)
+    refused(*FEW, "--load-table", table, "--bias-correction", "parallel", "--calib-data-dir", tmp_path / "absent",
+            says=[tmp_path / "absent", "--calib-data-dir"])
+
+
 # --- tables -------------------------------------------------------------------------------------------------------
 
 def test_a_table_gives_the_same_result(done, tmp_path):
@@ -178,6 +221,8 @@ def test_a_merged_moving_average_is_the_sum_of_the_shards(done, tmp_path):
     (("--calib-shard", "0/4"), ["--calib-shard", "'0/4'", "i/n"]), (("--calib-shard", "5/4"), ["'5/4'"]),
     (("--calib-shard", "two"), ["'two'"]), (("--calib-shard", "1/2"), ["needs --save-state"]),
     (("--calib-shard", "1/2", "--save-state", "s", "--save-table", "t"), ["only observes"]),
+    (("--calib-shard", "1/2", "--save-state", "s", "--bias-correction", "parallel"), ["--bias-correction"]),
+    (("--bias-correction", "full"), ["--bias-correction", "'full'", "sequential"]),
     (("--load-table", "t", "--merge-states", "s"), ["exclude each other"]),
     (("--load-table", "t", "--save-table", "u"), ["--load-table calibrates nothing"]),
     (("--calib-shard", "51/51", "--save-state", "s"), ["--calib-shard 51/51", "fewer shards"]),

@@ -61,7 +61,8 @@ def test_online(simulated):
 def test_result_file(simulated):
     result, plan, out = simulated(*OFFLINE)
     assert set(result) == {"settings", "images", "float", "quantized", "agreement_count", "images_per_second",
-                           "thresholds", "top1_count_per_calibration", "calibration", "comparison"}
+                           "thresholds", "top1_count_per_calibration", "calibration", "comparison",
+                           "bias_corrections"}
     for network in ("float", "quantized"):
         assert {"top1_count", "top5_count"} <= set(result[network])
         assert 355 <= result[network]["top1_count"] <= result[network]["top5_count"] <= 364

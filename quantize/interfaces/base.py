@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: MIT
+"""What the interfaces share: steps that count, and evaluation with fixed ranges."""
+
+from typing import Callable, Iterable, Optional
+
+from mxnet.gluon import Block, Trainer
+
+from quantize.errors import ConfigError
+from quantize.interfaces.steps import StepCounter, add_parameters, count_steps
+from quantize.modes import clear_cached_graphs, quantizers, update_ema
+from quantize.train import ClipWeights, Hook, Hooks, quantizer_parameters
+
+
+class StartFromRanges(Hook):
+    """Trained steps of activations start from the range of the first batch (moving averages until then)."""
+
+    def __init__(self, net: Block):
+        self.net = net
+        self.waiting = [quantizer for _, quantizer in quantizers(net, "activation")
+                        if quantizer.training_mode == "offline" and quantizer.mode == "ema"]
+
+    def after_step(self, step: int):
+        """Start those that have seen a batch."""
+        if not any(quantizer.mode == "ema" for quantizer in self.waiting):
+            return
+        update_ema(self.net)
+        for quantizer in [q for q in self.waiting if q.mode == "ema" and q.calibrated]:
+            quantizer.mode = "offline"
+            self.waiting.remove(quantizer)
+        clear_cached_graphs(self.net)
+
+
+class Interface:
+    """A network in training.
+
+    Attributes
+    ----------
+    net : Block or None
+        The converted network.
+    """
+
+    def __init__(self):
+        self.net: Optional[Block] = None
+        self._counter = StepCounter(Hook())
+        self._moving = []
+
+    def _follow(self, net: Block, hooks: Callable[[Block], Iterable[Hook]], trainer: Optional[Trainer]):
+        """Take over a converted network: `hooks` makes what happens at its steps, the Trainer counts them."""
+        self.net = net
+        for _, quantizer in quantizers(net, "weight"):
+            quantizer.mode = quantizer.training_mode
+        for _, quantizer in quantizers(net, "activation"):
+            learns = quantizer.training_mode == "offline" and quantizer.calibrated
+            quantizer.mode = "offline" if learns else "ema"
+        self._counter = StepCounter(Hooks(StartFromRanges(net), *hooks(net), ClipWeights(net)))
+        clear_cached_graphs(net)
+        if trainer is not None:
+            self.count_steps(trainer)
+
+    def count_steps(self, trainer: Trainer):
+        """Let this Trainer count the steps and train what quantizers train."""
+        add_parameters(trainer, quantizer_parameters(self._converted()).values())
+        count_steps(trainer, self._counter)
+
+    def step_with_optimizer(self):
+        """Count a step by hand, for loops without a Gluon Trainer."""
+        self._converted()
+        self._counter.done()
+
+    @property
+    def steps(self) -> int:
+        """Updates done; set it after a checkpoint was loaded."""
+        self._converted()
+        return self._counter.number
+
+    @steps.setter
+    def steps(self, number):
+        self._converted()
+        self._counter.go_to(number)
+
+    def eval(self):
+        """Before evaluation: activations compute with the ranges that training has reached, and leave them alone."""
+        net = self._converted()
+        moving = [quantizer for _, quantizer in quantizers(net, "activation") if quantizer.mode == "ema"]
+        if not moving:
+            return
+        update_ema(net)
+        for quantizer in moving:
+            quantizer.mode = "offline" if quantizer.calibrated else "online"
+        self._moving += moving
+        clear_cached_graphs(net)
+
+    def train(self):
+        """After evaluation: ranges follow the batches again."""
+        net = self._converted()
+        if not self._moving:
+            return
+        for quantizer in self._moving:
+            quantizer.mode = "ema"
+        self._moving = []
+        clear_cached_graphs(net)
+
+    def _converted(self) -> Block:
+        if self.net is None:
+            raise ConfigError("{}: the network is not converted yet".format(type(self).__name__))
+        return self.net

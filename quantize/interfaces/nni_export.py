@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: MIT
+"""The files that NNI's `export_model` writes, and the way back."""
+
+import contextlib
+import json
+import pathlib
+import tempfile
+from typing import Any, Dict
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block
+
+from quantize.errors import ConfigError
+from quantize.files import read_text, write_whole
+from quantize.modes import clear_cached_graphs, mode, quantized_layers, quantizers
+from quantize.registry import closest
+from quantize.spec import QParams
+
+NAMES = ("bits", "scale", "zero_point")
+
+
+def export_model(net: Block, model_path, calibration_path=None, onnx_path=None, input_shape=None):
+    """See `quantize.interfaces.nni.Quantizer.export_model`."""
+    if onnx_path is not None and input_shape is None:
+        raise ConfigError("export_model: onnx_path needs input_shape, for example (1, 3, 32, 32)")
+    calibration = calibration_of(net)
+    mx.nd.waitall()
+    _write_parameters(net, model_path)
+    if calibration_path is not None:
+        write_whole(calibration_path, json.dumps(calibration, indent=1) + "\n")
+    if onnx_path is not None:
+        _write_onnx(net, onnx_path, tuple(input_shape))
+    return calibration
+
+
+def calibration_of(net: Block) -> Dict[str, Dict[str, Any]]:
+    """Layer -> bits, scale, zero point and range of each operand that is quantized."""
+    found = {}
+    for path, layer in quantized_layers(net):
+        for name, quantizer in layer.quantizers():
+            operand = name[:-len("_quantizer")]
+            if operand != "weight" and not quantizer.calibrated:
+                continue
+            stored = operand != "weight" or quantizer.frozen or quantizer.mode == "offline"
+            numbers = quantizer.get_qparams() if stored else quantizer.qparams_of(layer.effective_weight())
+            found.setdefault(path, {}).update(_described(operand, quantizer.spec, numbers))
+    return found
+
+
+def _described(operand, spec, numbers):
+    middle = 0.5 if spec.grid == "mid_rise" else 0
+    scale, zero = numbers.scale.astype(np.float64), numbers.zero_point
+    return {operand + "_bits": spec.bits, operand + "_scale": _plain(scale), operand + "_zero_point": _plain(zero),
+            "tracked_min_" + operand: _plain((spec.qmin - zero + middle) * scale),
+            "tracked_max_" + operand: _plain((spec.qmax - zero + middle) * scale)}
+
+
+def _plain(values):
+    values = np.ravel(values)
+    return values.tolist() if values.size > 1 else values[0].item()
+
+
+def load_calibration(net: Block, calibration):
+    """Set what `calibration_of` returned, or a JSON file with it: activations get `offline`, trained steps start so."""
+    if not isinstance(calibration, dict):
+        calibration = _read(calibration)
+    layers = dict(quantized_layers(net))
+    for path, numbers in calibration.items():
+        if path not in layers:
+            raise ConfigError("calibration config: the network has no quantized layer {!r}{}".format(
+                path, closest(path, layers)))
+        held = {name[:-len("_quantizer")]: quantizer for name, quantizer in layers[path].quantizers()}
+        for operand in ("weight", "input", "output"):
+            if operand + "_bits" in numbers:
+                _load(path, operand, held.get(operand), numbers)
+    clear_cached_graphs(net)
+
+
+def _read(path):
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise ConfigError("calibration config {}: line {}: {}".format(path, error.lineno, error.msg)) from None
+
+
+def _load(path, operand, quantizer, numbers):
+    bits, scale, zero = (numbers.get("{}_{}".format(operand, name)) for name in NAMES)
+    if quantizer is None or bits != quantizer.spec.bits:
+        raise ConfigError("calibration config: {}: {} has {} here, the config says {} bits".format(
+            path, operand, "no quantizer" if quantizer is None else "{} bits".format(quantizer.spec.bits), bits))
+    if scale is None or zero is None or np.size(scale) != np.prod(quantizer.scale.shape):
+        raise ConfigError("calibration config: {}: '{}_scale' and '{}_zero_point' must be {} numbers".format(
+            path, operand, operand, int(np.prod(quantizer.scale.shape))))
+    if operand == "weight" and quantizer.training_mode == "online":
+        return  # follows from the weights
+    shape = quantizer.scale.shape
+    quantizer.set_qparams(QParams(np.float32(scale).reshape(shape), np.int32(zero).reshape(shape)))
+    quantizer.mode = "offline"
+
+
+def _write_parameters(net, path):
+    added = {id(parameter) for _, quantizer in quantizers(net) for parameter in quantizer.params.values()}
+    values = {name: parameter.data().as_in_context(mx.cpu())
+              for name, parameter in net._collect_params_with_prefix().items() if id(parameter) not in added}
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "net.params"
+        mx.nd.save(str(file), values)
+        write_whole(path, file.read_bytes())
+
+
+@contextlib.contextmanager
+def _as_float(net):
+    """Context in which nothing of the quantizers is left in the graph."""
+    frozen = [(quantizer, quantizer.frozen) for _, quantizer in quantizers(net)]
+    try:
+        with mode(net, "float"):
+            for quantizer, _ in frozen:
+                quantizer.frozen = True
+            clear_cached_graphs(net)
+            yield
+    finally:
+        for quantizer, before in frozen:
+            quantizer.frozen = before
+        clear_cached_graphs(net)
+
+
+def _write_onnx(net, path, shape):
+    with _as_float(net), tempfile.TemporaryDirectory() as folder:
+        symbol = net(mx.sym.var("data"))
+        known = set(symbol.list_inputs())
+        values = {name: parameter.data().as_in_context(mx.cpu())
+                  for name, parameter in net.collect_params().items() if name in known}
+        file = pathlib.Path(folder) / "net.onnx"
+        mx.onnx.export_model(symbol, values, [shape], np.float32, str(file))
+        write_whole(path, file.read_bytes())
