@@ -16,6 +16,7 @@ from common.datasets import batches, open_dataset
 from common.models import EMBEDDED_PARAMS
 from common.nets import digits_lenet
 from quantize.errors import QuantizeError
+from quantize.train.kvstore import NONE, Workers
 
 
 def parse_args(argv=None):
@@ -31,6 +32,7 @@ def parse_args(argv=None):
     parser.add_argument("--lr", type=float, default=0.004, help="learning rate of Adam at the start; falls to 0")
     parser.add_argument("--batch-size", type=positive, default=32, help="images per step")
     parser.add_argument("--seed", type=int, default=0, help="of the start weights and the order of the images")
+    parser.add_argument("--kvstore", default=NONE, help="dist_sync: one of the workers of train_distributed.py")
     parser.add_argument("--output", type=pathlib.Path, default=EMBEDDED_PARAMS, help="parameter file to write")
     return parser.parse_args(argv)
 
@@ -42,19 +44,23 @@ def accuracy(net, dataset):
     return right / len(dataset)
 
 
-def train(net, dataset, args):
+def train(net, dataset, args, workers):
     """Train `net` in place: Adam, cosine learning rate, cross entropy."""
-    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": args.lr, "wd": 1e-4})
+    trainer = gluon.Trainer(net.collect_params(), "adam", {"learning_rate": args.lr, "wd": 1e-4}, kvstore=None)
+    batch_size = workers.batch_size(args.batch_size)
     loss_of = gluon.loss.SoftmaxCrossEntropyLoss()
     order = np.random.RandomState(args.seed)
     # disable=None: a bar on a terminal, nothing in a log.
     for epoch in tqdm(range(args.epochs), desc="training", unit="epoch", disable=None):
         trainer.set_learning_rate(args.lr * 0.5 * (1 + np.cos(np.pi * epoch / args.epochs)))
-        for images, labels in batches(dataset, preprocess.digits(), args.batch_size, order.permutation(len(dataset))):
+        indices = workers.share(order.permutation(len(dataset)))
+        for images, labels in batches(dataset, preprocess.digits(), batch_size, indices):
             with autograd.record():
                 loss = loss_of(net(images), mx.nd.array(labels))
             loss.backward()
-            trainer.step(len(labels))
+            workers.sum_gradients(net)
+            trainer.step(len(labels) * workers.count)
+        workers.average_statistics(net)
 
 
 def save(net, path):
@@ -76,7 +82,12 @@ def main(argv=None):
     net = digits_lenet()
     net.initialize(mx.init.Xavier())
     net.hybridize()
-    train(net, open_dataset("digits", split="train"), args)
+    with Workers.connect(args.kvstore) as workers:
+        net(mx.nd.zeros((1, 1, 8, 8)))
+        workers.broadcast(net)
+        train(net, open_dataset("digits", split="train"), args, workers)
+    if workers.rank:
+        return
     save(net, args.output)
     test = open_dataset("digits", split="test")
     print("{}: {:.2%} on {} test images".format(args.output, accuracy(net, test), len(test)))

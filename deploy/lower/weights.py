@@ -34,6 +34,8 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic) -> Quantizatio
         How the engine rounds weights.
     """
     on = {name: quantizer for name, quantizer in layer.quantizers() if quantizer.mode != "float"}
+    if "output_quantizer" in on:
+        raise Unsupported("its output is quantized; integer layers round what they read: quantize inputs instead")
     if len(on) != 2:
         raise Unsupported("only its {} is quantized; integer layers need input and weight".format(
             " and ".join(name.split("_")[0] for name in on)))

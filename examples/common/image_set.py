@@ -44,15 +44,15 @@ class ImageSet:
 
 
 class ArraySet(ImageSet):
-    """Images held in one uint8 array (N, H, W) or (N, H, W, 3)."""
+    """Images held in one uint8 array `images`, (N, H, W) or (N, H, W, 3)."""
 
     def __init__(self, name, images, labels, num_classes):
         super().__init__(name, labels, num_classes)
-        self._images = images
+        self.images = images
 
     def load(self, index):
         """The uint8 array of image `index`."""
-        return self._images[index]
+        return self.images[index]
 
 
 class FileSet(ImageSet):

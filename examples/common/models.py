@@ -9,7 +9,7 @@ from typing import Any, Mapping, Optional, Tuple
 import mxnet as mx
 
 from common import preprocess, zoo
-from common.nets import digits_lenet
+from common.nets import digits_lenet, mnist_lenet
 from common.params import load_params
 from common.preprocess import Preprocessing
 from quantize.errors import ConfigError, ModelFileError
@@ -18,6 +18,7 @@ from quantize.registry import closest
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "digits_lenet"
+LENET = "mnist_lenet"
 EMBEDDED_PARAMS = pathlib.Path(__file__).resolve().parent.parent / "data" / "digits_lenet.params"
 # Data sets by the (channels, height) of their images; larger colour images are taken for ImageNet's.
 HINTS = {(1, 8): "digits", (1, 28): "mnist", (3, 32): "cifar10"}
@@ -92,7 +93,7 @@ class LoadedModel:
 
 def list_models():
     """Names for `ModelSource.name`, sorted, the embedded network first."""
-    return [EMBEDDED] + sorted(zoo.classification_models())
+    return [EMBEDDED] + sorted([LENET] + list(zoo.classification_models()))
 
 
 def open_model(source, ctx=None):
@@ -120,20 +121,32 @@ def open_model(source, ctx=None):
         return _open_onnx(source, ctx)
     if source.symbol:
         return _open_symbol(source, ctx)
-    if source.name == EMBEDDED:
-        return _open_embedded(source, ctx)
+    if source.name in (EMBEDDED, LENET):
+        return _open_small(source, ctx)
     return _open_zoo(source, ctx)
 
 
-def _open_embedded(source, ctx):
-    """digits_lenet with the embedded or the given weights."""
+def _open_small(source, ctx):
+    """digits_lenet with the embedded or the given weights; mnist_lenet with the given or random ones."""
     unknown = [option for option in source.options if option != "classes"]
     if unknown:
         raise ConfigError("option {!r} is not known to model {!r}; leave it out{}".format(
-            unknown[0], EMBEDDED, closest(unknown[0], ["classes"])))
+            unknown[0], source.name, closest(unknown[0], ["classes"])))
+    if source.name == LENET:
+        net = mnist_lenet(**source.options)
+        if source.params:
+            load_params(net, source.params, ctx, LENET)
+        else:
+            _random_weights(net, LENET, ctx)
+        return LoadedModel(net, LENET, preprocess.mnist(), "mnist", (1, 28, 28))
     net = digits_lenet(**source.options)
     load_params(net, source.params or EMBEDDED_PARAMS, ctx, EMBEDDED)
     return LoadedModel(net, EMBEDDED, preprocess.digits(), "digits", (1, 8, 8))
+
+
+def _random_weights(net, name, ctx):
+    logger.warning("%s has random weights: neither --params nor --pretrained is given", name)
+    net.initialize(mx.init.Xavier(), ctx=ctx)
 
 
 def _open_zoo(source, ctx):
@@ -148,8 +161,7 @@ def _open_zoo(source, ctx):
     elif source.pretrained:
         zoo.load_pretrained(name, net, ctx)
     else:
-        logger.warning("%s has random weights: neither --params nor --pretrained is given", name)
-        net.initialize(mx.init.Xavier(), ctx=ctx)
+        _random_weights(net, name, ctx)
     dataset, steps = zoo.preset(name)
     shape = (3, 32, 32) if dataset == "cifar10" else (3, steps.crop, steps.crop)
     if not (source.params or source.pretrained) or source.options.get("use_gn"):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The network that comes with the examples, and a group normalisation that hybridizes."""
+"""Small networks that come with the examples, and a group normalisation that hybridizes."""
 
 from mxnet.gluon import nn
 
@@ -41,6 +41,36 @@ class DigitsLeNet(nn.HybridBlock):
 def digits_lenet(classes=10):
     """An uninitialised `DigitsLeNet`; its flat parameter names are the same in every process."""
     return DigitsLeNet(classes=classes, prefix="digitslenet_")
+
+
+class MnistLeNet(nn.HybridBlock):
+    """LeNet-5 (LeCun et al., 1998) for 28x28 grey images, with more maps, BatchNorm and ReLU.
+
+    Input (N, 1, 28, 28) float32, output (N, classes) logits. Every input size is given, as in `DigitsLeNet`.
+    """
+
+    def __init__(self, classes=10, **kwargs):
+        super().__init__(**kwargs)
+        with self.name_scope():
+            self.features = nn.HybridSequential(prefix="features_")
+            with self.features.name_scope():
+                for inputs, outputs, size in ((1, 16, 5), (16, 32, 5), (32, 120, 4)):
+                    self.features.add(nn.Conv2D(outputs, size, use_bias=False, in_channels=inputs),
+                                      nn.BatchNorm(in_channels=outputs), nn.Activation("relu"))
+                    if size == 5:
+                        self.features.add(nn.MaxPool2D(2, 2))
+                self.features.add(nn.Flatten(), nn.Dense(84, use_bias=False, in_units=120),
+                                  nn.BatchNorm(in_channels=84), nn.Activation("relu"))
+            self.output = nn.Dense(classes, in_units=84)
+
+    def hybrid_forward(self, F, x):
+        """Logits of a batch."""
+        return self.output(self.features(x))
+
+
+def mnist_lenet(classes=10):
+    """An uninitialised `MnistLeNet`; its flat parameter names are the same in every process."""
+    return MnistLeNet(classes=classes, prefix="mnistlenet_")
 
 
 class GroupNorm(nn.HybridBlock):

@@ -7,15 +7,17 @@ average pooling, whose backward pass is slow in a hybridized network (oneDNN's r
 after round. Medians are printed, and their ratios to the float step.
 
 Weights 4 bits per channel, inputs 4 bits per layer, of every layer. online: ranges of each batch. ema: moving averages
-kept in the graph (native only). static: fixed input ranges. LSQ: trained steps for weights and inputs. torch: PyTorch's
-float step of the equal network, where it is installed.
+kept in the graph (native only). static: fixed input ranges. LSQ: trained steps for weights and inputs. SAT: DoReFa
+weights per layer and CG-PACT inputs. After a slash: fake BN with those statistics. torch: PyTorch's float step of the
+equal network, where it is installed.
 """
 
 import argparse
 
 import common
 
-VARIANTS = ("online", "ema", "static", "LSQ")
+VARIANTS = ("online", "ema", "static", "LSQ", "SAT", "LSQ/batch", "LSQ/corrected", "LSQ/running")
+WEIGHTS = {"sat": "int4"}
 
 
 def parse_args(argv=None):
@@ -45,52 +47,31 @@ def float_network(x):
 
 def quantized_network(x, variant, backend):
     """The same network quantized, ready for training."""
-    from mxnet import autograd
-
-    from quantize.convert import convert_model
-    from quantize.modes import quantizers, set_mode, update_ema
-    net = convert_model(float_network(x), config_list=[
-        {"op_types": ["Conv2D", "Dense"], "weight": "int4/channel", "input": "auto4"}])
-    if variant in ("static", "LSQ"):
+    from quantize.convert import convert_model, fake_bn
+    from quantize.train import start_training
+    method = variant.split("/")[0].lower() if variant[0].isupper() else "ste"
+    net = convert_model(float_network(x), backend=backend, config_list=[
+        {"op_types": ["Conv2D", "Dense"], "weight": WEIGHTS.get(method, "int4/channel"), "input": "auto4",
+         "method": method}])
+    if variant == "static":
         net.hybridize(active=False)
-        set_mode(net, "ema", "activation")
-        with autograd.train_mode():
-            net(x)
-        update_ema(net)
-        set_mode(net, "offline", "activation")
-    elif variant == "ema":
-        set_mode(net, "ema", "activation")
-    if variant == "LSQ":
-        train_steps(net)
-    for _, quantizer in quantizers(net):
-        quantizer.backend = backend
+        calibrate(net, x)
+    start_training(net, x, {"static": "offline", "ema": "ema"}.get(variant, "online"))
+    if "/" in variant:
+        fake_bn(net, variant.split("/")[1])
     net.hybridize(static_alloc=True, static_shape=True)
     return net
 
 
-def train_steps(net):
-    """Make every quantizer's scale a trained step, starting from ranges."""
-    from mxnet import nd
+def calibrate(net, x):
+    """Fixed input ranges, from one batch."""
+    from mxnet import autograd
 
-    from quantize.modes import quantized_layers, quantizers, set_mode
-    from quantize.nn import UniformFakeQuantize
-    from quantize.ops import lsq, online_qparams
-    from quantize.spec import QParams
-
-    class Steps(UniformFakeQuantize):
-        """Rounds by its scale, which is trained."""
-
-        def quantize(self, F, x, scale, ema, zero_point):
-            return lsq(F, x, scale, self.spec, using=self.backend)
-    for _, layer in quantized_layers(net):
-        quantizer = layer.weight_quantizer
-        scale, _ = online_qparams(nd, layer.weight.data(), quantizer.spec)
-        quantizer.set_qparams(QParams.symmetric(scale.asnumpy()))
-    set_mode(net, "offline")
-    for _, quantizer in quantizers(net):
-        quantizer.__class__ = Steps
-        quantizer.scale._differentiable = True
-        quantizer.scale.grad_req = "write"
+    from quantize.modes import set_mode, update_ema
+    set_mode(net, "ema", "activation")
+    with autograd.train_mode():
+        net(x)
+    update_ema(net)
 
 
 def mxnet_step(net, x, labels):
@@ -162,10 +143,10 @@ def main(argv=None):
     if torch:
         steps["torch float", "-"] = torch_step(torch, args.batch_size)
     print("batch {}, median of {} rounds".format(args.batch_size, args.rounds))
-    print("{:<13}{:<11}{:>9}{:>9}{:>9}".format("step", "back end", "ms", "/ float", "/ torch"))
+    print("{:<15}{:<11}{:>9}{:>9}{:>9}".format("step", "back end", "ms", "/ float", "/ torch"))
     found = common.medians(steps, args.rounds)
     for (label, backend), seconds in found.items():
-        print("{:<13}{:<11}{:>9.1f}{:>9}{:>9}".format(
+        print("{:<15}{:<11}{:>9.1f}{:>9}{:>9}".format(
             label, backend, 1000 * seconds, common.ratio(seconds, found["float", "-"]),
             common.ratio(seconds, found.get(("torch float", "-")))))
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Could ncnn's int8 Winograd overflow in this network, on these images, and what is the better cure?
 
-Beyond a sum of `WINOGRAD_EXACT` ncnn's F(4,3) may be one too small, beyond `WINOGRAD_LIMIT` it gives garbage. There are
-two cures: 31 levels of the weights instead of 127, as ncnn2table does, or 127 levels and a mark in the file (31=64) that
-keeps the layer from Winograd.
+Beyond a sum of `WINOGRAD_EXACT` ncnn's F(4,3) may be one too small, beyond `WINOGRAD_LIMIT` it gives garbage. There
+are two cures: 31 levels of the weights instead of 127, as ncnn2table does, or 127 levels and a mark in the file (31=64)
+that keeps the layer from Winograd.
 """
 
 from dataclasses import dataclass, replace
@@ -100,8 +100,8 @@ def headroom(model: Model, floating: Model, batches: Iterable[Tuple[np.ndarray, 
     counts = {QMAX: _Counting(models[QMAX], NcnnArithmetic()),
               WINOGRAD_QMAX: _Counting(models[WINOGRAD_QMAX], WinogradArithmetic())}
     if not counts[QMAX].layers:
-        raise DeployError("no quantized layer of this network has a shape that ncnn computes by Winograd (3x3, stride 1, "
-                          "dilation 1, more than 8 channels)")
+        raise DeployError("no quantized layer of this network has a shape that ncnn computes by Winograd (3x3, stride "
+                          "1, dilation 1, more than 8 channels)")
     ways = {DIRECT: (models[QMAX], counts[QMAX]), BARE: (models[QMAX], WinogradArithmetic(everywhere=True)),
             FEW: (models[WINOGRAD_QMAX], counts[WINOGRAD_QMAX])}
     correct, images = {way: 0 for way in ways}, 0

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """The sums that ncnn's int8 Winograd convolutions give: F(4,3) by default, F(2,3) where that is switched off.
 
-ncnn transforms tiles by B^T, and kernels by G times 2 (F(2,3)) or 24 (F(4,3)), so that no fractions are left, in int16,
-where nothing overflows for codes up to 128; adds products in int32; transforms the sums back in int32; and divides by
-what all this has multiplied them by: 4, or 576. Everything but the division is addition and multiplication modulo 2^32, in
-which the transforms cancel as they do in exact numbers. So the number to divide is factor * sum, wrapped to int32, for any
-input: no tile need be computed.
+ncnn transforms tiles by B^T, and kernels by G times 2 (F(2,3)) or 24 (F(4,3)), so that no fractions are left, in
+int16, where nothing overflows for codes up to 128; adds products in int32; transforms the sums back in int32; and
+divides by what all this has multiplied them by: 4, or 576. Everything but the division is addition and multiplication
+modulo 2^32, in which the transforms cancel as they do in exact numbers. So the number to divide is factor * sum,
+wrapped to int32, for any input: no tile need be computed.
 
-F(2,3) shifts right by 2. F(4,3) multiplies in float32 by float32(1 / 576) and truncates, four outputs or more at a time;
-the last outputs % 4 channels are divided as integers. Source: ncnn (July 2026),
+F(2,3) shifts right by 2. F(4,3) multiplies in float32 by float32(1 / 576) and truncates, four outputs or more at a
+time; the last outputs % 4 channels are divided as integers. Source: ncnn (July 2026),
 src/layer/x86/convolution_3x3_winograd_int8.h; equal to wheel 1.0.20261020 bit for bit, overflow included.
 """
 

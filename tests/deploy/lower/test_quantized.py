@@ -20,9 +20,9 @@ from quantize.tree import walk
 SHAPE = (3, 8, 8)
 
 
-def calibrated(net, images, weight="int8/channel", input="auto8", **options):
+def calibrated(net, images, weight="int8/channel", input="auto8", output="float", **options):
     """The converted network with the ranges of the images."""
-    formats = {"weight": weight, "input": input}
+    formats = {"weight": weight, "input": input, "output": output}
     net = convert_model(net, config_list=[dict(formats, op_types=["Conv2D", "Dense"])], **options)
     set_mode(net, "float")
     set_mode(net, "ema", "activation")
@@ -212,6 +212,10 @@ def test_a_layer_called_twice_is_quantized_twice(random_net, images):
 def test_converters_by_function_keep_working(small_net):
     net = convert_model(small_net, convert_fn={nn.Activation: gen_act_converter()})
     refused(net, "the output of an activation is quantized")
+
+
+def test_outputs_of_layers_have_no_integer_form(small_net, images):
+    refused(calibrated(small_net, images, output="auto8"), "its output is quantized")
 
 
 @pytest.mark.parametrize("statistics", ["batch", "corrected", "running"])

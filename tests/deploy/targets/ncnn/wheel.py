@@ -9,7 +9,7 @@ INT8 = np.uint32(0x000D4B38).tobytes()  # tag of int8 weights in a .bin
 ACTIVATIONS = {"relu": 1, "leaky_relu": 2, "clip": 3, "sigmoid": 4, "hard_swish": 6}
 
 
-def run_layer(ncnn, line, binary, inputs, packing=False):
+def run_layer(ncnn, line, binary, inputs, packing=False, winograd43=True):
     """Output (n, ...) of one layer for each image.
 
     Parameters
@@ -24,6 +24,7 @@ def run_layer(ncnn, line, binary, inputs, packing=False):
     net = ncnn.Net()
     net.opt.num_threads = 1
     net.opt.use_packing_layout = packing
+    net.opt.use_winograd43_convolution = winograd43
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     kind, rest = line.split(" ", 1)
     lines = ["Input in{0} 0 1 in{0}".format(i) for i in range(len(inputs))] + ["{} layer {}".format(kind, rest)]
@@ -34,7 +35,8 @@ def run_layer(ncnn, line, binary, inputs, packing=False):
     for images in zip(*inputs):
         with net.create_extractor() as extractor:
             for i, image in enumerate(images):
-                extractor.input("in{}".format(i), ncnn.Mat(np.ascontiguousarray(image)).clone())
+                image = np.ascontiguousarray(image)  # a name: a Mat does not keep its array alive
+                extractor.input("in{}".format(i), ncnn.Mat(image).clone())
             code, mat = extractor.extract("out")
             assert code == 0
             outputs.append(np.array(mat))

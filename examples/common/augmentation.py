@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""What is done to training images at random, as a value."""
+
+import dataclasses
+
+from quantize.errors import ConfigError
+
+AUGMENTATIONS = ("none", "crop", "crop-flip")
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What changes from epoch to epoch in an image.
+
+    Parameters
+    ----------
+    kind : {"none", "crop", "crop-flip"}
+        Images of arrays are padded with black and cropped to their size at random; those of files are cropped at random
+        (8 to 100 % of the area, sides 3:4 to 4:3) and resized, as for ImageNet. Then half of them are mirrored.
+    pad : int
+        Pixels on each side.
+    """
+
+    kind: str = "none"
+    pad: int = 4
+
+    def __post_init__(self):
+        if self.kind not in AUGMENTATIONS:
+            raise ConfigError("augmentation must be one of {}, got {!r}".format(", ".join(AUGMENTATIONS), self.kind))
+
+    @classmethod
+    def for_dataset(cls, name):
+        """gluoncv's for CIFAR-10 and ImageNet; two pixels of shift for MNIST; none for the small digits."""
+        return {"cifar10": cls("crop-flip"), "imagenet": cls("crop-flip"), "mnist": cls("crop", 2)}.get(name, PLAIN)
+
+
+PLAIN = Augmentation()

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT
+"""Learning rates as a share of the first one: a function of the step alone."""
+
+import dataclasses
+import math
+from typing import Tuple
+
+from quantize.errors import ConfigError
+
+SCHEDULES = ("cosine", "step", "constant")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """Share of the learning rate at each step of a training of `steps`.
+
+    Parameters
+    ----------
+    schedule : {"cosine", "step", "constant"}
+        cosine: falls to 0 at the end (Loshchilov & Hutter, arXiv:1608.03983); step: times `decay` at each of `drops`.
+    steps : int
+    warm_up : int
+        Steps in which it rises linearly from 0, before the schedule begins.
+    drops : tuple of int
+        Steps, counted from the start.
+    decay : float
+    """
+
+    schedule: str
+    steps: int
+    warm_up: int = 0
+    drops: Tuple[int, ...] = ()
+    decay: float = 0.1
+
+    def __post_init__(self):
+        if self.schedule not in SCHEDULES:
+            raise ConfigError("learning rate schedule must be one of {}, got {!r}".format(
+                ", ".join(SCHEDULES), self.schedule))
+        if not 0 <= self.warm_up <= self.steps:
+            raise ConfigError("the warm-up takes {} steps, but there are only {}".format(self.warm_up, self.steps))
+
+    def share(self, step: int) -> float:
+        """The share at a step, counted from 0."""
+        if step < self.warm_up:
+            return (step + 1) / (self.warm_up + 1)
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * (step - self.warm_up) / max(self.steps - self.warm_up, 1)))
+        return self.decay ** sum(step >= drop for drop in self.drops)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: MIT
+"""An output folder that appears whole or not at all."""
+
+import contextlib
+import os
+import pathlib
+import shutil
+
+from quantize.errors import DataError
+
+
+def check_new(folder, force):
+    """That results can go to a folder, before a long run begins.
+
+    Raises DataError for a file in its place, a folder that is not empty (unless `force`), and a parent that cannot be
+    written to.
+    """
+    folder = pathlib.Path(folder).resolve()
+    if folder.exists() and not folder.is_dir():
+        raise DataError("--output {}: is a file; name a folder".format(folder))
+    if not force and folder.is_dir() and any(folder.iterdir()):
+        raise DataError("--output {}: exists and is not empty; --force replaces it".format(folder))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError("--output {}: cannot be made: {}".format(folder, error.strerror)) from None
+    if not os.access(str(folder.parent), os.W_OK | os.X_OK):
+        raise DataError("--output {}: no permission to write in {}".format(folder, folder.parent))
+
+
+@contextlib.contextmanager
+def staged(folder, force):
+    """A temporary folder beside `folder`, which takes its place when the block ends well and is removed otherwise.
+
+    Raises DataError where something cannot be written, a full disk for instance.
+    """
+    check_new(folder, force)
+    folder = pathlib.Path(folder).resolve()  # "." has no name
+    temporary = folder.with_name("{}.{}.tmp".format(folder.name, os.getpid()))
+    try:
+        temporary.mkdir()
+        yield temporary
+        _replace(temporary, folder, force)
+    except OSError as error:
+        raise DataError("--output {}: cannot be written: {}".format(folder, error.strerror or error)) from None
+    finally:
+        shutil.rmtree(str(temporary), ignore_errors=True)
+
+
+def _replace(temporary, folder, force):
+    """Move a folder to where another one may be, which comes back if that fails."""
+    if not force or not folder.exists():
+        os.replace(str(temporary), str(folder))  # over an empty folder, too; over any other it fails
+        return
+    old = folder.with_name("{}.{}.old".format(folder.name, os.getpid()))
+    os.replace(str(folder), str(old))
+    try:
+        os.replace(str(temporary), str(folder))
+    except OSError:
+        os.replace(str(old), str(folder))
+        raise
+    shutil.rmtree(str(old), ignore_errors=True)

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: MIT
+"""Deploy a CNN to ncnn: quantize it, write the files that ncnn runs in int8, and prove that they compute what was
+simulated."""
+
+import logging
+import sys
+
+from common import report
+from common.deploying_options import build_parser, check, settings
+from common.options import NO_MODEL
+from common.staging import check_new, staged
+from quantize.errors import DeployError, QuantizeError
+
+
+def deploy(args):
+    """Everything, as the options say; the results are in the folder of --output."""
+    from common import calibrating, deploying, deploying_checks, simulation  # MXNet takes seconds to load
+    from deploy.targets.ncnn import NcnnTarget
+    chosen = settings(args)
+    print("Settings\n" + report.settings_text(chosen), flush=True)
+    check_new(args.output, args.force)
+    if not args.no_engine:
+        need_engine()
+    args.target = NcnnTarget(winograd=args.keep_winograd)
+    task = simulation.open_task(args)
+    chosen["preprocessing"] = task.preprocessing.to_dict()
+    print("\n{} on {} ({} images)".format(task.model.name, task.dataset, len(task.images)), flush=True)
+    if args.print_model:
+        print(task.model.net)
+    task.model.net.hybridize(static_alloc=True, static_shape=True)
+    before = simulation.evaluation(args, task, "float")
+    images = deploying_checks.verification_batches(args, task.images, task.preprocessing)
+    scores = None if args.no_engine else deploying_checks.float_scores(task.model.net, images)
+    net = simulation.convert(args, task)
+    print("\nPlan\n{}".format(net.plan), flush=True)
+    run = calibrating.Run(args, task, before)
+    run.calibrate()
+    floating = deploying.lowered(task, integers=False)
+    run.switch_to_quantized()
+    if args.print_model:
+        print(net)
+    deployed = deploying.deployment(args, task, floating, run.outcome)
+    with staged(args.output, args.force) as folder:
+        _write(args, folder, task, deployed, run, (chosen, before, scores))
+    print("\nwritten to {}".format(args.output))
+
+
+def need_engine():
+    """Refuse to begin without the engine."""
+    from deploy.targets.ncnn import runner
+    try:
+        runner.engine()
+    except DeployError as error:
+        raise DeployError("{}, or write the files without running them: --no-engine".format(error)) from None
+
+
+def _write(args, folder, task, deployed, run, known):
+    """Fill the folder; `known` is (chosen settings, Predictions in float, scores in float of the images to verify)."""
+    from common import calibration, deploying, deploying_checks, deploying_report, deploying_winograd
+    from deploy.certificate import write_certificate
+    chosen, before, scores = known
+    for problem in deploying.write_files(args, folder, deployed, task.model.net, run.outcome):
+        print("warning: {}".format(problem))
+    images = deploying_checks.verification_batches(args, task.images, task.preprocessing)
+    sides, export, latency = deploying_checks.simulated(task.model.net, deployed), None, None
+    if not args.no_engine:
+        sides.update(deploying_checks.in_engine(deployed, folder))
+        export = deploying_checks.float_export(deployed, folder, images, scores)
+        latency = deploying_checks.latencies(args, task, deployed, folder)
+    contents = deploying_checks.compared(images, deployed, folder, sides, export)
+    write_certificate(folder, contents)
+    print("\n" + deploying_report.verification_text(contents), flush=True)
+    if args.winograd_report:
+        print("\n" + deploying_winograd.winograd_report(deployed, folder, images), flush=True)
+    after = deploying_checks.accuracies(args, task, deployed, folder)
+    print("\n" + deploying_report.accuracy_text(before, after))
+    sizes = deploying_checks.sizes(deployed, folder)
+    print(deploying_report.weight_text(sizes, latency))
+    deploying_report.write_result(folder, chosen, before, after, sizes=sizes, latency_ms=latency,
+                                  verification=contents["sides"],
+                                  calibration=calibration.judgement(run.net, run.outcome))
+
+
+def recheck(args):
+    """Compare the files of an earlier run with the integer engine on this machine."""
+    from common import deploying_checks, deploying_recheck, deploying_report
+    from deploy.certificate import write_certificate
+    if args.output:
+        check_new(args.output, args.force)
+    folder, deployed, images = deploying_recheck.opened(args)
+    contents = deploying_checks.compared(images, deployed, folder, deploying_checks.in_engine(deployed, folder))
+    print(deploying_report.verification_text(contents))
+    if args.output:
+        with staged(args.output, args.force) as output:
+            write_certificate(output, contents)
+        print("\nwritten to {}".format(args.output))
+
+
+def main(argv=None) -> int:
+    """The command; returns the exit code: 0, or 2 for anything wrong with what was given."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        if args.list_models:
+            from common.models import list_models
+            print("\n".join(list_models()))
+        elif args.recheck:
+            recheck(args)
+        elif not (args.model or args.onnx or args.symbol):
+            print(NO_MODEL.format(prog=parser.prog))
+        else:
+            check(parser, args)
+            deploy(args)
+    except QuantizeError as error:
+        print("error: {}".format(error), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

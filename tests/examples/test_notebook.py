@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: MIT
+"""The notebook runs, and holds what a run shows."""
+
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+import deploy_ncnn
+
+PATH = pathlib.Path(deploy_ncnn.__file__).with_name("deploy_ncnn.ipynb")
+LARGEST = 400 * 1024
+
+
+@pytest.fixture(scope="module")
+def cells():
+    """The code cells."""
+    notebook = json.loads(PATH.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def printed(cell):
+    return "".join("".join(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream")
+
+
+def without_numbers(text):
+    """Another processor rounds sums of floats elsewhere."""
+    return re.sub("[0-9]+", "0", text)
+
+
+def test_it_was_executed_from_top_to_bottom(cells):
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert {output["output_type"] for output in outputs} == {"stream", "display_data"}
+    assert all(output["name"] == "stdout" for output in outputs if output["output_type"] == "stream")
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 5
+    assert PATH.stat().st_size < LARGEST
+
+
+def test_its_code_runs_and_prints_what_it_holds(cells):
+    pytest.importorskip("ncnn")
+    pytest.importorskip("matplotlib")
+    mark = "\n<end of a cell>\n"
+    script = "".join("{}\nprint({!r}, end='', flush=True)\n".format("".join(cell["source"]), mark) for cell in cells)
+    environment = dict(os.environ, MPLBACKEND="Agg", OMP_NUM_THREADS="1")
+    done = subprocess.run([sys.executable, "-"], input=script, cwd=str(PATH.parent), env=environment,
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+    assert done.returncode == 0, done.stderr
+    found = done.stdout.split(mark)[:-1]
+    assert len(found) == len(cells)
+    for cell, text in zip(cells, found):
+        if "Certificate" not in text:  # which names the machine
+            assert without_numbers(text) == without_numbers(printed(cell))
+    for side in ("simulation", "ncnn exact"):
+        assert "| {:26} | 100 % ".format(side) in done.stdout
