@@ -17,7 +17,7 @@ from deploy.ir import Model, quantized
 from quantize.errors import DeployError
 
 JUDGE = "engine"
-MEMORY = 256 * 2 ** 20  # bytes of blobs that one side may hold at a time
+MEMORY = 64 * 2 ** 20  # bytes of blobs that one side may hold at a time
 
 
 @dataclass

@@ -2,7 +2,7 @@
 """Winograd-domain quantization on real data: what it costs without training, and that training makes up for it.
 
 8-bit inputs with ranges calibrated on 200 training images, weights per channel where they are quantized directly,
-BatchNorm merged; evaluated on all 10000 test images of CIFAR-10 (float 9173) or the 634 of `imagenet_val_sample` (float 466).
+BatchNorm merged; evaluated on all 10000 test images of CIFAR-10 (float 9173) or the 634 of `imagenet_val_sample` (466).
 """
 
 import json
@@ -49,7 +49,7 @@ def test_weights_alone_cost_nothing_at_8_bits(shared_data, tmp_path, network, le
 
 
 def test_the_order_of_variants_and_granularities(shared_data, tmp_path):
-    """Both sides at 8 bits: F23 nearly free; one scale for all positions ruins F43; one for each position repairs it."""
+    """Both sides at 8 bits: F23 is nearly free; one scale for all positions ruins F43, one for each repairs it."""
     found = {(variant, granularity): simulate(shared_data, "cifar_resnet20", tmp_path,
                                               *winograd(variant, granularity, inputs=True))
              for variant, granularity in (("F23", "channel"), ("F43", "channel"), ("F43", "position"),

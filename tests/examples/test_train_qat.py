@@ -140,6 +140,13 @@ def test_held_out_images(trained):
     assert log["epochs"][0]["images"] == 100 and result["final"]["images"] == 64
 
 
+def test_images_of_a_folder(trained, small_onnx, image_folder):
+    folder = image_folder(labels=range(5))
+    result, log, _ = trained("run", "--onnx", small_onnx(), "--dataset", "imagenet", "--data-dir", folder, "--resize",
+                             "18", "--crop", "16", "--batch-size", "2", "--epochs", "1", "--no-plots", *FOUR)
+    assert result["final"]["images"] == 5 and np.isfinite(log["epochs"][0]["loss"])
+
+
 def test_rules_fit_the_simulation(trained, tmp_path):
     import simulate_quantization
     _, _, folder = trained("run", *SHORT, *FOUR, "--method", "ste", "--quant-type", "layer")

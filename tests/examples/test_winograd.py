@@ -34,9 +34,9 @@ def test_layers_that_cannot_take_it(cli, small_onnx, image_folder, tmp_path):
 
 
 def test_training(capfd, tmp_path):
-    code = train_qat.main([*DIGITS, "--method", "ste", "--batch-size", "64", "--num-train-images", "256", "--num-images",
-                           "64", "--epochs", "1", "--no-plots", "--wino-quantize", "F43", "--wino-granularity",
-                           "position", "--wino-inputs", "--output", str(tmp_path / "out")])
+    code = train_qat.main([*DIGITS, "--method", "ste", "--batch-size", "64", "--num-train-images", "256",
+                           "--num-images", "64", "--epochs", "1", "--no-plots", "--wino-quantize", "F43",
+                           "--wino-granularity", "position", "--wino-inputs", "--output", str(tmp_path / "out")])
     assert code == 0, capfd.readouterr().err
     assert (tmp_path / "out" / "plan.txt").read_text().count("int8 F43/position/inputs") >= 1
     assert json.loads((tmp_path / "out" / "result.json").read_text())["final"]["top1"] > 0.8
