@@ -127,7 +127,8 @@ def _reason(model, node, found, side, stated):
     first = found.first_deviation(side)
     known = stated.reasons.get(side, {})
     writer = _source(model, node, known)
-    if writer:
+    # a float operation behind a deviation has rounded what deviated before
+    if writer and (writer in found.codes or node.name == first):
         return {"from": writer, "why": known[writer]}
     return {"from": first, "why": HANDED_ON} if node.name != first else {"from": node.inputs[0], "why": UNEXPLAINED}
 

@@ -87,7 +87,8 @@ class QuantizedNet:
 
 
 _STATISTICS = tuple("quantizer" + joint + name for joint in "._"
-                    for name in ("scale", "ema", "zero_point", "growth", "offset", "alpha"))
+                    for name in ("scale", "ema", "zero_point", "growth", "offset", "alpha")) + tuple(
+                        "winograd_" + name for name in WinogradTransform.CONSTANTS)
 
 
 def quantized_net_class(cls):

@@ -37,6 +37,8 @@ class WinogradTransform(HybridBlock):
     groups : int
     """
 
+    CONSTANTS = ("there", "back", "tiles", "results", "one")
+
     def __init__(self, spec: WinogradSpec, shape, groups: int = 1, prefix=None):
         super().__init__(prefix=prefix)
         self.spec = spec

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The comparison of computations with the integer engine, and the certificate, on a small model made by hand."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -195,6 +196,17 @@ def test_an_unexplained_deviation_is_called_so(model, images, stated):
     layers = certificate(model, found, stated)["layers"]
     assert [layer["reasons"].get("same", {}).get("why") for layer in layers] == [
         None, "unexplained", "handed on from layers before"]
+
+
+def test_a_float_operation_is_the_reason_only_where_nothing_deviates_before_it(model, images, stated):
+    stated = dataclasses.replace(stated, reasons={"off": {"conv": "approximate reciprocal", "pool": "another order"}})
+
+    def change_the_last(observed):
+        observed.codes["dense"][0, 0] += 1
+    for changed, reason in ((change, {"from": "deep", "why": "handed on from layers before"}),
+                            (change_the_last, {"from": "pool", "why": "another order"})):
+        found = compared(model, images, {"same": faithful(model), "off": altered(model, changed)})
+        assert certificate(model, found, stated)["layers"][2]["reasons"] == {"off": reason}
 
 
 def test_a_share_is_never_rounded_up():
