@@ -8,6 +8,7 @@ from mxnet import nd
 from quantize import modes
 from quantize.errors import ModelFileError
 from quantize.initialize import start_weight
+from quantize.nn import WinogradTransform
 
 _CLASSES = {}
 

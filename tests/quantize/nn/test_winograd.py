@@ -29,7 +29,8 @@ def net_of(options, size, seed=0):
     """One convolution on 3 channels, and images of a size."""
     mx.random.seed(seed)
     net = nn.HybridSequential()
-    net.add(nn.Conv2D(in_channels=3, **options))
+    with net.name_scope():
+        net.add(nn.Conv2D(in_channels=3, **options))
     net.initialize(mx.init.Normal(0.4))
     if net[0].bias is not None:
         net[0].bias.set_data(mx.nd.random.normal(shape=net[0].bias.shape))
@@ -221,11 +222,22 @@ def test_tiles_that_cannot_be_calibrated():
         calibrate_tiles(net, [x])
 
 
+def test_layers_in_float_are_left_out_of_the_calibration_of_tiles():
+    net, x = net_of(SHAPES[0], SIZES[0])
+    net.add(nn.Conv2D(4, 3, in_channels=5))
+    net[1].initialize(mx.init.Normal(0.4))
+    net = converted(net, "F23/inputs")
+    net[0].input_quantizer.mode = "float"
+    assert list(calibrate_tiles(net, [x])) == ["1"]
+    assert net[1].tile_quantizer.calibrated and not net[0].tile_quantizer.calibrated
+
+
 @pytest.mark.parametrize("winograd", ["F43", "F23/position/inputs"])
 def test_files(tmp_path, winograd):
     """Checkpoints hold no constants, exported graphs do; float checkpoints load."""
     net, x = net_of(SHAPES[0], SIZES[0])
     net.save_parameters(str(tmp_path / "float"))
+    net.collect_params().save(str(tmp_path / "flat"), strip_prefix=net.prefix)
     net = converted(net, winograd)
     quantize_input(net, online=True)
     net.hybridize()
@@ -233,7 +245,7 @@ def test_files(tmp_path, winograd):
     net.save_parameters(str(tmp_path / "quantized"))
     assert not any("there" in name or "tiles" in name for name in mx.nd.load(str(tmp_path / "quantized")))
     other = converted(net_of(SHAPES[0], SIZES[0], seed=1)[0], winograd)
-    for name in ("quantized", "float"):
+    for name in ("quantized", "float", "flat"):
         other.load_parameters(str(tmp_path / name))
         np.testing.assert_array_equal(other(x).asnumpy(), expected)
     net.export(str(tmp_path / "net"))
