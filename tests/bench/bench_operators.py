@@ -147,7 +147,7 @@ def rows(name, which, found):
     """Lines of the table, from label -> seconds."""
     for label, seconds in found.items():
         torch = found.get("torch") if label != "copy" else None
-        yield "{:<21}{:<18}{:<14}{:>9.2f}{:>9}{:>15}".format(
+        yield "{:<21}{:<18}{:<14}{:>9.2f}{:>12}{:>15}".format(
             name, which, label, 1000 * seconds, common.ratio(seconds, found["copy"]),
             "-" if torch is None else common.ratio(torch, seconds))
 
@@ -161,7 +161,7 @@ def main(argv=None):
     mx.random.seed(0)
     x = mx.nd.random.normal(shape=tuple(args.shape))
     print("shape {}, median of {} rounds".format("x".join(map(str, args.shape)), args.rounds))
-    print("{:<21}{:<18}{:<14}{:>9}{:>9}{:>15}".format("operator", "pass", "contender", "ms", "/ copy", "torch / this"))
+    print("{:<21}{:<18}{:<14}{:>9}{:>12}{:>15}".format("operator", "pass", "contender", "ms", "/ copy", "torch / this"))
     others = torch_operators(torch, args.shape) if torch else {}
     for name, function in operators(tuple(args.shape)).items():
         if args.operators and not any(text in name for text in args.operators):
