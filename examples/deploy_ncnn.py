@@ -2,14 +2,13 @@
 """Deploy a CNN to ncnn: quantize it, write the files that ncnn runs in int8, and prove that they compute what was
 simulated."""
 
-import logging
 import sys
 
-from common import report
+from common import command, report
 from common.deploying_options import build_parser, check, settings
 from common.options import NO_MODEL
 from common.staging import check_new, staged
-from quantize.errors import DeployError, QuantizeError
+from quantize.errors import DeployError
 
 
 def deploy(args):
@@ -97,28 +96,18 @@ def recheck(args):
 
 
 def main(argv=None) -> int:
-    """The command; returns the exit code: 0, or 2 for anything wrong with what was given."""
+    """The command; returns the exit code."""
     parser = build_parser()
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        if args.list_models:
-            from common.models import list_models
-            print("\n".join(list_models()))
-        elif args.recheck:
+
+    def work(args):
+        if args.recheck:
             recheck(args)
         elif not (args.model or args.onnx or args.symbol):
             print(NO_MODEL.format(prog=parser.prog))
         else:
             check(parser, args)
             deploy(args)
-    except QuantizeError as error:
-        print("error: {}".format(error), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return command.run(parser, argv, work)
 
 
 if __name__ == "__main__":

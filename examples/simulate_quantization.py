@@ -1,12 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Simulate the quantization of a CNN: what Top-1 does it lose against the float network?"""
 
-import logging
 import sys
 
-from common import report
+from common import command, report
 from common.options import NO_MODEL, PROG, build_parser, check
-from quantize.errors import QuantizeError
 
 
 def simulate(args):
@@ -47,26 +45,16 @@ def simulate(args):
 
 
 def main(argv=None) -> int:
-    """The command; returns the exit code: 0, or 2 for anything wrong with what was given."""
+    """The command; returns the exit code."""
     parser = build_parser()
-    args = parser.parse_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    try:
-        if args.list_models:
-            from common.models import list_models
-            print("\n".join(list_models()))
-        elif args == parser.parse_args([]):
+
+    def work(args):
+        if args == parser.parse_args([]):
             print(NO_MODEL.format(prog=PROG))
         else:
             check(parser, args)
             simulate(args)
-    except QuantizeError as error:
-        print("error: {}".format(error), file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130
-    return 0
+    return command.run(parser, argv, work)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Callable, Dict, List
 
 import mxnet as mx
 import numpy as np
-from mxnet.gluon import Block, HybridBlock, nn
+from mxnet.gluon import Block, nn
 
 from deploy import ir
 from deploy.compare import Observed
@@ -18,7 +18,7 @@ from deploy.simulate.blocks import ChannelAffine, IntegerLayer, average
 from deploy.targets.ncnn.arithmetic import fused
 from deploy.targets.ncnn.rounding import runs
 from quantize.errors import DeployError
-from quantize.modes import clear_cached_graphs
+from quantize.modes import clear_cached_graphs, eager
 from quantize.nn import BypassBatchNorm, QConv2D, QDense
 from quantize.tree import replace_blocks, walk
 
@@ -50,7 +50,7 @@ def side(net: Block, model: Model) -> Callable[[np.ndarray], Observed]:
     blocks = _Blocks(net, model)
 
     def compute(images):
-        with _replaced(net, blocks.replacements), _eagerly(net), blocks.recorded() as codes:
+        with _replaced(net, blocks.replacements), eager(net), blocks.recorded() as codes:
             outputs = net(mx.nd.array(images))
         outputs = outputs if isinstance(outputs, (list, tuple)) else [outputs]
         return Observed({blob: values.asnumpy() for blob, values in zip(model.outputs, outputs)}, codes)
@@ -155,16 +155,3 @@ def _replaced(net, replacements):
     finally:
         replace_blocks(net, back)
         clear_cached_graphs(net)
-
-
-@contextlib.contextmanager
-def _eagerly(net):
-    """Hybridization off for the time being: codes can be read between the layers."""
-    active = [block for _, block in walk(net) if isinstance(block, HybridBlock) and block._active]
-    for block in active:
-        block._active = False
-    try:
-        yield
-    finally:
-        for block in active:
-            block._active = True
