@@ -17,7 +17,8 @@ def calibrate_tiles(net: Block, batches: Iterable, ctx=None) -> Dict[str, np.nda
     """Store the ranges of transformed tiles: the largest magnitudes that are seen.
 
     Nothing is clipped, since the output transform hands the error of one position on to all outputs of the tile, up to
-    64 times as large with F(4x4): on cifar_resnet20 half the range costs 1.3 points, a third of it 13.
+    64 times as large with F(4x4). There the mean of the images' largest magnitudes, as `naive` takes for inputs, gets 9
+    images of 634 less right on squeezenet_v1.1 (as many on cifar_resnet20).
 
     Call it after the inputs are calibrated and switched to these ranges: tiles are seen as the quantized network
     transforms them, but not yet rounded themselves. One pass, layer by layer; hybridization stays as it is.
