@@ -152,7 +152,8 @@ class QuantSpec:
             name += " mid-rise"
         if not self.symmetric:
             name += " asymmetric"
-        return "{}/{}".format(name, self.granularity)
+        full = self.signed and self.symmetric and not self.narrow
+        return "{}/{}{}".format(name, self.granularity, "/full" if full else "")
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ from quantize.winograd import NONE
 
 LAYERS = ("Conv2D", "Conv2DTranspose", "Dense")
 PER_CHANNEL = ("ste", "lsq", "lsq+")
+TRAINED_STEP = ("lsq", "lsq+")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def build_rules(args, net) -> List[Dict[str, Any]]:
 
 def _weight(args, bits):
     default = "channel" if args.method in PER_CHANNEL else "layer"
-    return "int{}/{}".format(bits, args.quant_type or default)
+    # LSQ's grid (arXiv 1902.08153, section 2) has all 2^b codes; at 2 bits the lowest is a quarter of them
+    codes = "/full" if bits == 2 and args.method in TRAINED_STEP else ""
+    return "int{}/{}{}".format(bits, args.quant_type or default, codes)
 
 
 def _ends(args, paths):

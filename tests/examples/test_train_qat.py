@@ -79,7 +79,7 @@ def test_two_bits_from_float_weights(command):
     assert log["epochs"][result["best_epoch"]]["is_best"]
     assert log["epochs"][0]["loss"] > log["epochs"][-1]["loss"] > 0
     assert {"features.4.input_quantizer", "features.4.weight_quantizer"} <= set(log["epochs"][0]["ranges"])
-    assert "informedness" in out and "int2/channel lsq" in (folder / "plan.txt").read_text()
+    assert "informedness" in out and "int2/channel/full lsq" in (folder / "plan.txt").read_text()
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
 
 

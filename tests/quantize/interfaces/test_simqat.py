@@ -76,8 +76,8 @@ def test_a_checkpoint_comes_back(small_net, images, trainer, fit, tmp_path):
 
 @pytest.mark.parametrize("config, formats", [
     ({"per_channel": (False, True)}, ("int8 asymmetric/layer", "int8 asymmetric/channel")),
-    ({"symmetric": (True, True)}, ("int8/layer", "int8/layer")),
-    ({"quant_dtype": ("INT8", "INT4"), "symmetric": (False, True)}, ("int8 asymmetric/layer", "int4/layer")),
+    ({"symmetric": (True, True)}, ("int8/layer/full", "int8/layer/full")),
+    ({"quant_dtype": ("INT8", "INT4"), "symmetric": (False, True)}, ("int8 asymmetric/layer", "int4/layer/full")),
     ({"quant_dtype": "QuantDtype.INT6"}, ("int6 asymmetric/layer", "int6 asymmetric/layer")),
 ])
 def test_pairs_are_activations_and_weights(small_net, config, formats):
@@ -87,8 +87,9 @@ def test_pairs_are_activations_and_weights(small_net, config, formats):
 
 def test_symmetric_activations_are_unsigned_where_that_is_proven(small_net):
     formats = specs_of(SimQAT({"symmetric": True}).apply(small_net))
-    assert [formats[layer + ".input_quantizer"] for layer in "036"] == ["int8/layer", "uint8/layer", "uint8/layer"]
-    assert formats["3.output_quantizer"] == "int8/layer"
+    assert [formats[layer + ".input_quantizer"] for layer in "036"] == [
+        "int8/layer/full", "uint8/layer", "uint8/layer"]
+    assert formats["3.output_quantizer"] == "int8/layer/full"
 
 
 @pytest.mark.parametrize("narrow, symmetric, codes", [
