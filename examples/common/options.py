@@ -210,7 +210,7 @@ def _add_correction(group):
     group.add_argument("--bias-correction", choices=("none", "parallel", "sequential"), default="none",
                        help="give each layer's bias what quantization takes from its output in the mean over some "
                             "calibration images, for each layer by itself (parallel), or on what the layers before it "
-                            "give it, corrected (sequential); implies --quantize-input-offline (default: %(default)s)")
+                            "give it, corrected (sequential), with the calibrated ranges (default: %(default)s)")
 
 
 def _add_files(group):

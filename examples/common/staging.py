@@ -5,6 +5,9 @@ import contextlib
 import os
 import pathlib
 import shutil
+import signal
+import sys
+import threading
 
 from quantize.errors import DataError
 
@@ -38,13 +41,30 @@ def staged(folder, force):
     folder = pathlib.Path(folder).resolve()  # "." has no name
     temporary = folder.with_name("{}.{}.tmp".format(folder.name, os.getpid()))
     try:
-        temporary.mkdir()
-        yield temporary
-        _replace(temporary, folder, force)
+        with _unwound_by_sigterm():
+            temporary.mkdir()
+            yield temporary
+            _replace(temporary, folder, force)
     except OSError as error:
         raise DataError("--output {}: cannot be written: {}".format(folder, error.strerror or error)) from None
     finally:
         shutil.rmtree(str(temporary), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _unwound_by_sigterm():
+    """SIGTERM ends the process as an exception does, so that what is temporary goes; exit code 143, as usual."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may say what signals do
+        return
+
+    def end(*_):
+        sys.exit(128 + signal.SIGTERM)
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _replace(temporary, folder, force):

@@ -2,6 +2,8 @@
 """Output folders appear whole or not at all."""
 
 import errno
+import os
+import signal
 
 import pytest
 
@@ -34,6 +36,16 @@ def test_the_current_folder(tmp_path, monkeypatch):
     with staged(".", force=False) as folder:
         (folder / "x").write_text("")
     assert tree(tmp_path) == ["out", "out/x"]
+
+
+def test_sigterm_leaves_nothing(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stop, staged(tmp_path / "out", force=False) as folder:
+        (folder / "x").write_text("")
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the process went on")
+    assert stop.value.code == 128 + signal.SIGTERM and tree(tmp_path) == []
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_an_error_leaves_nothing(tmp_path):
