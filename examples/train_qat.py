@@ -30,7 +30,7 @@ def open_run(args, task, workers):
     start = args.float_epochs * per_epoch + args.quant_start_step
     hooks = _hooks(args, task, start, per_epoch, workers)
     run = training.Run(net, images, optimizers, hooks, _rates(args, per_epoch), task.ctx, args.fixed_random_seed,
-                       args.accumulate, start, workers)
+                       args.accumulate, start, workers, loss=training_setup.loss(args, task))
     if start >= (args.float_epochs + args.epochs) * run.steps_per_epoch:
         raise ConfigError("--quant-start-step {}: the epochs that follow have only {} steps".format(
             args.quant_start_step, args.epochs * run.steps_per_epoch))

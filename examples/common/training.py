@@ -13,6 +13,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from tqdm import tqdm
 
+from common.distillation import LabelLoss
 from common.evaluate import Predictions, evaluate
 from common.rates import Rates
 from common.training_data import TrainingImages
@@ -145,6 +146,8 @@ class Run:
         The step from which on layers are quantized.
     workers : Workers
         Those that train together.
+    loss : callable
+        (images, outputs, labels) -> losses of the images.
     """
 
     net: gluon.Block
@@ -158,10 +161,9 @@ class Run:
     start: int = 0
     workers: Workers = field(default_factory=Workers)
     progress: Progress = field(default_factory=Progress)
+    loss: Any = field(default_factory=LabelLoss)
 
     def __post_init__(self):
-        self.loss = gluon.loss.SoftmaxCrossEntropyLoss()
-        self.loss.hybridize(static_alloc=True, static_shape=True)
         self.gradients = GradientSum(self.optimizers.parameters)
         if self.steps_per_epoch < 1:
             raise ConfigError("--accumulate {}: an epoch has only {} batches".format(
@@ -207,7 +209,7 @@ def train_step(run: Run, batches) -> float:
     for x, y in batches:
         x, y = x.as_in_context(run.ctx), y.as_in_context(run.ctx)
         with autograd.record():
-            loss = run.loss(run.net(x), y)
+            loss = run.loss(x, run.net(x), y)
         loss.backward()
         if run.accumulate > 1:
             run.gradients.add()

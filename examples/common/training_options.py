@@ -138,6 +138,11 @@ def _add_optimizer(parser):
     group.add_argument("--lr-drops", type=whole(1), nargs="+", default=[], metavar="EPOCH",
                        help="epochs after which schedule step multiplies the rates by --lr-decay")
     group.add_argument("--lr-decay", type=number(0, 1), default=0.1, help="see --lr-drops (default: %(default)s)")
+    group.add_argument("--distill", type=number(0, 1), default=0.0, metavar="SHARE",
+                       help="share of the loss that compares with the float network's answers, the rest compares with "
+                            "the labels (default: %(default)s)")
+    group.add_argument("--temperature", type=number(0.1), default=4.0, metavar="T",
+                       help="what divides both networks' outputs in that comparison (default: %(default)s)")
     group.add_argument("--accumulate", type=whole(1), default=1, metavar="N",
                        help="batches whose gradients make one step (default: %(default)s)")
     group.add_argument("--kvstore", default="none", metavar="NAME",

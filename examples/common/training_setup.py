@@ -15,6 +15,7 @@ from calib.tiles import calibrate_tiles
 from common.augmentation import Augmentation
 from common.batches import Batches, batches
 from common.datasets import balanced_indices, open_dataset
+from common.distillation import Distillation, LabelLoss
 from common.models import LENET, LoadedModel
 from common.opening import device, named_model
 from common.options import winograd_format
@@ -23,7 +24,7 @@ from common.training_data import TrainingImages
 from quantize.config import load_config
 from quantize.convert import convert_model, fake_bn, mean_global_pooling, trace
 from quantize.convert.graph import batchnorm_partners
-from quantize.errors import DataError, ModelFileError
+from quantize.errors import ConfigError, DataError, ModelFileError
 from quantize.modes import quantize_input, set_mode
 from quantize.train import set_clamp_only, start_training
 from quantize.winograd import NONE
@@ -152,6 +153,18 @@ def convert(args, task: Task):
     return net, rules
 
 
+def loss(args, task: Task):
+    """The loss that the options ask for; ConfigError where there is no trained network to learn from."""
+    if not args.distill:
+        return LabelLoss()
+    if _starts_random(args) or args.float_epochs:
+        raise ConfigError("--distill: the float network has random weights at the start; train one first (--method "
+                          "float) and give it with --params")
+    teacher = named_model(args, task.ctx).net
+    teacher.hybridize(static_alloc=True, static_shape=True)
+    return Distillation(teacher, args.distill, args.temperature)
+
+
 def load_weights(net, path):
     """Parameters that another run saved; ModelFileError when they are of another network or method."""
     if not os.path.isfile(path):
@@ -163,14 +176,18 @@ def load_weights(net, path):
             path, str(error).splitlines()[0])) from None
 
 
+def _starts_random(args):
+    return args.from_scratch or (args.model == LENET and not args.params)
+
+
 def start_quantization(args, task: Task):
     """Ranges of inputs from a calibration, then every quantizer into the mode in which its method trains."""
     net = task.model.net
     if args.method == "float":
         return
     # a calibration runs in inference, where batch norm without statistics leaves ranges that training does not have
-    random = args.from_scratch or (args.model == LENET and not args.params)
-    usual = "none" if random and not (args.weights or args.float_epochs) else "naive" if args.method == "bnn" else "mse"
+    trained = args.weights or args.float_epochs or not _starts_random(args)
+    usual = "none" if not trained else "naive" if args.method == "bnn" else "mse"
     method = args.calib_mode or usual
     if method != "none" and not args.clamp_only:
         calibrator = CALIBRATORS.get(method)()

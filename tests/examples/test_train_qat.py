@@ -126,6 +126,13 @@ def test_frozen_bn_stays(trained):
     assert (before["features.4.weight"] != after["features.4.weight"]).any()
 
 
+def test_distilled(trained):
+    result, log, _ = trained("run", *SHORT, *FOUR, "--distill", "1", "--temperature", "2")
+    assert result["final"]["top1"] > 0.9 and 0 < log["epochs"][0]["loss"]
+    _, mixed, _ = trained("mixed", *SHORT, *FOUR, "--distill", "0.5")
+    assert mixed["epochs"][0]["loss"] != log["epochs"][0]["loss"]
+
+
 def test_formats_of_first_and_last(trained):
     _, _, folder = trained("float_ends", *SHORT, *FOUR, "--first-last-bits", "0")
     rows = {line.split()[0]: line for line in (folder / "plan.txt").read_text().splitlines()}
@@ -259,6 +266,8 @@ def test_checkpoint_survives_divergence(command, monkeypatch):
     (("--hold-out", "5000"), "only 1433 training images"),
     (("--batch-size", "5000"), "do not fill a batch"),
     (("--accumulate", "100"), "only"),
+    (("--distill", "0.5", "--from-scratch"), "random weights at the start"),
+    (("--distill", "0.5", "--float-epochs", "1"), "random weights at the start"),
     (("--warm-up", "9"), "warm-up"),
     (("--quant-start-step", "4"), "only 4 steps"),
     (("--config", "{config}"), "matches no layer"),
