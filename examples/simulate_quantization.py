@@ -4,7 +4,7 @@
 import sys
 
 from common import command, report
-from common.options import NO_MODEL, PROG, build_parser, check
+from common.options import build_parser, check
 
 
 def simulate(args):
@@ -46,15 +46,7 @@ def simulate(args):
 
 def main(argv=None) -> int:
     """The command; returns the exit code."""
-    parser = build_parser()
-
-    def work(args):
-        if args == parser.parse_args([]):
-            print(NO_MODEL.format(prog=PROG))
-        else:
-            check(parser, args)
-            simulate(args)
-    return command.run(parser, argv, work)
+    return command.run_if_asked(build_parser(), argv, check, simulate)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 """Train `digits_lenet` on the embedded digits and save its weights; some ten seconds on one core."""
 
 import argparse
-import os
 import pathlib
 import sys
 
@@ -15,6 +14,7 @@ from common import preprocess
 from common.datasets import batches, open_dataset
 from common.models import EMBEDDED_PARAMS
 from common.nets import digits_lenet
+from common.params import save_params
 from quantize.errors import QuantizeError
 from quantize.train.kvstore import NONE, Workers
 
@@ -63,18 +63,6 @@ def train(net, dataset, args, workers):
         workers.average_statistics(net)
 
 
-def save(net, path):
-    """Write the parameters whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    try:
-        net.save_parameters(str(temporary))
-        os.replace(str(temporary), str(path))
-    finally:
-        if temporary.exists():
-            temporary.unlink()
-
-
 def main(argv=None):
     """Train, save and print the accuracy on the test images."""
     args = parse_args(argv)
@@ -88,7 +76,8 @@ def main(argv=None):
         train(net, open_dataset("digits", split="train"), args, workers)
     if workers.rank:
         return
-    save(net, args.output)
+    args.output.parent.mkdir(parents=True, exist_ok=True)
+    save_params(net, args.output)
     test = open_dataset("digits", split="test")
     print("{}: {:.2%} on {} test images".format(args.output, accuracy(net, test), len(test)))
 

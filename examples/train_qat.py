@@ -1,13 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Retrain a CNN with fake quantization, so that it gets back what rounding costs."""
 
-import os
 import pathlib
 import sys
 
 from common import command, report
-from common.options import NO_MODEL
-from common.training_options import PROG, build_parser, check
+from common.training_options import build_parser, check
 from quantize.errors import ConfigError, DataError
 
 BEST, FINAL, CHECKPOINTS = "best.params", "final.params", "checkpoints"
@@ -97,6 +95,7 @@ def _hooks(args, task, start, per_epoch, workers):
 def fit(args, task, run, checkpoints):
     """Train epoch by epoch; after each one validate, keep the best, write a checkpoint and the log."""
     from common import training_report as reports
+    from common.params import save_params
     from common.training import train_epoch, validate
     progress = run.progress
     while progress.epoch < args.float_epochs + args.epochs:
@@ -109,7 +108,7 @@ def fit(args, task, run, checkpoints):
             progress.best is None or record[args.best_by] > progress.best)
         if record["is_best"]:
             progress.best, progress.best_epoch = record[args.best_by], record["epoch"]
-            save_parameters(run.net, pathlib.Path(args.output) / BEST)
+            save_params(run.net, pathlib.Path(args.output) / BEST)
         progress.history.append(record)
         checkpoints.save(run.net, run.optimizers, progress)
         reports.write_log(args.output, vars(args), progress)
@@ -119,6 +118,7 @@ def fit(args, task, run, checkpoints):
 def finish(args, task, run, rules):
     """After the last epoch: batch norm measured anew where asked, metrics on the test images, files and plots."""
     from common import training_report as reports
+    from common.params import save_params
     from common.training import validate
     from quantize.train import reestimate_bn
     folder, net = pathlib.Path(args.output), run.net
@@ -127,7 +127,7 @@ def finish(args, task, run, rules):
         reestimate_bn(net, batches)
     predictions = validate(net, task.test, task.ctx, "test")
     results = {"final": reports.scores(predictions, task.classes), "best_epoch": run.progress.best_epoch}
-    save_parameters(net, folder / FINAL)
+    save_params(net, folder / FINAL)
     if run.progress.best_epoch is not None:
         net.load_parameters(str(folder / BEST))
         results["best"] = reports.scores(validate(net, task.test, task.ctx, "best"), task.classes)
@@ -139,17 +139,6 @@ def finish(args, task, run, rules):
         if name in results:
             print(reports.final_text(name, results[name]))
     print("written to {}".format(folder))
-
-
-def save_parameters(net, path):
-    """Write parameters whole or not at all."""
-    temporary = path.with_name(".{}.{}.tmp".format(path.name, os.getpid()))
-    try:
-        net.save_parameters(str(temporary))
-        os.replace(str(temporary), str(path))
-    finally:
-        if temporary.exists():
-            temporary.unlink()
 
 
 def train(args):
@@ -182,15 +171,7 @@ def train_with(args, workers):
 
 def main(argv=None) -> int:
     """The command; returns the exit code."""
-    parser = build_parser()
-
-    def work(args):
-        if args == parser.parse_args([]):
-            print(NO_MODEL.format(prog=PROG))
-        else:
-            check(parser, args)
-            train(args)
-    return command.run(parser, argv, work)
+    return command.run_if_asked(build_parser(), argv, check, train)
 
 
 if __name__ == "__main__":

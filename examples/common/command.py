@@ -4,6 +4,7 @@
 import logging
 import sys
 
+from common.options import NO_MODEL
 from quantize.errors import QuantizeError
 
 
@@ -31,3 +32,14 @@ def run(parser, argv, work) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def run_if_asked(parser, argv, check, work) -> int:
+    """`run`, but without any option say how a network is named; `check(parser, args)` comes before the work."""
+    def checked(args):
+        if args == parser.parse_args([]):
+            print(NO_MODEL.format(prog=parser.prog))
+        else:
+            check(parser, args)
+            work(args)
+    return run(parser, argv, checked)

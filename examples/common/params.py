@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Putting a `.params` file into a network, or saying exactly why it does not fit."""
+"""Writing `.params` files, and putting one into a network, or saying exactly why it does not fit."""
 
 import collections
 import os
@@ -8,6 +8,17 @@ import mxnet as mx
 import numpy as np
 
 from quantize.errors import ModelFileError
+
+
+def save_params(net, path):
+    """Write the parameters of `net` whole or not at all."""
+    temporary = path.with_name(".{}.{}.tmp".format(path.name, os.getpid()))
+    try:
+        net.save_parameters(str(temporary))
+        os.replace(str(temporary), str(path))
+    finally:
+        if temporary.exists():
+            temporary.unlink()
 
 
 def load_params(net, path, ctx=None, name="the network"):
