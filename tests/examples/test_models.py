@@ -12,7 +12,7 @@ import pytest
 from common import models, preprocess, zoo
 from common.models import EMBEDDED_PARAMS, ModelSource, list_models, open_model
 from common.nets import GroupNorm, digits_lenet
-from common.params import load_params
+from common.params import load_params, save_params
 from quantize.errors import ConfigError, ModelFileError
 
 
@@ -300,3 +300,13 @@ def test_missing_onnx_file(tmp_path):
                                          ((3, 227, 227), "imagenet"), ((3, 40, 40), None), (None, None)])
 def test_dataset_hint(shape, want):
     assert models._hint(shape) == want
+
+
+def test_failed_save_leaves_nothing(tmp_path):
+    class Broken:
+        def save_parameters(self, path):
+            open(path, "w").close()
+            raise OSError("disk full")
+    with pytest.raises(OSError, match="disk full"):
+        save_params(Broken(), tmp_path / "x.params")
+    assert list(tmp_path.iterdir()) == []

@@ -34,16 +34,6 @@ def test_embedded_weights():
     assert 10000 <= size <= 60000
 
 
-def test_failed_save_leaves_nothing(tmp_path):
-    class Broken:
-        def save_parameters(self, path):
-            open(path, "w").close()
-            raise OSError("disk full")
-    with pytest.raises(OSError, match="disk full"):
-        train_digits.save(Broken(), tmp_path / "x.params")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize("arguments", [["--epochs", "0"], ["--batch-size", "x"]])
 def test_bad_options(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
