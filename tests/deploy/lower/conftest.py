@@ -32,6 +32,21 @@ def random_net():
 
 
 @pytest.fixture
+def called_twice(random_net):
+    """function(shape) -> a network whose only layer, a 3x3 convolution of 3 channels, is called twice."""
+    class Twice(nn.HybridSequential):
+        def hybrid_forward(self, F, x):
+            return self[0](self[0](x))
+
+    def build(shape):
+        net = Twice(prefix="net_")
+        with net.name_scope():
+            net.add(nn.Conv2D(3, 3, padding=1))
+        return random_net(net, shape)
+    return build
+
+
+@pytest.fixture
 def agrees():
     """function(net, shape) -> ir.Model: lowers, and asserts that the engine computes what the float network does."""
     def check(net, shape, tolerance=1e-5):

@@ -47,14 +47,8 @@ def test_every_instance_has_the_same_names(random_net):
     assert models[0].inputs == ("x",) and models[0].shapes == models[1].shapes
 
 
-def test_a_layer_that_is_called_twice(random_net, agrees):
-    class Twice(nn.HybridSequential):
-        def hybrid_forward(self, F, x):
-            return self[0](self[0](x))
-    net = Twice(prefix="net_")
-    with net.name_scope():
-        net.add(nn.Conv2D(3, 3, padding=1))
-    model = agrees(random_net(net, IMAGE), IMAGE)
+def test_a_layer_that_is_called_twice(called_twice, agrees):
+    model = agrees(called_twice(IMAGE), IMAGE)
     assert [(node.name, node.path) for node in model.nodes] == [("0", "0"), ("0_1", "0")]
 
 

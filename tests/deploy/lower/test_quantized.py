@@ -196,14 +196,8 @@ def test_transposed_convolutions_are_no_integer_layers(chain):
     assert quantized(lower(net, SHAPE)) == []
 
 
-def test_a_layer_called_twice_is_quantized_twice(random_net, images):
-    class Twice(nn.HybridSequential):
-        def hybrid_forward(self, F, x):
-            return self[0](self[0](x))
-    net = Twice(prefix="net_")
-    with net.name_scope():
-        net.add(nn.Conv2D(3, 3, padding=1))
-    net = calibrated(random_net(net, SHAPE), images)
+def test_a_layer_called_twice_is_quantized_twice(called_twice, images):
+    net = calibrated(called_twice(SHAPE), images)
     one, two = quantized(lower(net, SHAPE))
     np.testing.assert_array_equal(one.quantization.weight_q, two.quantization.weight_q)
     assert (one.name, two.name, one.path, two.path) == ("0", "0_1", "0", "0")
