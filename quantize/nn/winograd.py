@@ -7,9 +7,13 @@ from mxnet.gluon import HybridBlock
 
 from quantize.nn.conv import QConv2D
 from quantize.nn.layer import plain_layout
-from quantize.nn.uniform import UniformFakeQuantize
+from quantize.nn.methods import METHODS, make_quantizer
 from quantize.spec import PerChannel, PerTensor, QuantSpec
 from quantize.winograd import KERNEL, WinogradSpec, kernel_matrices, tile_kernels
+
+
+# methods of inputs that give tiles a trained step, too
+TRAINED_STEP = ("lsq", "lsq+")
 
 
 def why_not(layer) -> str:
@@ -143,25 +147,32 @@ class WinogradConv2D(QConv2D):
     the range of each batch until ranges are set (`calib.tiles.calibrate_tiles`). What passes in float is convolved
     directly.
 
-    The gradient passes both roundings where they do not clip, and the transforms, which are linear.
+    The gradient passes both roundings where they do not clip, and the transforms, which are linear. Where the input's
+    step is trained (LSQ), those of Q' are trained as well, from their calibrated start.
 
     The rounded weight lies on no 3x3 grid, so it is never fixed: the float one stays, and is rounded at each batch.
 
     Attributes
     ----------
-    tile_quantizer : UniformFakeQuantize
+    tile_quantizer : FakeQuantize
     """
 
     tile_quantizer = None
     fixes_weight = False
 
-    def attach(self, input_spec=None, *args, transform=None, **options):
+    def attach(self, input_spec=None, weight_spec=None, input_method="ste", *args, transform=None, **options):
         """See `QuantizedLayer.attach`; both operands and the transform are needed."""
-        super().attach(input_spec, *args, transform=transform, **options)
+        super().attach(input_spec, weight_spec, input_method, *args, transform=transform, **options)
         spec = transform.tile_spec(input_spec)
-        self.tile_quantizer = UniformFakeQuantize(spec, spec.scale_shape((1, transform.positions, 1, 1, 1)),
-                                                  prefix=self.prefix + "tile_quantizer_")
+        method = METHODS.get("lsq" if input_method in TRAINED_STEP else "ste")
+        self.tile_quantizer = make_quantizer(method.activation, spec,
+                                             spec.scale_shape((1, transform.positions, 1, 1, 1)),
+                                             self.prefix + "tile_quantizer_")
         return self
+
+    def followers(self):
+        """See `QuantizedLayer.followers`."""
+        return [("tile_quantizer", self.tile_quantizer)]
 
     def computed(self, F, x, weight, bias):
         """The layer's forward on the quantized input and the float weight."""
