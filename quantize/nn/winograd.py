@@ -11,7 +11,6 @@ from quantize.nn.methods import METHODS, make_quantizer
 from quantize.spec import PerChannel, PerTensor, QuantSpec
 from quantize.winograd import KERNEL, WinogradSpec, kernel_matrices, tile_kernels
 
-
 # methods of inputs that give tiles a trained step, too
 TRAINED_STEP = ("lsq", "lsq+")
 

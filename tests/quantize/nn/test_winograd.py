@@ -8,12 +8,13 @@ from mxnet import autograd
 from mxnet.gluon import SymbolBlock, nn
 
 from calib.tiles import calibrate_tiles
-from quantize import reference
+from quantize import reference, reference_trained
 from quantize.convert import convert_model
 from quantize.errors import CalibrationError
 from quantize.modes import disable_quantize, fix_params, quantize_input, set_mode, unfix_params
 from quantize.nn import WinogradConv2D
 from quantize.spec import PerChannel, PerTensor, QParams, QuantSpec
+from quantize.train import quantizer_parameters, start_training
 from quantize.winograd import GRANULARITIES, POINTS, WinogradSpec, transforms
 from tests.quantize.nn.winograd_naive import fake_quantized, tiles_of, winograd_convolution
 
@@ -209,6 +210,42 @@ def test_fixed_ranges_of_tiles(granularity):
     quantize_input(net, online=True)
     net(x)
     assert net[0].tile_quantizer.mode == "online"
+
+
+@pytest.mark.parametrize("hybridized", [False, True])
+@every_granularity
+def test_trained_steps_of_tiles(granularity, hybridized):
+    """With LSQ inputs the steps of tiles get LSQ's gradient, and what they have become is what is computed."""
+    net, x = net_of(SHAPES[0], SIZES[0])
+    net = convert_model(net, config_list=[{
+        "weight": "int8", "weight_method": "ste", "input": "int8", "input_method": "lsq",
+        "winograd": "F43/{}/inputs".format(granularity)}])
+    layer = net[0]
+    layer.input_quantizer.set_qparams(reference.find_qparams(x.asnumpy(), QuantSpec()))
+    quantize_input(net, online=False)
+    calibrate_tiles(net, [x * 0.7])  # some values are clipped
+    start_training(net)
+    if hybridized:
+        net.hybridize(static_alloc=True, static_shape=True)
+    with autograd.record():
+        y = net(x)
+    upstream = mx.nd.random.normal(shape=y.shape)
+    y.backward(upstream)
+    tiles, like = layer.weight_transform.tiles(mx.nd, layer.input_quantizer(x), layer._kwargs["pad"])
+    quantizer, rounded = layer.tile_quantizer, layer.tile_quantizer(tiles)
+    rounded.attach_grad()
+    with autograd.record():
+        matrix = layer.weight_quantizer(layer.weight_transform.transform(mx.nd, layer.weight.data()))
+        again = layer.weight_transform.multiply(mx.nd, rounded, (matrix, layer.bias.data()), like)
+    again.backward(upstream)
+    step = quantizer.get_qparams().scale
+    images = 1 / np.sqrt(tiles.size / step.size / len(x) * quantizer.spec.qmax)
+    _, expected = reference_trained.lsq_gradient(tiles.asnumpy(), rounded.grad.asnumpy(), step, quantizer.spec, images)
+    name = "0.tile_quantizer.growth"
+    close(quantizer_parameters(net)[name].grad().asnumpy(), expected.reshape(step.shape) / step, 1e-3)
+    quantizer.growth.set_data(mx.nd.array(np.full(step.shape, 0.25)))
+    np.testing.assert_allclose(quantizer.get_qparams().scale, 1.25 * step, rtol=1e-6)
+    assert np.abs((net(x) - y).asnumpy()).max() > 1e-3
 
 
 def test_tiles_that_cannot_be_calibrated():
