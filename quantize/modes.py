@@ -50,6 +50,13 @@ def quantizers(net: Block, kind: str = "all") -> Iterator[Tuple[str, FakeQuantiz
                 yield (path + "." if path else "") + name, quantizer
 
 
+def tile_quantizers(net: Block) -> Iterator[Tuple[str, FakeQuantize]]:
+    """(structural path, quantizer) of Winograd tiles, which follow the mode of their layer's input quantizer."""
+    for path, layer in quantized_layers(net):
+        if getattr(layer, "tile_quantizer", None) is not None:
+            yield (path + "." if path else "") + "tile_quantizer", layer.tile_quantizer
+
+
 def thresholds(net: Block) -> Dict[str, float]:
     """Calibrated threshold, in real units, of every layer's activation; layers that share a quantizer each have it.
 

@@ -161,10 +161,6 @@ class QuantizedLayer:
             if isinstance(quantizer, FakeQuantize):
                 yield name, quantizer
 
-    def followers(self):
-        """(name, FakeQuantize) of quantizers that take their mode from one of `quantizers`."""
-        return []
-
     def __repr__(self):
         operands = ", ".join("{}={}".format(name.split("_")[0], quantizer) for name, quantizer in self.quantizers())
         if self.norm is not None:

@@ -169,10 +169,6 @@ class WinogradConv2D(QConv2D):
                                              self.prefix + "tile_quantizer_")
         return self
 
-    def followers(self):
-        """See `QuantizedLayer.followers`."""
-        return [("tile_quantizer", self.tile_quantizer)]
-
     def computed(self, F, x, weight, bias):
         """The layer's forward on the quantized input and the float weight."""
         quantizer = self._follow()

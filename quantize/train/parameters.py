@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Trained numbers of quantizers, apart from the weights: for rates and optimizers of their own."""
 
+import itertools
 from typing import Dict, Optional
 
 from mxnet.gluon import Block, Parameter
 
 from quantize.errors import ConfigError
-from quantize.modes import quantized_layers, quantizers
+from quantize.modes import quantizers, tile_quantizers
 
 
 def quantizer_parameters(net: Block) -> Dict[str, Parameter]:
     """Path ("features.3.input_quantizer.alpha") -> Parameter of every number that a quantizer trains."""
-    found = list(quantizers(net))
-    found += [("{}.{}".format(path, name), quantizer) for path, layer in quantized_layers(net)
-              for name, quantizer in layer.followers()]
     return {"{}.{}".format(path, name): getattr(quantizer, name)
-            for path, quantizer in found for name in quantizer.trained}
+            for path, quantizer in itertools.chain(quantizers(net), tile_quantizers(net)) for name in quantizer.trained}
 
 
 def weight_parameters(net: Block) -> Dict[str, Parameter]:
