@@ -27,3 +27,12 @@ def test_two_stages_of_sat(shared_data, tmp_path):
 def test_binary(shared_data, tmp_path):
     assert trained(shared_data, tmp_path / "binary", "--method", "bnn", "--weight-bits", "1", "--input-bits", "1",
                    "--optimizer", "adam", "--lr", "0.005", "--wd", "0") >= 9650
+
+
+def test_a_hundred_steps_of_four_bits(shared_data, tmp_path):
+    """Calibrated alone cifar_resnet20 gets 8875 images right with these formats, in float 9173."""
+    assert train_qat.main([str(argument) for argument in (
+        "--onnx", shared_data / "cifar_resnet20" / "model.onnx", "--data-dir", shared_data, "--weight-bits", "4",
+        "--input-bits", "4", "--distill", "1", "--lr", "0.003", "--num-train-images", "12800", "--epochs", "1",
+        "--no-plots", "--output", tmp_path)]) == 0
+    assert json.loads((tmp_path / "result.json").read_text())["final"]["top1_count"] >= 9020
