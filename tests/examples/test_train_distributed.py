@@ -20,9 +20,10 @@ ALONE = ["--join", "--address", "127.0.0.1:9", "--workers", "2"]
 
 
 def start(*arguments):
-    """A launcher."""
+    """A launcher that can be interrupted even where these tests run in the background, where SIGINT is ignored."""
     return subprocess.Popen(LAUNCHER + [str(argument) for argument in arguments], stdout=subprocess.PIPE,
-                            stderr=subprocess.PIPE, universal_newlines=True)
+                            stderr=subprocess.PIPE, universal_newlines=True,
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def launch(*arguments, seconds=60):
