@@ -35,4 +35,4 @@ def test_a_hundred_steps_of_four_bits(shared_data, tmp_path):
         "--onnx", shared_data / "cifar_resnet20" / "model.onnx", "--data-dir", shared_data, "--weight-bits", "4",
         "--input-bits", "4", "--distill", "1", "--lr", "0.003", "--num-train-images", "12800", "--epochs", "1",
         "--no-plots", "--output", tmp_path)]) == 0
-    assert json.loads((tmp_path / "result.json").read_text())["final"]["top1_count"] >= 9020
+    assert json.loads((tmp_path / "result.json").read_text())["final"]["top1_count"] >= 9060
