@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 FLOAT = 9173
 HALF_A_POINT = 50
-STEPS = 20
+STEPS = 80
 
 
 def simulate(shared_data, network, output, *options):
@@ -96,7 +96,7 @@ def test_a_few_steps_win_back_thousands_of_images(shared_data):
     test = images_of(shared_data, "cifar10_test.npz")
     images, labels = images_of(shared_data, "cifar10_train_1.npz")
     parameters = {name: p for name, p in net.collect_params().items() if p.grad_req != "null"}
-    trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": 0.001, "momentum": 0.9, "wd": 1e-4})
+    trainer = gluon.Trainer(parameters, "sgd", {"learning_rate": 0.002, "momentum": 0.9, "wd": 1e-4})
     loss, rng = gluon.loss.SoftmaxCrossEntropyLoss(), np.random.RandomState(0)
     for _ in range(STEPS):
         chosen = rng.randint(0, len(images), 128)
