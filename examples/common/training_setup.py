@@ -26,12 +26,12 @@ from quantize.convert import convert_model, fake_bn, mean_global_pooling, trace
 from quantize.convert.graph import batchnorm_partners
 from quantize.errors import ConfigError, DataError, ModelFileError
 from quantize.modes import quantize_input, set_mode
+from quantize.nn.methods import TRAINED_STEP
 from quantize.train import set_clamp_only, start_training
 from quantize.winograd import NONE
 
 LAYERS = ("Conv2D", "Conv2DTranspose", "Dense")
-PER_CHANNEL = ("ste", "lsq", "lsq+")
-TRAINED_STEP = ("lsq", "lsq+")
+PER_CHANNEL = ("ste",) + TRAINED_STEP
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ for _name, _weight, _activation in (
         ("sat", SATWeight, CGPACTFakeQuantize), ("bnn", SignFakeQuantize, SignFakeQuantize)):
     METHODS.register(_name)(Method(_weight, _activation))
 
+TRAINED_STEP = ("lsq", "lsq+")  # methods that train a step, as their papers name it
+
 # what a configuration may set, beside the method: option -> (what it is, whether a value will do)
 OPTIONS = {
     "alpha": ("the start of a trained clip, or a fixed one: a positive number",

@@ -7,12 +7,9 @@ from mxnet.gluon import HybridBlock
 
 from quantize.nn.conv import QConv2D
 from quantize.nn.layer import plain_layout
-from quantize.nn.methods import METHODS, make_quantizer
+from quantize.nn.methods import METHODS, TRAINED_STEP, make_quantizer
 from quantize.spec import PerChannel, PerTensor, QuantSpec
 from quantize.winograd import KERNEL, WinogradSpec, kernel_matrices, tile_kernels
-
-# methods of inputs that give tiles a trained step, too
-TRAINED_STEP = ("lsq", "lsq+")
 
 
 def why_not(layer) -> str:
