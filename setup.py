@@ -30,7 +30,7 @@ class BuildWithOperators(build_py):
         try:
             build.build()
         except QuantizeError as error:
-            print("native operators not built: {}".format(error), file=sys.stderr)
+            print(f"native operators not built: {error}", file=sys.stderr)
         super().run()
 
 

@@ -45,7 +45,7 @@ def apply_table(net: Block, table: Table):
         For a table of another network or format; the network is then unchanged.
     """
     named = dict(_named_quantizers(net))
-    rows = {"{}.{}_quantizer".format(row.layer, row.tensor): row for row in table.rows}
+    rows = {f"{row.layer}.{row.tensor}_quantizer": row for row in table.rows}
     _check_names(net, named, rows)
     off = set(table.float_layers)
     _check_shared(named, rows, off)
@@ -64,7 +64,7 @@ def _named_quantizers(net):
     """(path, quantizer) of every operand of every layer; shared quantizers come under each of their layers."""
     for path, layer in quantized_layers(net):
         for name, quantizer in layer.quantizers():
-            yield "{}.{}".format(path, name), quantizer
+            yield f"{path}.{name}", quantizer
 
 
 def _check_names(net, named, rows):
@@ -86,8 +86,9 @@ def _check_shared(named, rows, off):
     for path, row in rows.items():
         other = first.setdefault(id(named[path]), row)
         if (other.layer in off) != (row.layer in off):
-            raise CalibrationError("{} and {} read the same tensor: put '#' in front of both lines or of none".format(
-                other.layer, row.layer))
+            raise CalibrationError(f"{other.layer} and {row.layer} read the same tensor: put '#' in front of both "
+                                   "lines or of none")
         if (other.thresholds, other.zero_points) != (row.thresholds, row.zero_points):
-            raise CalibrationError("{} and {} read the same tensor, but their lines in the table have different ranges"
-                                   .format(other.layer, row.layer))
+            raise CalibrationError(f"{other.layer} and {row.layer} read the same tensor, but their lines in the table "
+                                   "have different ranges"
+                                   )

@@ -76,7 +76,7 @@ def correct_biases(net: Block, batches: Iterable, method: str = "parallel", imag
         corrections = {path: correction.asnumpy() for path, correction in found.items()}
     for path, correction in corrections.items():
         if not np.isfinite(correction).all():
-            raise DataError("{}: the output holds NaN or infinity for the calibration images".format(path))
+            raise DataError(f"{path}: the output holds NaN or infinity for the calibration images")
     for path, layer in layers:
         if path in found:
             layer.float_bias = layer.bias.data(x.context).copy()

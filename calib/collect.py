@@ -97,8 +97,9 @@ def factories_for(calibrators: Sequence[Calibrator], per_image: Optional[int] = 
         if name == HistogramObserver.name and per_image is not None:
             make = _Histograms(per_image)
         if name in factories and factories[name]().state() != make().state():
-            raise ConfigError("{}: needs another {} observer than a calibrator before it; collect for them one after "
-                              "the other".format(calibrator.name, name))
+            raise ConfigError(f"{calibrator.name}: needs another {name} observer than a calibrator before it; collect "
+                              "for them one after "
+                              "the other")
         factories[name] = make
     return factories
 
@@ -117,11 +118,11 @@ def calibrate(net: Block, observers: Dict[str, object], calibrator: Calibrator) 
         if isinstance(observer, dict):
             observer = observer.get(calibrator.observer)
         if observer is None:
-            raise CalibrationError("{}: was not observed".format(path))
+            raise CalibrationError(f"{path}: was not observed")
         try:
             quantizer.set_qparams(calibrator(observer, quantizer.spec))
         except CalibrationError as error:
-            raise CalibrationError("{}: {}".format(path, error)) from None
+            raise CalibrationError(f"{path}: {error}") from None
         thresholds[path] = float(quantizer.threshold.max())
     clear_cached_graphs(net)
     return thresholds

@@ -16,7 +16,9 @@ from quantize.spec import QParams
 STEPS = 100
 LOW, HIGH = 0.5, 2.0
 IMAGES = 16
-_Reader = NamedTuple("_Reader", [("block", Block), ("is_layer", bool)])
+class _Reader(NamedTuple):
+    block: Block
+    is_layer: bool
 
 
 def easyquant(net: Block, batches: Iterable, images: int = IMAGES, ctx=None, progress=lambda items: items):
@@ -48,14 +50,14 @@ def easyquant(net: Block, batches: Iterable, images: int = IMAGES, ctx=None, pro
     readers = _readers(net)
     for path, (quantizer, _) in readers.items():
         if not quantizer.calibrated:
-            raise CalibrationError("{}: no range to start from; calibrate first".format(path))
+            raise CalibrationError(f"{path}: no range to start from; calibrate first")
     kept = collect(net, _first(batches, images), {"kept": _Kept}, ctx=ctx)
     thresholds = {}
     with _plain(net):
         for path in progress(list(readers)):
             quantizer, users = readers[path]
             if not kept[path]["kept"].parts:
-                raise CalibrationError("{}: the network never calls this layer".format(path))
+                raise CalibrationError(f"{path}: the network never calls this layer")
             x = mx.nd.array(np.concatenate(kept[path]["kept"].parts), ctx=ctx)
             _search(quantizer, users, x)
             thresholds[path] = float(quantizer.threshold.max())
@@ -89,7 +91,7 @@ def _readers(net) -> Dict[str, tuple]:
         for name, quantizer in layer.quantizers():
             if name == "weight_quantizer":
                 continue
-            key = first.setdefault(id(quantizer), "{}.{}".format(path, name))
+            key = first.setdefault(id(quantizer), f"{path}.{name}")
             users = found.setdefault(key, (quantizer, []))[1]
             users.append(_Reader(layer, True) if name == "input_quantizer" else _Reader(quantizer, False))
     return found

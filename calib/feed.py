@@ -26,8 +26,9 @@ def checked_batches(batches: Iterable, ctx) -> Iterator[mx.nd.NDArray]:
     for number, batch in enumerate(batches, 1):
         images = _images(batch, number)
         if shape is not None and images.shape[1:] != shape:
-            raise DataError("batch {} holds images of shape {}, those before it {}; resize or crop all calibration "
-                            "images to one size".format(number, images.shape[1:], shape))
+            raise DataError(f"batch {number} holds images of shape {images.shape[1:]}, those before it {shape}; resize "
+                            "or crop all calibration "
+                            "images to one size")
         shape = images.shape[1:]
         yield images if ctx is None else images.as_in_context(ctx)
 
@@ -40,11 +41,11 @@ def _images(batch, number):
     if isinstance(images, np.ndarray) and images.dtype != object:
         images = mx.nd.array(images, dtype=np.float32)
     if not isinstance(images, mx.nd.NDArray):
-        raise DataError("batch {} is a {}; wanted are NDArrays of images, or (images, label) pairs".format(
-            number, type(images).__name__))
+        raise DataError(f"batch {number} is a {type(images).__name__}; wanted are NDArrays of images, or (images, "
+                        "label) pairs")
     images = images[:len(images) - padded] if padded else images
     if images.ndim < 2 or not images.size:
-        raise DataError("batch {} has the shape {}; wanted is (images, ...)".format(number, images.shape))
+        raise DataError(f"batch {number} has the shape {images.shape}; wanted is (images, ...)")
     return images
 
 
@@ -91,13 +92,12 @@ class Feed:
         """Hand over what belongs to the real images of a part."""
         rows, left = divmod(len(x) * images, part)
         if left or not x.size:
-            raise DataError("{}: a tensor of shape {} for {} images; its first axis must be the images'".format(
-                self.path, x.shape, part))
+            raise DataError(f"{self.path}: a tensor of shape {x.shape} for {part} images; its first axis must be the "
+                            "images'")
         x = x[:rows]
         extremes = _extremes(x)
         if not np.isfinite(extremes).all():
-            raise DataError("{}: {} of {} values are NaN or infinite".format(
-                self.path, int((~np.isfinite(x)).sum()), x.size))
+            raise DataError(f"{self.path}: {int((~np.isfinite(x)).sum())} of {x.size} values are NaN or infinite")
         low, high = float(extremes[:, 0].min()) + 0.0, float(extremes[:, 1].max()) + 0.0
         for collector in self._collectors.values():
             if isinstance(collector, _ByBatch):
@@ -172,7 +172,7 @@ class GraphRunner:
             known = {p.name: p.shape for p in self._inputs if p is not None}
             shapes = outputs.infer_shape(data=(1,) + example.shape[1:], **known)[1]
         except Exception as error:  # whatever Python code that looks at values raises when it is given a symbol
-            raise CalibrationError("the graph cannot be traced: {}".format(str(error).splitlines()[0])) from None
+            raise CalibrationError(f"the graph cannot be traced: {str(error).splitlines()[0]}") from None
         self.part_size = part_size(sum(math.prod(shape) for shape in shapes))
         self._graph = mx.nd.CachedOp(outputs, [("static_alloc", True), ("static_shape", True)])
 

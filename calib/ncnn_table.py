@@ -64,23 +64,24 @@ def parse_ncnn_table(text: str, counts: Optional[Mapping[str, int]] = None,
         lines.pop()
     weights, inputs = {}, {}
     for number, line in enumerate(lines, 1):
-        where = "{} line {}".format(name, number)
+        where = f"{name} line {number}"
         if not line.strip():
-            raise CalibrationError("{}: a blank line: ncnn would ignore everything after it; remove it".format(where))
+            raise CalibrationError(f"{where}: a blank line: ncnn would ignore everything after it; remove it")
         if line.startswith("#"):
             continue
         key, scales = _record(line, where)
         if key.endswith(WEIGHT):
             records, layer = weights, key[:-len(WEIGHT)]
         elif "_param_" in key:
-            raise CalibrationError("{}: {} belongs to a layer with several weights, which this project does not "
-                                   "quantize".format(where, key))
+            raise CalibrationError(f"{where}: {key} belongs to a layer with several weights, which this project does "
+                                   "not "
+                                   "quantize")
         else:
             records, layer = inputs, key
             if len(scales) != 1:
-                raise CalibrationError("{}: {} input scales for {}, ncnn knows 1".format(where, len(scales), layer))
+                raise CalibrationError(f"{where}: {len(scales)} input scales for {layer}, ncnn knows 1")
         if layer in records:
-            raise CalibrationError("{}: {} comes twice".format(where, key))
+            raise CalibrationError(f"{where}: {key} comes twice")
         records[layer] = scales
     _check(weights, inputs, counts, name)
     return {layer: NcnnScales(scales, inputs[layer][0] if layer in inputs else None)
@@ -90,12 +91,12 @@ def parse_ncnn_table(text: str, counts: Optional[Mapping[str, int]] = None,
 def _record(line, where):
     key, *fields = line.split(" ")
     if not key or len(key.encode("utf-8")) > MAX_KEY or re.search(r"\s", key):
-        raise CalibrationError("{} column 1: expected a layer's name of at most {} bytes, got {!r}".format(
-            where, MAX_KEY, key[:40]))
+        raise CalibrationError(f"{where} column 1: expected a layer's name of at most {MAX_KEY} bytes, got "
+                               f"{key[:40]!r}")
     if fields and not fields[-1]:
         fields.pop()  # ncnn2table ends weight lines with a space
     if not fields:
-        raise CalibrationError("{}: {} has no scales".format(where, key))
+        raise CalibrationError(f"{where}: {key} has no scales")
     column, scales = len(key) + 2, []
     for field in fields:
         value = float(field) if _SCALE.fullmatch(field) else -1.0
@@ -110,17 +111,19 @@ def _record(line, where):
 def _check(weights, inputs, counts, name):
     for layer in inputs:
         if layer not in weights:
-            raise CalibrationError("{}: {} has an input scale, but no line {}{}: ncnn would leave this and all later "
+            raise CalibrationError(f"{name}: {layer} has an input scale, but no line {layer}{WEIGHT}: ncnn would leave "
+                                   "this and all later "
                                    "layers of its type float; to keep the layer float comment out its input line"
-                                   .format(name, layer, layer, WEIGHT))
+                                   )
     if counts is None:
         return
     for layer, scales in weights.items():
         if layer not in counts:
-            raise CalibrationError("{}: {} is no layer of the network; the table is of another one".format(name, layer))
+            raise CalibrationError(f"{name}: {layer} is no layer of the network; the table is of another one")
         if len(scales) != counts[layer]:
-            raise CalibrationError("{}: {} has {} weight scales, the layer needs {} (one for each output channel, or "
-                                   "group of a depthwise convolution)".format(name, layer, len(scales), counts[layer]))
+            raise CalibrationError(f"{name}: {layer} has {len(scales)} weight scales, the layer needs {counts[layer]} "
+                                   "(one for each output channel, or "
+                                   "group of a depthwise convolution)")
 
 
 def write_ncnn_table(path, scales: Mapping[str, NcnnScales]):
@@ -162,14 +165,15 @@ def to_ncnn(table: Table, names: Mapping[str, str]) -> Dict[str, NcnnScales]:
         if None in found or layer not in names:
             missing = "name for ncnn" if layer not in names else "line for its {}".format(
                 ("weight", "input")[found.index(None)])
-            raise CalibrationError("{}: no {}".format(layer, missing))
+            raise CalibrationError(f"{layer}: no {missing}")
         for row in found:
             if not row.signed or row.zero_points or row.bits > 8:
-                raise CalibrationError("{} {}: ncnn holds signed, symmetric numbers of at most 8 bits; calibrate with "
-                                       "--input-signed true".format(layer, row.tensor))
+                raise CalibrationError(f"{layer} {row.tensor}: ncnn holds signed, symmetric numbers of at most 8 bits; "
+                                       "calibrate with "
+                                       "--input-signed true")
         weight, inputs = (tuple(_multiplier(value, row.bits) for value in row.thresholds) for row in found)
         if len(inputs) != 1:
-            raise CalibrationError("{} input: {} thresholds, ncnn knows one".format(layer, len(inputs)))
+            raise CalibrationError(f"{layer} input: {len(inputs)} thresholds, ncnn knows one")
         scales[names[layer]] = NcnnScales(weight, inputs[0] if found[1].enabled else None)
     return scales
 
@@ -191,7 +195,7 @@ def from_ncnn(scales: Mapping[str, NcnnScales], names: Mapping[str, str], levels
     rows = []
     for layer, item in scales.items():
         if layer not in names:
-            raise CalibrationError("{}: is no layer of this network; the table is of another one".format(layer))
+            raise CalibrationError(f"{layer}: is no layer of this network; the table is of another one")
         enabled = item.input is not None
         top = levels.get(layer, 127)
         bits = int(top).bit_length() + 1

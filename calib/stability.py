@@ -101,7 +101,7 @@ class ChannelActivity:
         silent = state.get("silent")
         numbers = [state.get("samples"), state.get("channels")] + (silent if isinstance(silent, list) else [None])
         if set(state) != set(activity.state()) or any(type(n) is not int or n < 0 for n in numbers):
-            raise CalibrationError("not the state of an activity observer: {}".format(sorted(state)))
+            raise CalibrationError(f"not the state of an activity observer: {sorted(state)}")
         activity.samples, activity.channels, activity.silent = numbers[0], numbers[1], list(silent)
         return activity
 
@@ -140,10 +140,10 @@ def stability_text(found: Sequence[Movement], limit: float = LIMIT, parts: str =
     if not found:
         return "Stability: nothing to compare"
     shares = [item.share for item in found]
-    lines = ["Stability between the {}: thresholds move by {:.1%} (median) and {:.1%} (most)".format(
-        parts, float(np.median(shares)), max(shares))]
+    lines = [f"Stability between the {parts}: thresholds move by {float(np.median(shares)):.1%} (median) and "
+             f"{max(shares):.1%} (most)"]
     for item in found:
         if item.share > limit:
             lines.append("  warning: {} moves by {:.0%}: {:.6g} from all images, {} from parts; use more images".format(
-                item.path, item.share, item.whole, ", ".join("{:.6g}".format(part) for part in item.parts)))
+                item.path, item.share, item.whole, ", ".join(f"{part:.6g}" for part in item.parts)))
     return "\n".join(lines)

@@ -74,21 +74,22 @@ def read_state(path) -> CalibrationState:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise CalibrationError("{}: not a whole calibration state ({}); write it again with --save-state".format(
-            path, error)) from None
+        raise CalibrationError(f"{path}: not a whole calibration state ({error}); write it again with "
+                               "--save-state") from None
     if not isinstance(content, dict) or set(content) != KEYS:
-        raise CalibrationError("{}: not a calibration state".format(path))
+        raise CalibrationError(f"{path}: not a calibration state")
     if content["version"] != VERSION:
         raise CalibrationError("{}: version {!r}, this program reads version {}".format(
             path, content["version"], VERSION))
     if content.pop("checksum") != _checksum(content):
-        raise CalibrationError("{}: the checksum does not fit: the file was changed or damaged; write it again with "
-                               "--save-state".format(path))
+        raise CalibrationError(f"{path}: the checksum does not fit: the file was changed or damaged; write it again "
+                               "with "
+                               "--save-state")
     try:
         observers = {layer: {name: _observer(state) for name, state in of_layer.items()}
                      for layer, of_layer in content["observers"].items()}
     except CalibrationError as error:
-        raise CalibrationError("{}: {}".format(path, error)) from None
+        raise CalibrationError(f"{path}: {error}") from None
     return CalibrationState(observers, content["network"], content["settings"], content["samples"], content["data"],
                             content["shards"], tuple(content["have"]))
 
@@ -114,8 +115,8 @@ def merge_states(states: Sequence[Tuple[str, CalibrationState]]) -> CalibrationS
         _check_alike(first_name, first, name, state)
         for shard in state.have:
             if shard in seen:
-                raise CalibrationError("{} and {}: both hold shard {}/{}; name each shard once".format(
-                    seen[shard], name, shard + 1, first.shards))
+                raise CalibrationError(f"{seen[shard]} and {name}: both hold shard {shard + 1}/{first.shards}; name "
+                                       "each shard once")
             seen[shard] = name
     observers = {}
     for path in first.observers:
@@ -131,13 +132,14 @@ def merge_states(states: Sequence[Tuple[str, CalibrationState]]) -> CalibrationS
 
 def _check_alike(first_name, first, name, state):
     if state.network != first.network:
-        raise CalibrationError("{}: the state is of another network than {} (or of other weights or rules)".format(
-            name, first_name))
+        raise CalibrationError(f"{name}: the state is of another network than {first_name} (or of other weights or "
+                               "rules)")
     for key in sorted(set(first.settings) | set(state.settings)):
         mine, theirs = first.settings.get(key), state.settings.get(key)
         if mine != theirs:
-            raise CalibrationError("{}: made with {} {!r}, but {} with {!r}; only states of one calibration can be "
-                                   "merged".format(name, key, theirs, first_name, mine))
+            raise CalibrationError(f"{name}: made with {key} {theirs!r}, but {first_name} with {mine!r}; only states "
+                                   "of one calibration can be "
+                                   "merged")
     kinds = [{path: sorted(of_path) for path, of_path in item.observers.items()} for item in (first, state)]
     if kinds[0] != kinds[1]:
         path = next((path for path in kinds[0] if kinds[0][path] != kinds[1].get(path)), next(iter(kinds[1])))
@@ -145,8 +147,7 @@ def _check_alike(first_name, first, name, state):
                                "--calib-mode".format(name, path, ", ".join(kinds[1].get(path, ["none"])), first_name,
                                                      ", ".join(kinds[0].get(path, ["none"]))))
     if state.shards != first.shards:
-        raise CalibrationError("{}: one of {} shards, but {} is one of {}".format(
-            name, state.shards, first_name, first.shards))
+        raise CalibrationError(f"{name}: one of {state.shards} shards, but {first_name} is one of {first.shards}")
 
 
 def _copy(observer):

@@ -82,20 +82,21 @@ class Row:
 
     def qparams(self, spec: QuantSpec, shape: Tuple[int, ...]) -> QParams:
         """QParams of the given shape; CalibrationError where the row does not fit the format."""
-        where = "{} {}".format(self.layer, self.tensor)
+        where = f"{self.layer} {self.tensor}"
         if (self.bits, self.signed) != (spec.bits, spec.signed):
-            raise CalibrationError("{}: the table has {} bits {}, the network {}; calibrate again for this format"
-                                   .format(where, self.bits, SIGNS[not self.signed], spec))
+            raise CalibrationError(f"{where}: the table has {self.bits} bits {SIGNS[not self.signed]}, the network "
+                                   f"{spec}; calibrate again for this format"
+                                   )
         if bool(self.zero_points) == spec.symmetric:
             raise CalibrationError("{}: the table has {} zero point, the network's grid {}; calibrate again for this "
                                    "format".format(where, "a" if self.zero_points else "no",
                                                    "has none" if spec.symmetric else "needs one"))
         if len(self.thresholds) != int(np.prod(shape)):
-            raise CalibrationError("{}: {} thresholds in the table, the network needs {}".format(
-                where, len(self.thresholds), int(np.prod(shape))))
+            raise CalibrationError(f"{where}: {len(self.thresholds)} thresholds in the table, the network needs "
+                                   f"{int(np.prod(shape))}")
         scale = self.scale(spec)
         if not (np.isfinite(scale).all() and (scale > 0).all()):
-            raise CalibrationError("{}: threshold {!r} gives no float32 scale above 0".format(where, self.thresholds))
+            raise CalibrationError(f"{where}: threshold {self.thresholds!r} gives no float32 scale above 0")
         if self.zero_points:
             return QParams(scale.reshape(shape), np.asarray(self.zero_points, np.int32).reshape(shape))
         return QParams.symmetric(scale.reshape(shape))
@@ -119,7 +120,7 @@ class Table:
         return list(dict.fromkeys(row.layer for row in self.rows if not row.enabled))
 
     def __str__(self):
-        lines = [MAGIC, COLUMNS] + [str(row) for row in self.rows] + ["end {}".format(len(self.rows))]
+        lines = [MAGIC, COLUMNS] + [str(row) for row in self.rows] + [f"end {len(self.rows)}"]
         return "\n".join(lines) + "\n"
 
 
@@ -167,22 +168,21 @@ def parse_table(text: str, name: str = "table") -> Table:
     """The table that a text is."""
     lines = [line[:-1] if line.endswith("\r") else line for line in text.split("\n")]
     if lines[0].rstrip() != MAGIC:
-        raise CalibrationError("{} line 1: not a calibration table: expected {!r}, got {!r}".format(
-            name, MAGIC, lines[0][:40]))
+        raise CalibrationError(f"{name} line 1: not a calibration table: expected {MAGIC!r}, got {lines[0][:40]!r}")
     rows, seen, end = [], {}, None
     for number, line in enumerate(lines[1:], 2):
         if end is not None and line.strip():
-            raise CalibrationError("{} line {}: text after the 'end' line".format(name, number))
+            raise CalibrationError(f"{name} line {number}: text after the 'end' line")
         if re.fullmatch(r"end\s+[0-9]{1,9}\s*", line):
             end = int(line.split()[1])
             continue
-        row = _row(line, "{} line {}".format(name, number))
+        row = _row(line, f"{name} line {number}")
         if row is None:
             continue
         key = row.layer, row.tensor
         if key in seen:
-            raise CalibrationError("{} line {}: {} {} has a line already, line {}".format(
-                name, number, row.layer, row.tensor, seen[key]))
+            raise CalibrationError(f"{name} line {number}: {row.layer} {row.tensor} has a line already, line "
+                                   f"{seen[key]}")
         seen[key] = number
         rows.append(row)
     _check_end(end, rows, name)
@@ -191,10 +191,11 @@ def parse_table(text: str, name: str = "table") -> Table:
 
 def _check_end(end, rows, name):
     if end is None:
-        raise CalibrationError("{}: the 'end' line is missing: the file is not whole".format(name))
+        raise CalibrationError(f"{name}: the 'end' line is missing: the file is not whole")
     if end != len(rows):
-        raise CalibrationError("{}: {} lines of layers, but 'end' says {}; to keep a layer float put '#' in front of "
-                               "its line instead of deleting it".format(name, len(rows), end))
+        raise CalibrationError(f"{name}: {len(rows)} lines of layers, but 'end' says {end}; to keep a layer float put "
+                               "'#' in front of "
+                               "its line instead of deleting it")
 
 
 def _row(line: str, where: str) -> Optional[Row]:
@@ -205,12 +206,12 @@ def _row(line: str, where: str) -> Optional[Row]:
     if not fields or not (enabled or _is_row(fields)):
         return None
     if len(fields) < 9:
-        raise CalibrationError("{}: {} fields, at least 9 are wanted: {}".format(where, len(fields), COLUMNS[2:]))
+        raise CalibrationError(f"{where}: {len(fields)} fields, at least 9 are wanted: {COLUMNS[2:]}")
     layer, tensor, method, bits, sign, samples, data, zeros = (Field(*field, where=where) for field in fields[:8])
     thresholds = tuple(Field(*field, where=where).threshold() for field in fields[8:])
     zero_points = () if zeros.text == "-" else tuple(zeros.whole(part, -2**15, 2**16) for part in zeros.text.split(","))
     if zero_points and len(zero_points) != len(thresholds):
-        raise zeros.error("as many zero points as thresholds ({})".format(len(thresholds)))
+        raise zeros.error(f"as many zero points as thresholds ({len(thresholds)})")
     return Row(layer.text, tensor.one_of(TENSORS), method.text, bits.whole(bits.text, 1, 16),
                sign.one_of(SIGNS) == "signed", thresholds, zero_points, samples.whole(samples.text, 0, 10**18),
                data.matching(r"-|[0-9a-f]{16}", "16 hexadecimal digits, or '-'"), enabled)
@@ -231,8 +232,7 @@ class Field:
 
     def error(self, wanted: str) -> CalibrationError:
         """The error that says what was wanted instead."""
-        return CalibrationError("{} column {}: expected {}, got {!r}".format(self.where, self.column, wanted,
-                                                                            self.text[:40]))
+        return CalibrationError(f"{self.where} column {self.column}: expected {wanted}, got {self.text[:40]!r}")
 
     def one_of(self, choices) -> str:
         """The text, one of the choices."""
@@ -249,7 +249,7 @@ class Field:
     def whole(self, text: str, low: int, high: int) -> int:
         """A whole number in a range."""
         if not _WHOLE.fullmatch(text) or not low <= int(text) <= high:
-            raise self.error("a whole number from {} to {}".format(low, high))
+            raise self.error(f"a whole number from {low} to {high}")
         return int(text)
 
     def threshold(self) -> float:
@@ -271,9 +271,9 @@ def data_fingerprint(images: Iterable[str]) -> str:
     total = 0
     for image in images:
         total += int.from_bytes(hashlib.sha256(image.encode("utf-8")).digest()[:8], "little")
-    return "{:016x}".format(total % 2 ** 64)
+    return f"{total % 2 ** 64:016x}"
 
 
 def add_fingerprints(fingerprints: Iterable[str]) -> str:
     """The fingerprint of all images, from those of parts that share none."""
-    return "{:016x}".format(sum(int(text, 16) for text in fingerprints) % 2 ** 64)
+    return f"{sum(int(text, 16) for text in fingerprints) % 2 ** 64:016x}"

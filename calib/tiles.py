@@ -46,8 +46,7 @@ def calibrate_tiles(net: Block, batches: Iterable, ctx=None) -> Dict[str, np.nda
     first = next(iter(layers))
     layers = {path: layer for path, layer in layers.items() if layer.input_quantizer.mode not in ("float", "observe")}
     if not layers:
-        raise CalibrationError("{}: its input is not quantized now; switch inputs on first (quantize_input)".format(
-            first))
+        raise CalibrationError(f"{first}: its input is not quantized now; switch inputs on first (quantize_input)")
     for layer in layers.values():
         layer.tile_quantizer.observer = _Peaks()
     try:
@@ -77,7 +76,7 @@ class _Peaks:
 def _store(path, quantizer) -> np.ndarray:
     thresholds = quantizer.observer.peaks
     if thresholds is None:
-        raise CalibrationError("{}: no image reached this layer, so its tiles have no range".format(path))
+        raise CalibrationError(f"{path}: no image reached this layer, so its tiles have no range")
     if quantizer.scale.shape == (1,):
         thresholds = thresholds.max(keepdims=True)
     scale = (thresholds / quantizer.spec.max_level).astype(np.float32)

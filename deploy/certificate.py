@@ -98,7 +98,7 @@ def kind(node) -> str:
         return type(node).__name__
     rows, columns = node.weight.shape[2:]
     prefix = "depthwise " if node.depthwise else "grouped " if node.groups > 1 else ""
-    return "{}{}x{} stride {}".format(prefix, rows, columns, max(node.stride))
+    return f"{prefix}{rows}x{columns} stride {max(node.stride)}"
 
 
 def _difference(difference, relative=False):
@@ -209,7 +209,7 @@ def _real_text(worst):
 
 def _layers(contents):
     sides = list(contents["sides"])
-    rows = [tuple(["layer", "kind", "codes"] + ["{}: {}".format(side, what) for side in sides
+    rows = [tuple(["layer", "kind", "codes"] + [f"{side}: {what}" for side in sides
                                                 for what in ("identical", "LSB")] + ["largest sum", "of its limit"])]
     for layer in contents["layers"]:
         cells = [layer["node"], layer["kind"], str(next(iter(layer["codes"].values()))["elements"])]

@@ -50,8 +50,7 @@ class Difference:
         """Count one batch; both arrays have the same shape, and both hold codes or both reals."""
         values, reference = np.asarray(values), np.asarray(reference)
         if values.shape != reference.shape:
-            raise DeployError("a tensor of shape {} is compared with one of shape {}".format(
-                values.shape, reference.shape))
+            raise DeployError(f"a tensor of shape {values.shape} is compared with one of shape {reference.shape}")
         self.elements += values.size
         equal = (values == reference) | (np.isnan(values) & np.isnan(reference))
         count = int(equal.sum())

@@ -28,7 +28,7 @@ class Problem:
     fatal: bool = True
 
     def __str__(self):
-        return "{}: {}".format(self.path, self.text)
+        return f"{self.path}: {self.text}"
 
 
 def raise_problems(problems, engine: str):

@@ -138,8 +138,9 @@ class _Run:
             if codes is None:
                 blob = node.inputs[0]
                 if blob not in observed.blobs:
-                    raise DeployError("{}: {} gives neither its input's codes nor the blob {!r}, so that this layer "
-                                      "cannot be verified".format(node.name, side, blob))
+                    raise DeployError(f"{node.name}: {side} gives neither its input's codes nor the blob {blob!r}, so "
+                                      "that this layer "
+                                      "cannot be verified")
                 codes = self.arithmetic.quantize(observed.blobs[blob], node.quantization.input)
             reference = judged.codes[node.name]
             if codes.size == reference.size:
@@ -161,4 +162,4 @@ def _told(side, name):
     try:
         yield
     except DeployError as error:
-        raise DeployError("{}, {}: {}".format(side, name, error)) from None
+        raise DeployError(f"{side}, {name}: {error}") from None

@@ -23,7 +23,7 @@ def deploy(args):
     args.target = NcnnTarget(winograd=args.keep_winograd)
     task = simulation.open_task(args)
     chosen["preprocessing"] = task.preprocessing.to_dict()
-    print("\n{} on {} ({} images)".format(task.model.name, task.dataset, len(task.images)), flush=True)
+    print(f"\n{task.model.name} on {task.dataset} ({len(task.images)} images)", flush=True)
     if args.print_model:
         print(task.model.net)
     task.model.net.hybridize(static_alloc=True, static_shape=True)
@@ -31,7 +31,7 @@ def deploy(args):
     images = deploying_checks.verification_batches(args, task.images, task.preprocessing)
     scores = None if args.no_engine else deploying_checks.float_scores(task.model.net, images)
     net = simulation.convert(args, task)
-    print("\nPlan\n{}".format(net.plan), flush=True)
+    print(f"\nPlan\n{net.plan}", flush=True)
     run = calibrating.Run(args, task, before)
     run.calibrate()
     floating = deploying.lowered(task, integers=False)
@@ -41,7 +41,7 @@ def deploy(args):
     deployed = deploying.deployment(args, task, floating, run.outcome)
     with staged(args.output, args.force) as folder:
         _write(args, folder, task, deployed, run, (chosen, before, scores))
-    print("\nwritten to {}".format(args.output))
+    print(f"\nwritten to {args.output}")
 
 
 def need_engine():
@@ -50,7 +50,7 @@ def need_engine():
     try:
         runner.engine()
     except DeployError as error:
-        raise DeployError("{}, or write the files without running them: --no-engine".format(error)) from None
+        raise DeployError(f"{error}, or write the files without running them: --no-engine") from None
 
 
 def _write(args, folder, task, deployed, run, known):
@@ -59,7 +59,7 @@ def _write(args, folder, task, deployed, run, known):
     from deploy.certificate import write_certificate
     chosen, before, scores = known
     for problem in deploying.write_files(args, folder, deployed, task.model.net, run.outcome):
-        print("warning: {}".format(problem))
+        print(f"warning: {problem}")
     images = deploying_checks.verification_batches(args, task.images, task.preprocessing)
     sides, export, latency = deploying_checks.simulated(task.model.net, deployed), None, None
     if not args.no_engine:
@@ -92,7 +92,7 @@ def recheck(args):
     if args.output:
         with staged(args.output, args.force) as output:
             write_certificate(output, contents)
-        print("\nwritten to {}".format(args.output))
+        print(f"\nwritten to {args.output}")
 
 
 def main(argv=None) -> int:

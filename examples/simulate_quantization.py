@@ -18,13 +18,13 @@ def simulate(args):
         report.check_writable(args.output)
     task = simulation.open_task(args)
     settings["preprocessing"] = task.preprocessing.to_dict()
-    print("\n{} on {} ({} images)".format(task.model.name, task.dataset, len(task.images)), flush=True)
+    print(f"\n{task.model.name} on {task.dataset} ({len(task.images)} images)", flush=True)
     if args.print_model:
         print(task.model.net)
     task.model.net.hybridize(static_alloc=True, static_shape=True)
     before = None if args.calib_shard else simulation.evaluation(args, task, "float")
     net = simulation.convert(args, task)
-    print("\nPlan\n{}".format(net.plan), flush=True)
+    print(f"\nPlan\n{net.plan}", flush=True)
     run = calibrating.Run(args, task, before)
     if args.quantize_input_offline:
         run.calibrate()
@@ -41,7 +41,7 @@ def simulate(args):
     if args.output:
         contents = report.result(settings, before, after, **run.results(after))
         report.write_result(args.output, contents, net.plan)
-        print("written to {}".format(args.output))
+        print(f"written to {args.output}")
 
 
 def main(argv=None) -> int:

@@ -24,7 +24,7 @@ def parse_args(argv=None):
     def positive(text):
         value = int(text)
         if value < 1:
-            raise argparse.ArgumentTypeError("{} is less than 1".format(value))
+            raise argparse.ArgumentTypeError(f"{value} is less than 1")
         return value
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -79,11 +79,11 @@ def main(argv=None):
     args.output.parent.mkdir(parents=True, exist_ok=True)
     save_params(net, args.output)
     test = open_dataset("digits", split="test")
-    print("{}: {:.2%} on {} test images".format(args.output, accuracy(net, test), len(test)))
+    print(f"{args.output}: {accuracy(net, test):.2%} on {len(test)} test images")
 
 
 if __name__ == "__main__":
     try:
         main()
     except (QuantizeError, OSError) as error:
-        sys.exit("error: {}".format(error))
+        sys.exit(f"error: {error}")

@@ -74,10 +74,10 @@ def address(args):
     if not args.address:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
-            args.address = "127.0.0.1:{}".format(probe.getsockname()[1])
+            args.address = f"127.0.0.1:{probe.getsockname()[1]}"
     host, _, port = args.address.rpartition(":")
     if not host or not port.isdigit():
-        sys.exit("error: --address {}: write HOST:PORT".format(args.address))
+        sys.exit(f"error: --address {args.address}: write HOST:PORT")
     return host, int(port)
 
 
@@ -125,7 +125,7 @@ def _die_with_parent():
 
 def _relay(name, stream):
     for line in stream:
-        sys.stdout.write("{} | {}".format(name, line))
+        sys.stdout.write(f"{name} | {line}")
         sys.stdout.flush()
 
 
@@ -137,7 +137,7 @@ def watch(group, args):
         if failed:
             name, code = next(iter(failed.items()))
             print("error: {} ended with {}; all others are stopped".format(
-                name, "signal {}".format(-code) if code < 0 else "exit code {}".format(code)), file=sys.stderr)
+                name, f"signal {-code}" if code < 0 else f"exit code {code}"), file=sys.stderr)
             return code if code > 0 else FAILED
         done = group.ended("worker")
         if len(done) == args.here:
@@ -146,11 +146,11 @@ def watch(group, args):
         if group.ended() and first_end is None:
             first_end = now
         if first_end is not None and now - first_end > args.grace:
-            print("error: {} ended, others go on {:g} seconds later; all are stopped".format(
-                next(iter(group.ended())), args.grace), file=sys.stderr)
+            print(f"error: {next(iter(group.ended()))} ended, others go on {args.grace:g} seconds later; all are "
+                  "stopped", file=sys.stderr)
             return STUCK
         if args.timeout is not None and now - start > args.timeout:
-            print("error: not done after {:g} seconds; all are stopped".format(args.timeout), file=sys.stderr)
+            print(f"error: not done after {args.timeout:g} seconds; all are stopped", file=sys.stderr)
             return STUCK
         time.sleep(POLL)
 
@@ -165,7 +165,7 @@ def main(argv=None) -> int:
             for role in ("scheduler", "server"):
                 group.start(role, SERVE, environment(args, role))
         for number in range(args.here):
-            group.start("worker {}".format(number), [sys.executable, args.script] + args.arguments,
+            group.start(f"worker {number}", [sys.executable, args.script] + args.arguments,
                         environment(args, "worker"))
         group.relay()  # threads come after the last fork
         return watch(group, args)

@@ -19,8 +19,8 @@ def open_run(args, task, workers):
     if args.resume:
         checkpoints.check()
     elif checkpoints.folders():
-        raise DataError("--output {}: holds a training already; go on with --resume, or take another folder".format(
-            args.output))
+        raise DataError(f"--output {args.output}: holds a training already; go on with --resume, or take another "
+                        "folder")
     net, rules = training_setup.convert(args, task)
     optimizers = training.Optimizers(net, *_optimizers(args))
     images = task.training.shared_by(workers)
@@ -30,8 +30,8 @@ def open_run(args, task, workers):
     run = training.Run(net, images, optimizers, hooks, _rates(args, per_epoch), task.ctx, args.fixed_random_seed,
                        args.accumulate, start, workers, loss=training_setup.loss(args, task))
     if start >= (args.float_epochs + args.epochs) * run.steps_per_epoch:
-        raise ConfigError("--quant-start-step {}: the epochs that follow have only {} steps".format(
-            args.quant_start_step, args.epochs * run.steps_per_epoch))
+        raise ConfigError(f"--quant-start-step {args.quant_start_step}: the epochs that follow have only "
+                          f"{args.epochs * run.steps_per_epoch} steps")
     if args.resume:
         run.progress = checkpoints.load(net, optimizers)
     _begin(args, task, run)
@@ -138,7 +138,7 @@ def finish(args, task, run, rules):
     for name in ("final", "best"):
         if name in results:
             print(reports.final_text(name, results[name]))
-    print("written to {}".format(folder))
+    print(f"written to {folder}")
 
 
 def train(args):
@@ -159,12 +159,12 @@ def train_with(args, workers):
     if workers.rank:
         fit(args, task, run, checkpoints)
         return
-    print("\n{} on {} ({} training images, {} steps an epoch)".format(
-        task.model.name, task.dataset, len(task.training.indices), run.steps_per_epoch), flush=True)
+    print(f"\n{task.model.name} on {task.dataset} ({len(task.training.indices)} training images, {run.steps_per_epoch} "
+          "steps an epoch)", flush=True)
     if args.print_model:
         print(run.net)
     if getattr(run.net, "plan", None) is not None:
-        print("\nPlan\n{}\n".format(run.net.plan), flush=True)
+        print(f"\nPlan\n{run.net.plan}\n", flush=True)
     fit(args, task, run, checkpoints)
     finish(args, task, run, rules)
 

@@ -17,5 +17,5 @@ __all__ = sorted(_HOMES)
 
 def __getattr__(name):
     if name not in _HOMES:
-        raise AttributeError("module {!r} has no attribute {!r}".format(__name__, name))
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module("quantize." + _HOMES[name]), name)

@@ -63,7 +63,7 @@ class Format:
             raise ConfigError("granularity must be one of {}, got {!r}".format(
                 ", ".join(GRANULARITIES), self.granularity))
         if not 1 <= self.bits <= 16:
-            raise SpecError("bits must be a whole number from 1 to 16, got {!r}".format(self.bits))
+            raise SpecError(f"bits must be a whole number from 1 to 16, got {self.bits!r}")
 
     def spec(self, signed: Optional[bool] = None, groups: int = 1, axis: int = 0) -> QuantSpec:
         """The QuantSpec of this format for a layer with `groups`; `signed` decides where the format leaves it open.
@@ -79,7 +79,7 @@ class Format:
     def __str__(self):
         sign = {True: "int", False: "uint", None: "auto"}[self.signed]
         return "{}{}/{}{}{}".format(
-            sign, self.bits if self.levels is None else "({})".format(self.levels), self.granularity,
+            sign, self.bits if self.levels is None else f"({self.levels})", self.granularity,
             "" if self.symmetric else "/affine", "" if self.narrow else "/full")
 
 
@@ -134,13 +134,13 @@ def parse_format(text: str, where: str = "format") -> Operand:
         return FLOAT
     match = _FORMAT.match(text) if isinstance(text, str) else None
     if match is None:
-        raise ConfigError("{}: {!r} is not a format; write for example 'int8/channel', 'uint4', 'auto8' or "
-                          "'float'".format(where, text))
+        raise ConfigError(f"{where}: {text!r} is not a format; write for example 'int8/channel', 'uint4', 'auto8' or "
+                          "'float'")
     sign, bits, levels, words = match.groups()
     try:
         return _format({"int": True, "uint": False, "auto": None}[sign], bits, levels, words.split("/")[1:])
     except (SpecError, ConfigError) as error:
-        raise ConfigError("{}: {!r}: {}".format(where, text, error)) from None
+        raise ConfigError(f"{where}: {text!r}: {error}") from None
 
 
 def _format(signed, bits, levels, words):
@@ -158,37 +158,37 @@ def _format(signed, bits, levels, words):
 def rules_from_config(config_list: Sequence[Dict[str, Any]]) -> List[Rule]:
     """Ordered rules of a config list; ConfigError names the entry and key that is wrong."""
     if not isinstance(config_list, (list, tuple)):
-        raise ConfigError("a config list is a list of dictionaries, got {}".format(type(config_list).__name__))
-    return [_rule(entry, "config entry {}".format(i)) for i, entry in enumerate(config_list)]
+        raise ConfigError(f"a config list is a list of dictionaries, got {type(config_list).__name__}")
+    return [_rule(entry, f"config entry {i}") for i, entry in enumerate(config_list)]
 
 
 def _rule(entry, where):
     if isinstance(entry, Rule):
         return entry
     if not isinstance(entry, dict):
-        raise ConfigError("{}: must be a dictionary, got {}".format(where, type(entry).__name__))
+        raise ConfigError(f"{where}: must be a dictionary, got {type(entry).__name__}")
     for key in entry:
         if key not in KEYS:
             raise ConfigError("{}: unknown key {!r}; known: {}{}".format(
                 where, key, ", ".join(KEYS), closest(key, KEYS)))
     exclude = entry.get("exclude")
     if exclude not in (None, True, False):
-        raise ConfigError("{}: 'exclude' must be true or false, got {!r}".format(where, exclude))
-    operands = {key: parse_format(entry[key], "{}, key {!r}".format(where, key))
+        raise ConfigError(f"{where}: 'exclude' must be true or false, got {exclude!r}")
+    operands = {key: parse_format(entry[key], f"{where}, key {key!r}")
                 for key in ("weight", "input", "output") if entry.get(key) is not None}
     weight = operands.get("weight")
     if isinstance(weight, Format) and weight.signed is not True:
-        raise ConfigError("{}, key 'weight': weights are signed; write int{}".format(where, weight.bits))
+        raise ConfigError(f"{where}, key 'weight': weights are signed; write int{weight.bits}")
     for key in ("input", "output"):
         if isinstance(operands.get(key), Format) and operands[key].granularity != "layer":
-            raise ConfigError("{}, key {!r}: activations have one scale per layer".format(where, key))
+            raise ConfigError(f"{where}, key {key!r}: activations have one scale per layer")
     return Rule(_names(entry, "op_types", where), _names(entry, "op_names", where), exclude, reason=where,
                 options=_options(entry, where), winograd=_winograd(entry, where), **_methods(entry, where), **operands)
 
 
 def _winograd(entry, where):
     text = entry.get("winograd")
-    return None if text is None else parse_winograd(text, "{}, key 'winograd'".format(where))
+    return None if text is None else parse_winograd(text, f"{where}, key 'winograd'")
 
 
 def _methods(entry, where):
@@ -203,14 +203,14 @@ def _methods(entry, where):
 def _options(entry, where):
     options = entry.get("options", {})
     if not isinstance(options, dict):
-        raise ConfigError("{}: 'options' must be a dictionary, got {!r}".format(where, options))
+        raise ConfigError(f"{where}: 'options' must be a dictionary, got {options!r}")
     return tuple(sorted(options.items()))
 
 
 def _names(entry, key, where):
     names = entry.get(key, ())
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ConfigError("{}: {!r} must be a list of strings, got {!r}".format(where, key, names))
+        raise ConfigError(f"{where}: {key!r} must be a list of strings, got {names!r}")
     return tuple(names)
 
 
@@ -220,11 +220,10 @@ def load_config(path) -> List[Rule]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError("config file {}: cannot be read: {}".format(path, error)) from None
+        raise ConfigError(f"config file {path}: cannot be read: {error}") from None
     try:
         return rules_from_config(json.loads(text))
     except json.JSONDecodeError as error:
-        raise ConfigError("config file {}: line {} column {}: {}".format(
-            path, error.lineno, error.colno, error.msg)) from None
+        raise ConfigError(f"config file {path}: line {error.lineno} column {error.colno}: {error.msg}") from None
     except ConfigError as error:
-        raise ConfigError("config file {}: {}".format(path, error)) from None
+        raise ConfigError(f"config file {path}: {error}") from None

@@ -16,12 +16,12 @@ def write_whole(path, content):
         Text is written as UTF-8.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name("{}.{}.tmp".format(path.name, os.getpid()))
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
         os.replace(str(temporary), str(path))
     except OSError as error:
-        raise DataError("{}: cannot be written: {}".format(path, error.strerror)) from None
+        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -32,6 +32,6 @@ def read_text(path) -> str:
     try:
         return pathlib.Path(path).read_bytes().decode("utf-8")
     except OSError as error:
-        raise DataError("{}: cannot be read: {}".format(path, error.strerror)) from None
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise DataError("{}: not a text file (byte {} is no UTF-8)".format(path, error.start)) from None
+        raise DataError(f"{path}: not a text file (byte {error.start} is no UTF-8)") from None

@@ -79,8 +79,9 @@ def set_mode(net: Block, mode: str, kind: str = "all"):
     if mode == "offline":
         missing = [path for path, quantizer in chosen if not quantizer.calibrated]
         if missing:
-            raise CalibrationError("no calibrated range for {} of {} quantizers (first: {}); calibrate first, or use "
-                                   "online ranges".format(len(missing), len(chosen), missing[0]))
+            raise CalibrationError(f"no calibrated range for {len(missing)} of {len(chosen)} quantizers (first: "
+                                   f"{missing[0]}); calibrate first, or use "
+                                   "online ranges")
     for _, quantizer in chosen:
         quantizer.mode = mode
     clear_cached_graphs(net)

@@ -70,7 +70,7 @@ def qparams_from_threshold(threshold, spec: QuantSpec) -> QParams:
     """
     threshold = np.asarray(threshold, dtype=np.float32)
     if not np.all(np.isfinite(threshold)) or np.any(threshold < 0):
-        raise DataError("a threshold must be finite and not negative, got {}".format(threshold.ravel()[:8]))
+        raise DataError(f"a threshold must be finite and not negative, got {threshold.ravel()[:8]}")
     scale = (threshold / np.float32(spec.max_level)).astype(np.float32)
     return QParams.symmetric(np.where(scale == 0, np.float32(1), scale))
 
@@ -83,7 +83,7 @@ def qparams_from_range(low, high, spec: QuantSpec) -> QParams:
     low = np.minimum(np.asarray(low, np.float32), 0)
     high = np.maximum(np.asarray(high, np.float32), 0)
     if not (np.all(np.isfinite(low)) and np.all(np.isfinite(high))):
-        raise DataError("a range must be finite, got {} to {}".format(low.ravel()[:8], high.ravel()[:8]))
+        raise DataError(f"a range must be finite, got {low.ravel()[:8]} to {high.ravel()[:8]}")
     scale = ((high - low) / np.float32(spec.qmax - spec.qmin)).astype(np.float32)
     scale = np.where(scale == 0, np.float32(1), scale)
     zero_point = np.clip(spec.qmin - ROUND[spec.rounding](low / scale), spec.qmin, spec.qmax)
@@ -108,7 +108,7 @@ def find_qparams(x: np.ndarray, spec: QuantSpec) -> QParams:
     """
     x = np.asarray(x, np.float32)
     if not np.all(np.isfinite(x)):
-        raise DataError("NaN or infinity in a tensor of shape {}".format(x.shape))
+        raise DataError(f"NaN or infinity in a tensor of shape {x.shape}")
     if spec.symmetric:
         return qparams_from_threshold(absmax(x, spec), spec)
     return qparams_from_range(*minmax(x, spec), spec=spec)

@@ -12,7 +12,7 @@ T = TypeVar("T")
 def closest(name: str, known) -> str:
     """``; did you mean 'x'?`` when a known name is near, else an empty string."""
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return "; did you mean {!r}?".format(near[0]) if near else ""
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 class Registry(Generic[T]):
@@ -32,7 +32,7 @@ class Registry(Generic[T]):
         """Decorator that stores a member; a name can be taken once."""
         def store(member: T) -> T:
             if name in self._members:
-                raise ConfigError("{} {!r} is registered twice".format(self.kind, name))
+                raise ConfigError(f"{self.kind} {name!r} is registered twice")
             self._members[name] = member
             return member
         return store

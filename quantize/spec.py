@@ -38,7 +38,7 @@ class PerGroup:
     axis: int = 0
 
     def __str__(self):
-        return "group({})".format(self.groups)
+        return f"group({self.groups})"
 
 
 Granularity = Union[PerTensor, PerChannel, PerGroup]
@@ -87,17 +87,16 @@ class QuantSpec:
         _check_choice("grid", self.grid, GRIDS)
         _check_choice("rounding", self.rounding, ROUNDINGS)
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 1 <= self.bits <= 16:
-            raise SpecError("bits must be a whole number from 1 to 16, got {!r}".format(self.bits))
+            raise SpecError(f"bits must be a whole number from 1 to 16, got {self.bits!r}")
         if self.levels is not None and not 1 <= self.levels <= 2 ** self.bits - 1:
-            raise SpecError("levels must be from 1 to {} for {} bits, got {!r}".format(
-                2 ** self.bits - 1, self.bits, self.levels))
+            raise SpecError(f"levels must be from 1 to {2 ** self.bits - 1} for {self.bits} bits, got {self.levels!r}")
         if isinstance(self.granularity, PerGroup) and self.granularity.groups < 1:
-            raise SpecError("groups must be at least 1, got {!r}".format(self.granularity.groups))
+            raise SpecError(f"groups must be at least 1, got {self.granularity.groups!r}")
         if self.grid == "mid_rise" and not (self.signed and self.symmetric):
             raise SpecError("a mid_rise grid is symmetric about zero: signed and symmetric must be True")
         if self.grid == "mid_tread" and self.qmax <= 0:
-            raise SpecError("a signed {}-bit mid_tread grid holds no positive level; use grid='mid_rise' "
-                            "(levels -1 and +1) or signed=False".format(self.bits))
+            raise SpecError(f"a signed {self.bits}-bit mid_tread grid holds no positive level; use grid='mid_rise' "
+                            "(levels -1 and +1) or signed=False")
 
     @property
     def qmin(self) -> int:
@@ -131,12 +130,12 @@ class QuantSpec:
             return (1,)
         axis = self.granularity.axis
         if not 0 <= axis < len(x_shape):
-            raise SpecError("axis {} does not exist in a tensor of shape {}".format(axis, tuple(x_shape)))
+            raise SpecError(f"axis {axis} does not exist in a tensor of shape {tuple(x_shape)}")
         count = x_shape[axis]
         if isinstance(self.granularity, PerGroup):
             groups = self.granularity.groups
             if count % groups:
-                raise SpecError("{} channels cannot be split into {} equal groups".format(count, groups))
+                raise SpecError(f"{count} channels cannot be split into {groups} equal groups")
             count = groups
         return tuple(count if i == axis else 1 for i in range(len(x_shape)))
 
@@ -147,7 +146,7 @@ class QuantSpec:
     def __str__(self):
         name = "{}int{}".format("" if self.signed else "u", self.bits)
         if self.levels is not None:
-            name += "({} levels)".format(self.levels)
+            name += f"({self.levels} levels)"
         if self.grid == "mid_rise":
             name += " mid-rise"
         if not self.symmetric:

@@ -85,7 +85,7 @@ def parse_winograd(text, where: str = "winograd"):
     try:
         return WinogradSpec(words[0], *others, inputs=bool(flags))
     except ConfigError as error:
-        raise ConfigError("{}: {!r}: {}".format(where, text, error)) from None
+        raise ConfigError(f"{where}: {text!r}: {error}") from None
 
 
 def exact_transforms(variant: str) -> Tuple[Matrix, Matrix, Matrix]:

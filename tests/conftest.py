@@ -16,7 +16,7 @@ def shared_data():
     """The folder of real data beside the checkout; tests that need it are skipped where it is absent."""
     folder = pathlib.Path(__file__).resolve().parent.parent.parent / "shared" / "data"
     if not folder.is_dir():
-        pytest.skip("{} is absent".format(folder))
+        pytest.skip(f"{folder} is absent")
     return folder
 
 

@@ -144,9 +144,9 @@ def import_problems(tree: ast.AST, path: str):
         top = name.split(".")[0]
         target = "examples" if top in examples else part_of(name, tuple(ARROWS) + ("tests",))
         if target and target != part and target not in ARROWS[part]:
-            yield Problem("import", path, target, "line {}: {} must not import {}".format(line, part, name))
+            yield Problem("import", path, target, f"line {line}: {part} must not import {name}")
         if top in ("mxnet", "gluoncv") and without_mxnet:
-            yield Problem("mxnet", path, top, "line {}: must work without MXNet, imports {}".format(line, name))
+            yield Problem("mxnet", path, top, f"line {line}: must work without MXNet, imports {name}")
 
 
 def functions(node: ast.AST, prefix: str = ""):
@@ -180,14 +180,15 @@ def size_problems(tree: ast.AST, path: str, text: str):
     """Files, functions and signatures over budget."""
     lines = len(text.splitlines())
     if lines > MAX_FILE_LINES:
-        yield Problem("file lines", path, "", "{} lines, {} allowed".format(lines, MAX_FILE_LINES))
+        yield Problem("file lines", path, "", f"{lines} lines, {MAX_FILE_LINES} allowed")
     for name, function in functions(tree):
         if function_lines(function) > MAX_FUNCTION_LINES:
-            yield Problem("function lines", path, name, "line {}: {} has {} lines, {} allowed".format(
-                function.lineno, name, function_lines(function), MAX_FUNCTION_LINES))
+            yield Problem("function lines", path, name, f"line {function.lineno}: {name} has "
+                                                        f"{function_lines(function)} lines, {MAX_FUNCTION_LINES} "
+                                                        "allowed")
         if argument_count(function) > MAX_ARGUMENTS:
-            yield Problem("arguments", path, name, "line {}: {} has {} arguments, {} allowed".format(
-                function.lineno, name, argument_count(function), MAX_ARGUMENTS))
+            yield Problem("arguments", path, name, f"line {function.lineno}: {name} has {argument_count(function)} "
+                                                   f"arguments, {MAX_ARGUMENTS} allowed")
 
 
 def is_mutable(node: Optional[ast.AST]) -> bool:
@@ -204,18 +205,18 @@ def style_problems(tree: ast.AST, path: str, text: str):
         yield Problem("SPDX", path, "", "the first line must be '# SPDX-License-Identifier: MIT'")
     for line, name in imported_names(tree, path):
         if name.endswith(".*"):
-            yield Problem("import *", path, name, "line {}: imports {}".format(line, name))
+            yield Problem("import *", path, name, f"line {line}: imports {name}")
         if name == "sys.path":
-            yield Problem("sys.path", path, "", "line {}: imports sys.path".format(line))
+            yield Problem("sys.path", path, "", f"line {line}: imports sys.path")
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and dotted(node) == "sys.path":
-            yield Problem("sys.path", path, "", "line {}: touches sys.path".format(node.lineno))
+            yield Problem("sys.path", path, "", f"line {node.lineno}: touches sys.path")
         if isinstance(node, ast.Call) and dotted(node.func) == "print" and path.split("/")[0] in LIBRARIES:
-            yield Problem("print", path, "", "line {}: prints; use logging".format(node.lineno))
+            yield Problem("print", path, "", f"line {node.lineno}: prints; use logging")
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             if any(is_mutable(default) for default in node.args.defaults + node.args.kw_defaults):
                 yield Problem("mutable default", path, getattr(node, "name", "lambda"),
-                              "line {}: mutable default argument".format(node.lineno))
+                              f"line {node.lineno}: mutable default argument")
 
 
 def problems_of(path: str, text: str) -> List[Problem]:
@@ -245,7 +246,7 @@ def heavy_loads(modules, heavy, root) -> str:
                 print("importing {} loads {}".format(module, name))
     """)
     done = subprocess.run([sys.executable, "-c", script, str(root), " ".join(modules), " ".join(heavy)], cwd=str(root),
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -267,7 +268,7 @@ def problems() -> List[Problem]:
 @pytest.mark.parametrize("rule", RULES)
 def test_the_sources_obey(rule, problems):
     bad = [problem for problem in without_exceptions(problems, EXCEPTIONS)[0] if problem.rule == rule]
-    assert not bad, "\n" + "\n".join("{0.path}: {0.text}".format(problem) for problem in bad)
+    assert not bad, "\n" + "\n".join(f"{problem.path}: {problem.text}" for problem in bad)
 
 
 def test_every_exception_is_needed_and_has_a_reason(problems):

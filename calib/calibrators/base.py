@@ -38,8 +38,7 @@ class Calibrator:
         """QParams of shape (1,) for what the observer has seen."""
         # a histogram is a min-max observer too, so one pass with histograms serves both
         if not isinstance(observer, OBSERVERS.get(self.observer)):
-            raise CalibrationError("{} needs a {} observer, got {}".format(
-                type(self).__name__, self.observer, observer.name))
+            raise CalibrationError(f"{type(self).__name__} needs a {self.observer} observer, got {observer.name}")
         return self.decide(observer, spec)
 
     def decide(self, observer: Observer, spec: QuantSpec) -> QParams:

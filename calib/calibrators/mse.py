@@ -35,8 +35,8 @@ class MSE(ThresholdCalibrator):
     def threshold(self, observer, spec):
         """The best threshold; CalibrationError for a mid-rise grid."""
         if spec.grid != "mid_tread":
-            raise CalibrationError("{}: the error of a {} grid is not known here; choose another calibrator".format(
-                self.name, spec.grid))
+            raise CalibrationError(f"{self.name}: the error of a {spec.grid} grid is not known here; choose another "
+                                   "calibrator")
         top = top_magnitude(observer, spec)
         if not top:
             return 0.0

@@ -36,7 +36,7 @@ class Percentile(ThresholdCalibrator):
 
     def __post_init__(self):
         if not 0 < self.percent <= 100:
-            raise CalibrationError("percent must be above 0 and at most 100, got {!r}".format(self.percent))
+            raise CalibrationError(f"percent must be above 0 and at most 100, got {self.percent!r}")
 
     def threshold(self, observer, spec):
         """The percentile of the magnitudes that the grid can hold."""

@@ -30,11 +30,11 @@ class Observer:
         """Take in a batch (images, ...), as float32; DataError for NaN, infinity or an empty batch."""
         x = np.asarray(x, np.float32)
         if x.size == 0 or x.ndim == 0:
-            raise DataError("an empty batch of shape {}".format(x.shape))
+            raise DataError(f"an empty batch of shape {x.shape}")
         # a minimum and a maximum propagate NaN and show infinity, at a tenth of the cost of isfinite on every value
         low, high = float(x.min()) + 0.0, float(x.max()) + 0.0  # no -0.0: which of two zeros came first must not show
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise DataError("{} of {} values are NaN or infinite".format(int((~np.isfinite(x)).sum()), x.size))
+            raise DataError(f"{int((~np.isfinite(x)).sum())} of {x.size} values are NaN or infinite")
         self.update_checked(x, low, high)
 
     def update_checked(self, x: np.ndarray, low: float, high: float):
@@ -48,7 +48,7 @@ class Observer:
     def merge(self, other: "Observer"):
         """Take in what another observer of the same kind has seen."""
         if type(other) is not type(self):
-            raise CalibrationError("a {} observer cannot be merged with a {} observer".format(self.name, other.name))
+            raise CalibrationError(f"a {self.name} observer cannot be merged with a {other.name} observer")
         self._merge(other)
         self.samples += other.samples
 
@@ -62,10 +62,10 @@ class Observer:
         observer = cls()
         expected = observer.state()
         if state.get("observer") != cls.name or set(state) != set(expected):
-            raise CalibrationError("not the state of a {} observer: {}".format(cls.name, sorted(state)))
+            raise CalibrationError(f"not the state of a {cls.name} observer: {sorted(state)}")
         for key, value in state.items():
             if isinstance(value, bool) or not isinstance(value, _kinds(expected[key])):
-                raise CalibrationError("{!r} in the state of a {} observer is {!r}".format(key, cls.name, value))
+                raise CalibrationError(f"{key!r} in the state of a {cls.name} observer is {value!r}")
         observer._restore({key: value for key, value in state.items() if key != "observer"})
         return observer
 

@@ -27,7 +27,7 @@ class EMAObserver(Observer):
     def __init__(self, momentum: float = 0.9):
         super().__init__()
         if not 0 <= momentum < 1:
-            raise CalibrationError("momentum must be at least 0 and below 1, got {!r}".format(momentum))
+            raise CalibrationError(f"momentum must be at least 0 and below 1, got {momentum!r}")
         self.momentum = momentum
         self.weight = 0.0
         self.low = 0.0
@@ -42,8 +42,7 @@ class EMAObserver(Observer):
 
     def _merge(self, other):
         if other.momentum != self.momentum:
-            raise CalibrationError("observers of momentum {} and {} cannot be merged".format(
-                self.momentum, other.momentum))
+            raise CalibrationError(f"observers of momentum {self.momentum} and {other.momentum} cannot be merged")
         self.low, self.high = self.low + other.low, self.high + other.high
         self.weight += other.weight
 

@@ -50,7 +50,7 @@ class HistogramObserver(MinMaxObserver):
     def __init__(self, per_image: Optional[int] = None):
         super().__init__()
         if per_image is not None and per_image < 1:
-            raise CalibrationError("per_image must be at least 1, got {!r}".format(per_image))
+            raise CalibrationError(f"per_image must be at least 1, got {per_image!r}")
         self.per_image = per_image
         self.exponent = SMALLEST_EXPONENT
         self.values = 0
@@ -86,8 +86,8 @@ class HistogramObserver(MinMaxObserver):
         counts, first = values.pop("counts"), values.pop("first") + SIDE_BINS
         whole = all(isinstance(count, int) and 0 <= count < 2 ** 63 for count in counts)
         if not whole or first < 0 or first + len(counts) > 2 * SIDE_BINS:
-            raise CalibrationError("the counts of a histogram observer must be whole numbers in bins {} to {}".format(
-                -SIDE_BINS, SIDE_BINS - 1))
+            raise CalibrationError(f"the counts of a histogram observer must be whole numbers in bins {-SIDE_BINS} to "
+                                   f"{SIDE_BINS - 1}")
         HistogramObserver(values["per_image"])
         if not SMALLEST_EXPONENT <= values["exponent"] <= 128 - SIDE_BITS or min(values["zeros"], values["values"]) < 0:
             raise CalibrationError("the exponent or a number of values of a histogram observer is out of range")
@@ -121,8 +121,7 @@ class HistogramObserver(MinMaxObserver):
 
     def _merge(self, other):
         if other.per_image != self.per_image:
-            raise CalibrationError("histograms with per_image {} and {} cannot be merged".format(
-                self.per_image, other.per_image))
+            raise CalibrationError(f"histograms with per_image {self.per_image} and {other.per_image} cannot be merged")
         super()._merge(other)
         self._widen(other.exponent)
         self._counts = self._counts + _folded(other._counts, self.exponent - other.exponent)

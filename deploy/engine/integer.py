@@ -51,8 +51,8 @@ def exact_dtype(node):
     """float32 where every partial sum fits into its 24 bits, else float64 (53 bits)."""
     limit = bound(node)
     if limit >= 2 ** 53:
-        raise DeployError("{}: its sums can reach {:.2g}, more than can be computed exactly".format(
-            node.path or node.name, limit))
+        raise DeployError(f"{node.path or node.name}: its sums can reach {limit:.2g}, more than can be computed "
+                          "exactly")
     return np.float32 if limit <= 2 ** 24 else np.float64
 
 
@@ -60,6 +60,7 @@ def largest(sums, node) -> int:
     """Largest magnitude among the sums; DeployError where int32 would overflow."""
     value = int(max(sums.max(initial=0), -sums.min(initial=0)))
     if value > INT32_MAX:
-        raise DeployError("{}: a sum of products reaches {}, but int32 ends at {}. Use fewer bits for its weights or "
-                          "its input".format(node.path or node.name, value, INT32_MAX))
+        raise DeployError(f"{node.path or node.name}: a sum of products reaches {value}, but int32 ends at "
+                          f"{INT32_MAX}. Use fewer bits for its weights or "
+                          "its input")
     return value

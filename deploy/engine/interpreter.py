@@ -81,7 +81,7 @@ class _Trace:
         names = list(model.shapes) if keep == ALL else list(model.outputs) + list(keep)
         for name in names:
             if name not in model.shapes:
-                raise DeployError("there is no blob {!r} to keep{}".format(name, closest(name, model.shapes)))
+                raise DeployError(f"there is no blob {name!r} to keep{closest(name, model.shapes)}")
         layers = quantized(model)
         self.blobs = {name: np.empty((count,) + tuple(model.shapes[name]), np.float32) for name in names}
         self.codes = {node.name: np.empty((count,) + tuple(model.shapes[node.inputs[0]]), np.int32)
@@ -107,7 +107,7 @@ def _inputs(model, inputs):
             raise DataError("the model has the inputs {}: give a dict".format(", ".join(model.inputs)))
         inputs = {model.inputs[0]: inputs}
     if set(inputs) != set(model.inputs):
-        raise DataError("inputs {} were given, but the model has {}".format(sorted(inputs), sorted(model.inputs)))
+        raise DataError(f"inputs {sorted(inputs)} were given, but the model has {sorted(model.inputs)}")
     arrays = {name: np.asarray(values, np.float32) for name, values in inputs.items()}
     for name, values in arrays.items():
         if values.shape[1:] != tuple(model.shapes[name]) or not values.ndim:
@@ -140,8 +140,8 @@ def _run_part(model, blobs, arithmetic, trace, where):
                 blobs.pop(name, None)
         for name, values in zip(node.outputs, outputs):
             if values.shape[1:] != tuple(model.shapes[name]):
-                raise DeployError("{}: blob {!r} should have the shape {}, but got {}".format(
-                    node.path or node.name, name, tuple(model.shapes[name]), values.shape[1:]))
+                raise DeployError(f"{node.path or node.name}: blob {name!r} should have the shape "
+                                  f"{tuple(model.shapes[name])}, but got {values.shape[1:]}")
             trace.blob(name, where, values)
             if name in last_reader:
                 blobs[name] = values

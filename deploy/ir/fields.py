@@ -48,7 +48,7 @@ def misfit(value, hint) -> Optional[str]:
     if hint is float:
         if not isinstance(value, (float, int, np.floating, np.integer)) or isinstance(value, bool):
             return _is_no(value, hint)
-        return None if abs(value) <= FLOAT32_MAX else "is {:.40}, which float32 does not hold".format(str(value))
+        return None if abs(value) <= FLOAT32_MAX else f"is {str(value):.40}, which float32 does not hold"
     if hint is int:
         return None if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else _is_no(value, hint)
     return None if isinstance(value, hint) else _is_no(value, hint)
@@ -59,12 +59,12 @@ def misfits(item) -> Optional[str]:
     for name, hint in hints(type(item)).items():
         text = misfit(getattr(item, name), hint)
         if text:
-            return "{} {}".format(name, text)
+            return f"{name} {text}"
     return None
 
 
 def _is_no(value, hint):
-    return "is {!r:.40}, not {}".format(value, hint.__name__)
+    return f"is {value!r:.40}, not {hint.__name__}"
 
 
 def _misfit_tuple(value, hint):
@@ -72,7 +72,7 @@ def _misfit_tuple(value, hint):
         return _is_no(value, tuple)
     kinds = element_types(hint, len(value))
     if len(value) != len(kinds):
-        return "has {} values, not {}".format(len(value), len(kinds))
+        return f"has {len(value)} values, not {len(kinds)}"
     return next((text for text in map(misfit, value, kinds) if text), None)
 
 

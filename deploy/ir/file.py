@@ -61,13 +61,13 @@ def load(path) -> Model:
             members = _members(stream)
         return _decode_model(members)
     except OSError as error:
-        raise ModelFileError("{}: cannot be read: {}".format(path, error.strerror or error)) from None
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (DeployError, ModelFileError) as error:
-        raise ModelFileError("{}: {}".format(path, error)) from None
+        raise ModelFileError(f"{path}: {error}") from None
 
 
 def _member(number):
-    return "arrays/{:05d}.npy".format(number)
+    return f"arrays/{number:05d}.npy"
 
 
 def _npy(array):
@@ -77,7 +77,7 @@ def _npy(array):
 
 def _npy_header(dtype, shape):
     text = "{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}".format(
-        _little(dtype).str, "".join("{:d}, ".format(size) for size in shape))
+        _little(dtype).str, "".join(f"{size:d}, " for size in shape))
     text += " " * (-(len(text) + 11) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode("ascii")
 
@@ -128,7 +128,7 @@ def _members(stream):
                 _demand(entry.compress_type == zipfile.ZIP_STORED, "{} is compressed", entry.filename)
             members = {entry.filename: archive.read(entry) for entry in entries}
     except BROKEN as error:
-        raise ModelFileError("not a model file, or damaged: {}".format(error)) from None
+        raise ModelFileError(f"not a model file, or damaged: {error}") from None
     _demand(members and list(members) == [MEMBER] + [_member(i) for i in range(len(entries) - 1)],
             "not a model file: its members are {:.200}", str(list(members)))
     return members
@@ -148,7 +148,7 @@ def _decode_model(members):
                       tuple(reader.node(node) for node in content["nodes"]),
                       {name: tuple(shape) for name, shape in content["shapes"].items()}, dict(content["metadata"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ModelFileError("{} is incomplete: {!r:.200}".format(MEMBER, error)) from None
+        raise ModelFileError(f"{MEMBER} is incomplete: {error!r:.200}") from None
     validate(model)
     text, arrays = _encode_model(model)
     _demand(text == members[MEMBER], "{} is not in the form in which models are saved", MEMBER)
@@ -160,7 +160,7 @@ def _parse(text):
     try:
         content = json.loads(text.decode("ascii"))
     except (ValueError, RecursionError) as error:
-        raise ModelFileError("{} is not JSON: {}".format(MEMBER, error)) from None
+        raise ModelFileError(f"{MEMBER} is not JSON: {error}") from None
     _demand(isinstance(content, dict) and content.get("format") == FORMAT, "{} is not of the format {!r}", MEMBER,
             FORMAT)
     _demand(content.get("version") == VERSION, "version {!r:.40} of the format; this program reads version {}",
@@ -170,7 +170,7 @@ def _parse(text):
 
 def _words(names):
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
-        raise TypeError("{!r} is no list of names".format(names))
+        raise TypeError(f"{names!r} is no list of names")
     return tuple(names)
 
 

@@ -165,7 +165,7 @@ def _elementwise(node, shapes):
     try:
         return (np.broadcast_shapes(*shapes),)
     except ValueError:
-        raise DeployError("blobs of the shapes {} do not fit together".format(shapes)) from None
+        raise DeployError(f"blobs of the shapes {shapes} do not fit together") from None
 
 
 @rule(nodes.Concat)

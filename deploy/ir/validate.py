@@ -34,12 +34,12 @@ def problems(model: Model) -> List[str]:
     known = set(model.inputs)
     names: Dict[str, int] = {}
     for node in model.nodes:
-        found += ["{}: {}".format(node.path or node.name, text) for text in _node_problems(node, model, known)]
+        found += [f"{node.path or node.name}: {text}" for text in _node_problems(node, model, known)]
         names[node.name] = names.get(node.name, 0) + 1
         known.update(node.outputs)
-    found += ["{}: {} nodes have this name".format(name, count) for name, count in names.items() if count > 1]
-    found += ["output {}: no node writes it".format(name) for name in model.outputs if name not in known]
-    found += ["blob {}: it has a shape, but no node writes it".format(name) for name in model.shapes
+    found += [f"{name}: {count} nodes have this name" for name, count in names.items() if count > 1]
+    found += [f"output {name}: no node writes it" for name in model.outputs if name not in known]
+    found += [f"blob {name}: it has a shape, but no node writes it" for name in model.shapes
               if name not in known]
     return found
 
@@ -50,15 +50,15 @@ def _blob_problems(model):
         found.append("a model needs inputs, outputs and nodes")
     for name, shape in model.shapes.items():
         if not _is_name(name):
-            found.append("blob {!r}: a name is one word of printable characters".format(name))
+            found.append(f"blob {name!r}: a name is one word of printable characters")
         if not (isinstance(shape, tuple) and shape and all(isinstance(size, (int, np.integer)) and size > 0
                                                            for size in shape) and prod(shape) <= MAX_ELEMENTS):
-            found.append("blob {}: {} is no shape".format(name, shape))
+            found.append(f"blob {name}: {shape} is no shape")
     if not all(isinstance(text, str) for item in model.metadata.items() for text in item):
         found.append("metadata: keys and values must be text")
     for name in model.inputs:
         if name not in model.shapes:
-            found.append("input {}: its shape is missing".format(name))
+            found.append(f"input {name}: its shape is missing")
     return found
 
 
@@ -69,18 +69,18 @@ def _is_name(name):
 def _type_problem(node):
     kind = type(node).__name__
     if NODE_TYPES.get(kind) is not type(node):
-        return "{!r:.40} is no operation of the representation".format(node)
+        return f"{node!r:.40} is no operation of the representation"
     text = misfits(node)
-    return "{} {!r:.40}: {}".format(kind, node.name, text) if text else None
+    return f"{kind} {node.name!r:.40}: {text}" if text else None
 
 
 def _node_problems(node, model, known):
     """Problems of one node with fields of the right types; its shapes are looked at only where its blobs are right."""
-    found = [] if _is_name(node.name) else ["{!r}: a name is one word of printable characters".format(node.name)]
-    found += ["it reads {}, which no earlier node writes".format(name) for name in node.inputs if name not in known]
-    found += ["it writes {}, which is written already".format(name) for i, name in enumerate(node.outputs)
+    found = [] if _is_name(node.name) else [f"{node.name!r}: a name is one word of printable characters"]
+    found += [f"it reads {name}, which no earlier node writes" for name in node.inputs if name not in known]
+    found += [f"it writes {name}, which is written already" for i, name in enumerate(node.outputs)
               if name in known or name in node.outputs[:i]]
-    found += ["the shape of {} is missing".format(name) for name in node.inputs + node.outputs
+    found += [f"the shape of {name} is missing" for name in node.inputs + node.outputs
               if name not in model.shapes]
     if found:
         return found

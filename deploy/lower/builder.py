@@ -45,7 +45,7 @@ class Builder:
                 self._lower(node)
         for number, head in enumerate(self.traced.heads):
             if not isinstance(self.values.get(head), str):
-                self.problems.append(Problem("output {}".format(number), "does not depend on the network's input"))
+                self.problems.append(Problem(f"output {number}", "does not depend on the network's input"))
         if not self.problems:
             self.draft.outputs = tuple(self.values[head] for head in self.traced.heads)
         return self.draft
@@ -57,13 +57,13 @@ class Builder:
             if shapes[0][:1] != (1,):
                 raise Unsupported("its output has no batch axis of its own")
             if node.op not in OPERATORS:
-                raise Unsupported("operator {} is not supported".format(node.op))
+                raise Unsupported(f"operator {node.op} is not supported")
             result = OPERATORS[node.op](call)
             outputs = (result,) if isinstance(result, str) else result
             found = [self.draft.shapes[blob] for blob in outputs]
             if found != call.shapes[:len(found)]:
-                raise Unsupported("operator {} with these options: outputs of shape {} would get {}".format(
-                    node.op, call.shapes, found))
+                raise Unsupported(f"operator {node.op} with these options: outputs of shape {call.shapes} would get "
+                                  f"{found}")
         except Unsupported as reason:
             self.problems.append(Problem(call.path or call.name, str(reason)))
             outputs = self._stand_ins(call)
@@ -71,7 +71,7 @@ class Builder:
 
     def _stand_ins(self, call):
         """Blobs in the place of those that could not be made, so that later problems are found as well."""
-        names = [self.unique("{}:{}".format(call.name, number)) for number in range(len(call.shapes))]
+        names = [self.unique(f"{call.name}:{number}") for number in range(len(call.shapes))]
         for name, shape in zip(names, call.shapes):
             self.draft.declare(name, shape)
         return names
@@ -95,7 +95,7 @@ class Builder:
         name, number = wanted, 0
         while self.draft.has(name):
             number += 1
-            name = "{}_{}".format(wanted, number)
+            name = f"{wanted}_{number}"
         return name
 
     def source_shape(self, node, index: int) -> Tuple[int, ...]:
@@ -111,6 +111,6 @@ class Builder:
         """Append a node; returns its blobs."""
         name = self.unique(call.name + ("." + part if part else ""))
         outputs = (name,) if len(shapes) == 1 else tuple(
-            self.unique("{}_{}".format(name, number)) for number in range(len(shapes)))
+            self.unique(f"{name}_{number}") for number in range(len(shapes)))
         self.draft.add(kind(name=name, inputs=inputs, outputs=outputs, path=call.path, **fields), shapes)
         return outputs

@@ -68,9 +68,9 @@ class Call:
     def blob(self, index: int = 0) -> str:
         """An operand that depends on the input."""
         if self.is_constant(index):
-            raise Unsupported("operand {} is a constant".format(index))
+            raise Unsupported(f"operand {index} is a constant")
         if self._values[index] is None:
-            raise Unsupported("operand {} is a side output (a mean, a mask) of another operator".format(index))
+            raise Unsupported(f"operand {index} is a side output (a mean, a mask) of another operator")
         return self._values[index]
 
     def blobs(self):
@@ -80,7 +80,7 @@ class Call:
     def constant(self, index: int) -> np.ndarray:
         """An operand that is the same for every input; float32, as MXNet has it (with a batch axis, if any)."""
         if not self.is_constant(index):
-            raise Unsupported("operand {} depends on the network's input".format(index))
+            raise Unsupported(f"operand {index} depends on the network's input")
         return self._values[index]
 
     def in_shape(self, index: int = 0) -> Tuple[int, ...]:

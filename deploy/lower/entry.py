@@ -57,7 +57,7 @@ def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = 
         Problem(path, "the output of an activation is quantized; deployed layers quantize their inputs")
         for path, layer in layers.items() if not hasattr(layer, "weight_quantizer")]
     if problems:
-        raise DeployError("the network cannot be deployed: {}".format(listed(problems)))
+        raise DeployError(f"the network cannot be deployed: {listed(problems)}")
     for improve in PASSES:
         if merge_norms or improve is not absorb:
             improve(draft)

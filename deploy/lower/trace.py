@@ -64,8 +64,9 @@ def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
     lacking = [node.name for node in graph.nodes if node.op == "null" and node.name not in arrays
                and node.name not in graph.data_names]
     if lacking:
-        raise DeployError("{} parameters have no values (first: {}); initialize the network or load its parameters, "
-                          "and run it once".format(len(lacking), lacking[0]))
+        raise DeployError(f"{len(lacking)} parameters have no values (first: {lacking[0]}); initialize the network or "
+                          "load its parameters, "
+                          "and run it once")
     internals, entries = _numbered_internals(graph)
     arrays[graph.data_names[0]] = mx.nd.zeros((1,) + tuple(input_shape))
     shapes = _shapes(graph, internals, entries, arrays)
@@ -122,7 +123,7 @@ def _numbered_internals(graph: Graph):
     text = json.loads(graph.symbol.tojson())
     for index, node in enumerate(text["nodes"]):
         if node["op"] != "null":
-            node["name"] = "{}:node".format(index)
+            node["name"] = f"{index}:node"
     internals = mx.sym.load_json(json.dumps(text)).get_internals()
     variables = {node.name: node.index for node in graph.nodes if node.op == "null"}
     entries, seen = [], {}
@@ -141,9 +142,9 @@ def _shapes(graph, internals, entries, arrays):
         shapes = internals.infer_shape(**known)[1]
     except mx.MXNetError as error:
         text = re.sub(r"(\d+):node", lambda match: graph.nodes[int(match.group(1))].name, str(error).splitlines()[0])
-        raise DeployError("an input of shape {} does not fit the network: {}".format(input_shape, text)) from None
+        raise DeployError(f"an input of shape {input_shape} does not fit the network: {text}") from None
     if shapes is None:
-        raise DeployError("the shapes inside the network do not follow from an input of shape {}".format(input_shape))
+        raise DeployError(f"the shapes inside the network do not follow from an input of shape {input_shape}")
     return {entry: tuple(shape) for entry, shape in zip(entries, shapes)}
 
 

@@ -42,11 +42,12 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic) -> Quantizatio
     spec = on["weight_quantizer"].spec
     _check_rounding(spec, "weights")
     if not (spec.signed and spec.symmetric and spec.qmin == -spec.qmax and spec.qmax <= 127):
-        raise Unsupported("{} weights with codes from {} to {}; integer layers hold symmetric ones up to 127".format(
-            spec, spec.qmin, spec.qmax))
+        raise Unsupported(f"{spec} weights with codes from {spec.qmin} to {spec.qmax}; integer layers hold symmetric "
+                          "ones up to 127")
     if getattr(layer, "weight_transform", None) is not None:
-        raise Unsupported("its weight is quantized in the Winograd domain ({}), integer layers hold kernels on a grid; "
-                          "convert it without Winograd".format(layer.weight_transform))
+        raise Unsupported(f"its weight is quantized in the Winograd domain ({layer.weight_transform}), integer layers "
+                          "hold kernels on a grid; "
+                          "convert it without Winograd")
     norm = getattr(layer, "norm", None)
     if norm is not None:
         weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
@@ -64,7 +65,7 @@ def input_grid(quantizer) -> Grid:
         raise Unsupported(UNCALIBRATED)
     numbers = quantizer.get_qparams()
     if numbers.scale.size != 1:
-        raise Unsupported("{} inputs; integer layers have one scale for their input".format(spec))
+        raise Unsupported(f"{spec} inputs; integer layers have one scale for their input")
     return Grid(float(numbers.scale.ravel()[0]), int(numbers.zero_point.ravel()[0]), spec.qmin, spec.qmax)
 
 
@@ -74,12 +75,11 @@ def weight_scale(quantizer, weight: np.ndarray) -> np.ndarray:
     stored = quantizer.calibrated and (quantizer.frozen or quantizer.mode == "offline")
     scale = (quantizer.get_qparams() if stored else quantizer.qparams_of(mx.nd.array(weight))).scale
     if not isinstance(spec.granularity, PerTensor) and spec.granularity.axis != 0:
-        raise Unsupported("weight scales along axis {}; integer layers have one for each output".format(
-            spec.granularity.axis))
+        raise Unsupported(f"weight scales along axis {spec.granularity.axis}; integer layers have one for each output")
     return np.repeat(scale.ravel().astype(np.float32), len(weight) // scale.size)
 
 
 def _check_rounding(spec: QuantSpec, operand: str):
     if spec.grid != "mid_tread" or spec.rounding != "half_away":
-        raise Unsupported("{} on a {} grid rounded {}; integer layers need mid_tread and half_away".format(
-            operand, spec.grid, spec.rounding))
+        raise Unsupported(f"{operand} on a {spec.grid} grid rounded {spec.rounding}; integer layers need mid_tread and "
+                          "half_away")

@@ -50,7 +50,7 @@ class IntegerLayer(Exact):
         scale = 1 / (multiplier(node.quantization.input.scale) * multiplier(node.quantization.weight_scale))
         bias = np.zeros_like(scale) if node.bias is None else node.bias
         super().__init__(layer, multiplier=multiplier(node.quantization.input.scale).reshape(1), scale=scale,
-                         bias=bias, **{"part{}".format(i): part for i, part in enumerate(parts)})
+                         bias=bias, **{f"part{i}": part for i, part in enumerate(parts)})
         self.act = layer.act
         self.codes = None
         self._run = run

@@ -92,11 +92,13 @@ class _Blocks:
         node = nodes[0] if nodes else None
         if getattr(node, "quantization", None) is not None:
             if not isinstance(block, (QConv2D, QDense)):
-                raise DeployError("{}: the model computes this layer in integers, but it is a {}; lower this network "
-                                  "again".format(path, type(block).__name__))
+                raise DeployError(f"{path}: the model computes this layer in integers, but it is a "
+                                  f"{type(block).__name__}; lower this network "
+                                  "again")
             if any(_numbers(other) != _numbers(node) for other in nodes):
-                raise DeployError("{}: ncnn computes the calls of this layer with different numbers; give each call a "
-                                  "layer of its own".format(path))
+                raise DeployError(f"{path}: ncnn computes the calls of this layer with different numbers; give each "
+                                  "call a "
+                                  "layer of its own")
             self._integer[path] = IntegerLayer(block, node, self._runs[node.name])
             return self._integer[path]
         if len({self._model.shapes[other.inputs[0]] for other in nodes}) > 1:

@@ -85,24 +85,22 @@ def read_npz(path, x_key, y_key, image_shape):
     x, y = _load_arrays(path, (x_key, y_key))
     for key, array in ((x_key, x), (y_key, y)):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise DataError("{}: array {!r} holds NaN or infinity; write it again from good data".format(path, key))
+            raise DataError(f"{path}: array {key!r} holds NaN or infinity; write it again from good data")
     if x.dtype != np.uint8 or x.shape[1:] != image_shape or len(x) == 0:
         raise DataError("{}: array {!r} is {} {}; want uint8 (N,{})".format(
             path, x_key, x.dtype, x.shape, " " + ", ".join(map(str, image_shape))))
     if y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
-        raise DataError("{}: array {!r} is {} {}; want {} integer labels".format(
-            path, y_key, y.dtype, y.shape, len(x)))
+        raise DataError(f"{path}: array {y_key!r} is {y.dtype} {y.shape}; want {len(x)} integer labels")
     wrong = np.flatnonzero((y < 0) | (y >= CLASSES))
     if wrong.size:
-        raise DataError("{}: label {} at position {} of {!r}; labels are 0..{}".format(
-            path, y[wrong[0]], wrong[0], y_key, CLASSES - 1))
+        raise DataError(f"{path}: label {y[wrong[0]]} at position {wrong[0]} of {y_key!r}; labels are 0..{CLASSES - 1}")
     return x, y.astype(np.int64)
 
 
 def _load_arrays(path, keys):
     """The named arrays of an npz file."""
     if not path.is_file():
-        raise DataError("{}: no such file".format(path))
+        raise DataError(f"{path}: no such file")
     try:
         with np.load(str(path), allow_pickle=False) as archive:
             missing = [key for key in keys if key not in archive]
@@ -110,7 +108,7 @@ def _load_arrays(path, keys):
             present = ", ".join(archive)
     # A broken file shows as whatever zipfile, zlib, lzma or the npy reader raise: there is no common base.
     except Exception as err:
-        raise DataError("{}: not a complete npz file ({}); fetch or write it again".format(path, err)) from None
+        raise DataError(f"{path}: not a complete npz file ({err}); fetch or write it again") from None
     if missing:
         raise DataError("{}: no array {!r}; it holds {}".format(path, missing[0], present or "nothing"))
     return arrays
@@ -119,7 +117,7 @@ def _load_arrays(path, keys):
 def _existing(folder):
     """`folder`, or DataError when it is not there."""
     if not folder.is_dir():
-        raise DataError("{}: no such folder; --data-dir and --calib-data-dir want an existing one".format(folder))
+        raise DataError(f"{folder}: no such folder; --data-dir and --calib-data-dir want an existing one")
     return folder
 
 
@@ -135,8 +133,9 @@ def _from_gluon(name, class_name, data_dir, split, pattern):
             data = getattr(vision, class_name)(root=str(root), train=split == "train")
     # Download, unpacking and hash failures have no common base either.
     except Exception as err:
-        raise DataError("{}: no {} in {} and the download failed ({}); put {} or the original files there, or name "
-                        "their folder with --data-dir".format(name, pattern, root, type(err).__name__, pattern)
+        raise DataError(f"{name}: no {pattern} in {root} and the download failed ({type(err).__name__}); put {pattern} "
+                        "or the original files there, or name "
+                        "their folder with --data-dir"
                         ) from None
     # Item by item, the public way, takes 10 s for 50000 images.
     images = data._data.asnumpy()

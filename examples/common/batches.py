@@ -66,9 +66,10 @@ class Batches:
         """One NDArray of equally large images."""
         for image, index in zip(images, chosen):
             if image.shape != images[0].shape:
-                raise DataError("{}: {} after preprocessing, but {} is {}; set a crop so that all images of a batch "
-                                "are equally large".format(self._dataset.origin(index), image.shape,
-                                                           self._dataset.origin(chosen[0]), images[0].shape))
+                raise DataError(f"{self._dataset.origin(index)}: {image.shape} after preprocessing, but "
+                                f"{self._dataset.origin(chosen[0])} is {images[0].shape}; set a crop so that all "
+                                "images of a batch "
+                                "are equally large")
         return mx.nd.array(np.stack(images))
 
 
@@ -98,10 +99,10 @@ def batches(dataset, preprocessing, batch_size, indices=None, workers=2):
     """
     for name, value in (("batch size", batch_size), ("number of workers", workers)):
         if value < 1:
-            raise ConfigError("{} {}; want at least 1".format(name, value))
+            raise ConfigError(f"{name} {value}; want at least 1")
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if len(indices) == 0 or indices.min() < 0 or indices.max() >= len(dataset):
         raise DataError("{}: want image indices 0..{}, got {}".format(
             dataset.name, len(dataset) - 1,
-            "none" if len(indices) == 0 else "{}..{}".format(indices.min(), indices.max())))
+            "none" if len(indices) == 0 else f"{indices.min()}..{indices.max()}"))
     return Batches(dataset, preprocessing, batch_size, indices, workers)

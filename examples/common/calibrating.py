@@ -39,7 +39,7 @@ class Run:
             state = calibration.state_of(args, self.task, self.outcome)
         if args.save_state:
             write_state(args.save_state, state)
-            print("\nstate of {} images (data {}) written to {}".format(state.samples, state.data, args.save_state))
+            print(f"\nstate of {state.samples} images (data {state.data}) written to {args.save_state}")
         if args.calib_shard:
             return
         print("\n" + calibration.judgement_text(self.net, self.outcome), flush=True)
@@ -47,7 +47,7 @@ class Run:
             self._compare()
         if args.save_table:
             calibration.save_table(args.save_table, self.net, self.outcome)
-            print("table written to {}".format(args.save_table))
+            print(f"table written to {args.save_table}")
 
     def _observe(self):
         for number, is_last, outcome in calibration.passes(self.args, self.task):

@@ -95,7 +95,7 @@ def passes(args, task):
 
 
 def _bar(part, number, count, half=""):
-    return tqdm(part, desc="calibration {}/{}{}".format(number, count, half), unit="batch", disable=None)
+    return tqdm(part, desc=f"calibration {number}/{count}{half}", unit="batch", disable=None)
 
 
 def _first_pass(args, task, factories, count):
@@ -105,7 +105,7 @@ def _first_pass(args, task, factories, count):
     if EMAObserver.name in factories:  # a moving average depends on the batches, so none is cut
         middle = -(-middle // args.batch_size) * args.batch_size
     halves = [part for part in (indices[:middle], indices[middle:]) if len(part)]
-    streams = [_bar(task.calibration.of(part), 1, count, " half {}".format(number))
+    streams = [_bar(task.calibration.of(part), 1, count, f" half {number}")
                for number, part in enumerate(halves, 1)]
     first = collect(net, streams[0], factories, ctx=task.ctx)
     if len(streams) == 1:
@@ -190,8 +190,8 @@ def network_digest(net) -> str:
     """Identifies a converted network: its layers, formats and weights."""
     digest = hashlib.sha256()
     for path, quantizer in quantizers(net):
-        digest.update("{} {}\n".format(path, quantizer.spec).encode())
-    statistics = {parameter for _, quantizer in quantizers(net) for parameter in quantizer.params.keys()}
+        digest.update(f"{path} {quantizer.spec}\n".encode())
+    statistics = {parameter for _, quantizer in quantizers(net) for parameter in quantizer.params}
     for name, parameter in sorted(net._collect_params_with_prefix().items()):
         if parameter.name not in statistics:
             digest.update(name.encode() + parameter.data().asnumpy().tobytes())
@@ -204,8 +204,9 @@ def merged(args, task) -> Tuple[CalibrationState, Outcome]:
     digest = network_digest(task.model.net)
     for path, state in states:
         if state.network != digest:
-            raise CalibrationError("{}: the state is of another network, or made with other weights, rules or options "
-                                   "such as --merge-bn".format(path))
+            raise CalibrationError(f"{path}: the state is of another network, or made with other weights, rules or "
+                                   "options "
+                                   "such as --merge-bn")
     state = merge_states(states)
     if not state.complete:
         raise CalibrationError("--merge-states: of {} shards these are missing: {}".format(
@@ -234,7 +235,7 @@ def load_table(path, net) -> Outcome:
     try:
         apply_table(net, table)
     except CalibrationError as error:
-        raise CalibrationError("{}: {}".format(path, error)) from None
+        raise CalibrationError(f"{path}: {error}") from None
     methods = list(dict.fromkeys(row.method for row in table.rows))
     return Outcome("table {} ({})".format(path, ", ".join(methods)), thresholds(net),
                    samples=max((row.samples for row in table.rows), default=0))
@@ -247,11 +248,11 @@ def judgement_text(net, outcome: Outcome) -> str:
     lines = []
     if len(outcome.parts) > 1:
         lines.append(stability_text(outcome.moved, parts="halves" if len(outcome.parts) == 2 else "shards"))
-    lines += ["warning: {}: 0 for all calibration images; its range is arbitrary".format(path)
+    lines += [f"warning: {path}: 0 for all calibration images; its range is arbitrary"
               for path in never_active(outcome.observers)]
-    lines += ["note: {}: {} channels are 0 for all calibration images".format(path, count)
+    lines += [f"note: {path}: {count} channels are 0 for all calibration images"
               for path, count in silent_channels(outcome.observers).items()]
-    lines += ["warning: {}: all weights of {} output channels are 0".format(path, count)
+    lines += [f"warning: {path}: all weights of {count} output channels are 0"
               for path, count in dead_weights(net).items()]
     return "\n".join(lines)
 

@@ -45,7 +45,7 @@ class Checkpoints:
 
     def save(self, net, optimizers, progress: Progress):
         """Write a checkpoint; older ones are removed afterwards. DataError when it cannot be written."""
-        target = self._folder / "{}{}".format(PREFIX, progress.epoch)
+        target = self._folder / f"{PREFIX}{progress.epoch}"
         temporary = self._folder / (target.name + ".tmp")
         try:
             shutil.rmtree(str(temporary), ignore_errors=True)
@@ -56,8 +56,7 @@ class Checkpoints:
             (temporary / PROGRESS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
             os.replace(str(temporary), str(target))
         except (OSError, mx.MXNetError) as error:
-            raise DataError("{}: the checkpoint cannot be written: {}".format(
-                target, str(error).splitlines()[0])) from None
+            raise DataError(f"{target}: the checkpoint cannot be written: {str(error).splitlines()[0]}") from None
         for old in self.folders()[:-self._keep]:
             shutil.rmtree(str(old), ignore_errors=True)
 
@@ -82,8 +81,8 @@ class Checkpoints:
             net.load_parameters(str(folder / NET))
             optimizers.load(folder)
         except (OSError, EOFError, ValueError, AssertionError, mx.MXNetError) as error:
-            raise ModelFileError("{}: cannot be read: {}; remove it to go on from the one before".format(
-                folder, str(error).splitlines()[0])) from None
+            raise ModelFileError(f"{folder}: cannot be read: {str(error).splitlines()[0]}; remove it to go on from the "
+                                 "one before") from None
         return Progress(**self._read(folder)["progress"])
 
     @staticmethod
@@ -91,5 +90,5 @@ class Checkpoints:
         try:
             return json.loads(read_text(folder / PROGRESS))
         except json.JSONDecodeError as error:
-            raise ModelFileError("{}: is damaged: {}; remove the checkpoint to go on from the one before".format(
-                folder / PROGRESS, error)) from None
+            raise ModelFileError(f"{folder / PROGRESS}: is damaged: {error}; remove the checkpoint to go on from the "
+                                 "one before") from None

@@ -26,7 +26,7 @@ def run(parser, argv, work) -> int:
         else:
             work(args)
     except QuantizeError as error:
-        print("error: {}".format(error), file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

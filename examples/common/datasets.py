@@ -49,5 +49,5 @@ def open_dataset(name, data_dir=None, split="test"):
         raise ConfigError("unknown data set {!r}; known: {}{}".format(
             name, ", ".join(sorted(DATASETS)), closest(name, DATASETS)))
     if split not in ("train", "test"):
-        raise ConfigError("unknown split {!r}; use 'train' or 'test'".format(split))
+        raise ConfigError(f"unknown split {split!r}; use 'train' or 'test'")
     return DATASETS[name](None if data_dir is None else pathlib.Path(data_dir).expanduser(), split)

@@ -81,7 +81,7 @@ def deployment(args, task, floating: Model, outcome) -> Deployment:
     steps, written = task.preprocessing, (quantized, floating)
     if args.bgr:
         if steps.colour_order != "RGB":
-            raise ConfigError("--bgr: the network takes {} images, not RGB".format(steps.colour_order))
+            raise ConfigError(f"--bgr: the network takes {steps.colour_order} images, not RGB")
         written = reverse_channels(quantized), reverse_channels(floating)
         steps = dataclasses.replace(steps, colour_order="BGR", mean=steps.mean[::-1], std=steps.std[::-1])
     name = re.sub(r"[^A-Za-z0-9._-]", "_", task.model.name)

@@ -24,15 +24,14 @@ def opened(args):
     folder = pathlib.Path(args.recheck)
     found = sorted(folder.glob("*.ir"))
     if len(found) != 1:
-        raise DataError("--recheck {}: {} .ir files; name a folder that deploy_ncnn.py has written".format(
-            folder, len(found)))
+        raise DataError(f"--recheck {folder}: {len(found)} .ir files; name a folder that deploy_ncnn.py has written")
     _check_files(folder)
     model = file.load(found[0])
     try:
         steps = Preprocessing.from_onnx_metadata(json.loads(model.metadata["preprocessing"]))
         name, dataset = model.metadata["name"], args.dataset or model.metadata["dataset"]
     except (KeyError, TypeError, ValueError, QuantizeError) as error:
-        raise ModelFileError("{}: says not how images are preprocessed: {!r}".format(found[0], error)) from None
+        raise ModelFileError(f"{found[0]}: says not how images are preprocessed: {error!r}") from None
     steps = steps.override(resize=args.resize, crop=args.crop)
     images = open_dataset(dataset, args.data_dir, "test")
     return folder, Deployment(name, TARGET, model, model, model, steps), verification_batches(args, images, steps)
@@ -45,7 +44,7 @@ def _check_files(folder):
         stated = contents["files"] if contents["format"] == FORMAT else None
         facts = {name: of_file["sha256"] for name, of_file in stated.items()}
     except (KeyError, TypeError, AttributeError, ValueError):
-        raise DataError("{}: is no certificate of this program".format(folder / JSON)) from None
+        raise DataError(f"{folder / JSON}: is no certificate of this program") from None
     there = {path.name: path for path in folder.rglob("*") if path.is_file()}
     for name, digest in facts.items():
         if name not in there or file_facts([there[name]])[name]["sha256"] != digest:

@@ -26,8 +26,8 @@ def accuracy_text(before, after) -> str:
     lines = [report.accuracy_text("float", before)]
     for name, predictions in after.items():
         images = len(predictions.labels)
-        lines.append("{}   same as float {}/{}".format(report.accuracy_text(name, predictions),
-                                                       predictions.agreement_count(before), images))
+        lines.append(f"{report.accuracy_text(name, predictions)}   same as float "
+                     f"{predictions.agreement_count(before)}/{images}")
     return "\n".join(lines)
 
 

@@ -30,10 +30,10 @@ def headroom_text(found: HeadroomReport) -> str:
     rows = [("layer", "levels", "largest sum", "it can be", "beyond exact", "overflowing", "verdict")]
     for pair in zip(*found.layers.values()):
         for levels, layer in zip(found.layers, pair):
-            rows.append((layer.name, str(levels), "{:,}".format(layer.largest), "{:,}".format(layer.bound),
-                         "{:.3%}".format(layer.inexact / layer.sums), "{:.3%}".format(layer.overflowing / layer.sums),
+            rows.append((layer.name, str(levels), f"{layer.largest:,}", f"{layer.bound:,}",
+                         f"{layer.inexact / layer.sums:.3%}", f"{layer.overflowing / layer.sums:.3%}",
                          layer.verdict))
-    lines = ["Sums of the convolutions that ncnn could compute by Winograd F(4,3), {} images".format(found.images),
+    lines = [f"Sums of the convolutions that ncnn could compute by Winograd F(4,3), {found.images} images",
              table(rows)]
-    lines += ["{:<24} right on {}/{}".format(way, correct, found.images) for way, correct in found.correct.items()]
-    return "\n".join(lines + ["better cure: {}".format(found.cure)])
+    lines += [f"{way:<24} right on {correct}/{found.images}" for way, correct in found.correct.items()]
+    return "\n".join(lines + [f"better cure: {found.cure}"])

@@ -79,8 +79,8 @@ def _forward(net, images, ctx):
         out = out[0] if isinstance(out, (list, tuple)) else out
         return out.asnumpy().reshape(len(images), -1)
     except (mx.MXNetError, ValueError, AssertionError) as error:
-        raise DataError("the network cannot take images of shape {}: {}; check --dataset, --resize and --crop".format(
-            tuple(images.shape[1:]), _gist(error))) from None
+        raise DataError(f"the network cannot take images of shape {tuple(images.shape[1:])}: {_gist(error)}; check "
+                        "--dataset, --resize and --crop") from None
 
 
 def _gist(error):
@@ -92,8 +92,8 @@ def _gist(error):
 
 def _check(logits, labels, description):
     if not np.isfinite(logits).all():
-        raise DataError("the {} network's outputs hold NaN or infinity; check the weights and the preprocessing".format(
-            description))
+        raise DataError(f"the {description} network's outputs hold NaN or infinity; check the weights and the "
+                        "preprocessing")
     if labels.max() >= logits.shape[1]:
-        raise DataError("label {} does not exist: the network has {} classes; check --dataset".format(
-            labels.max(), logits.shape[1]))
+        raise DataError(f"label {labels.max()} does not exist: the network has {logits.shape[1]} classes; check "
+                        "--dataset")

@@ -33,7 +33,7 @@ def open_image_folder(folder, split):
         A folder, label list, label or image that is missing or makes no sense.
     """
     if not folder.is_dir():
-        raise DataError("{}: no such folder; wanted is {}".format(folder, LAYOUTS))
+        raise DataError(f"{folder}: no such folder; wanted is {LAYOUTS}")
     root = _split_folder(folder, split)
     if (root / "labels.txt").is_file():
         pairs = _read_labels_txt(root / "labels.txt")
@@ -42,7 +42,7 @@ def open_image_folder(folder, split):
     elif (root / "synset.txt").is_file():
         pairs = _read_wnid_files(root, _wnids(root))
     else:
-        raise DataError("{}: no labels.txt, no synset.txt and no class folders; wanted is {}".format(root, LAYOUTS))
+        raise DataError(f"{root}: no labels.txt, no synset.txt and no class folders; wanted is {LAYOUTS}")
     if not pairs:
         raise DataError("{}: no images ({}); wanted is {}".format(root, " ".join(EXTENSIONS), LAYOUTS))
     return FileSet("imagenet", [path for path, _ in pairs], [label for _, label in pairs], CLASSES)
@@ -53,8 +53,8 @@ def _split_folder(folder, split):
     present = [name for name in SPLIT_FOLDERS.values() if (folder / name).is_dir()]
     wanted = SPLIT_FOLDERS[split]
     if present and wanted not in present:
-        raise DataError("{}: has {!r} but no {!r} folder; add it, or name a folder that serves every split".format(
-            folder, present[0], wanted))
+        raise DataError(f"{folder}: has {present[0]!r} but no {wanted!r} folder; add it, or name a folder that serves "
+                        "every split")
     return folder / wanted if present else folder
 
 
@@ -65,12 +65,11 @@ def _read_labels_txt(path):
     for number, line in _lines(path):
         name, index = ([""] + line.rsplit(None, 1))[-2:]
         if not name or not index.isdecimal() or int(index) >= CLASSES:
-            raise DataError("{} line {}: {!r}; want 'file class_index' with a class index 0..{}".format(
-                path, number, line, CLASSES - 1))
+            raise DataError(f"{path} line {number}: {line!r}; want 'file class_index' with a class index "
+                            f"0..{CLASSES - 1}")
         # One listing instead of a stat per line; names in subfolders are looked up one by one.
         if name not in listed and not (path.parent / name).is_file():
-            raise DataError("{} line {}: file {!r} is not in the folder; add it or remove the line".format(
-                path, number, name))
+            raise DataError(f"{path} line {number}: file {name!r} is not in the folder; add it or remove the line")
         pairs.append((path.parent / name, int(index)))
     return pairs
 
@@ -80,8 +79,9 @@ def _read_class_folders(root, wnids):
     pairs = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if folder.name not in wnids:
-            raise DataError("{}: {!r} is no ImageNet class (wnid such as n01440764); remove the folder or add a "
-                            "synset.txt that lists it".format(root, folder.name))
+            raise DataError(f"{root}: {folder.name!r} is no ImageNet class (wnid such as n01440764); remove the folder "
+                            "or add a "
+                            "synset.txt that lists it")
         pairs += [(path, wnids[folder.name]) for path in _images(folder)]
     return pairs
 
@@ -105,13 +105,14 @@ def _wnids(*folders):
         if path.is_file():
             index = {line.split()[0]: position for position, (_, line) in enumerate(_lines(path))}
             if not 0 < len(index) <= CLASSES:
-                raise DataError("{}: {} different wnids; want 1 to {}".format(path, len(index), CLASSES))
+                raise DataError(f"{path}: {len(index)} different wnids; want 1 to {CLASSES}")
             return index
     try:
         from gluoncv.data import ImageNet1kAttr  # takes seconds to import
     except ImportError as err:
-        raise DataError("{}: has no synset.txt, and gluoncv's list of classes cannot be imported ({}); add a "
-                        "synset.txt".format(folders[0], err)) from None
+        raise DataError(f"{folders[0]}: has no synset.txt, and gluoncv's list of classes cannot be imported ({err}); "
+                        "add a "
+                        "synset.txt") from None
     return {wnid: index for index, wnid in enumerate(ImageNet1kAttr().synset)}
 
 
@@ -120,7 +121,7 @@ def _lines(path):
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as err:
-        raise DataError("{}: cannot be read as text ({})".format(path, err)) from None
+        raise DataError(f"{path}: cannot be read as text ({err})") from None
     return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
 
 

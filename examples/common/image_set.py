@@ -36,11 +36,11 @@ class ImageSet:
 
     def origin(self, index):
         """What to call image `index` in a message."""
-        return "{} image {}".format(self.name, index)
+        return f"{self.name} image {index}"
 
     def identity(self, index):
         """What identifies image `index` on any machine: its number and its label."""
-        return "{} {}".format(index, self.labels[index])
+        return f"{index} {self.labels[index]}"
 
 
 class ArraySet(ImageSet):
@@ -73,7 +73,7 @@ class FileSet(ImageSet):
         # Pillow raises SyntaxError and ValueError too, by format, for a broken file.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
             reason = str(err).replace(str(path), "the file").replace("\n", " ")
-            raise DataError("{}: cannot be decoded ({}); replace or remove the file".format(path, reason)) from None
+            raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove the file") from None
 
     def origin(self, index):
         """The path of file `index`."""
@@ -81,4 +81,4 @@ class FileSet(ImageSet):
 
     def identity(self, index):
         """The file's name without folders, and its label."""
-        return "{} {}".format(os.path.basename(str(self._paths[index])), self.labels[index])
+        return f"{os.path.basename(str(self._paths[index]))} {self.labels[index]}"

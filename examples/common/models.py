@@ -57,13 +57,13 @@ class ModelSource:
             raise ConfigError("a model is one of a name (--model), an ONNX file (--onnx) and a symbol file (--symbol); "
                               "given: {}".format(" and ".join(given) or "none"))
         if self.onnx and self.params:
-            raise ConfigError("{}: an ONNX file holds its own weights; leave out --params".format(self.onnx))
+            raise ConfigError(f"{self.onnx}: an ONNX file holds its own weights; leave out --params")
         if self.options and not self.name:
-            raise ConfigError("option {!r} is for networks by name, not for files; leave it out".format(
-                next(iter(self.options))))
+            raise ConfigError(f"option {next(iter(self.options))!r} is for networks by name, not for files; leave it "
+                              "out")
         classes = self.options.get("classes", 1)
         if not isinstance(classes, int) or classes < 1:
-            raise ConfigError("option 'classes' is {!r}; want a whole number of at least 1".format(classes))
+            raise ConfigError(f"option 'classes' is {classes!r}; want a whole number of at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,8 +153,8 @@ def _open_zoo(source, ctx):
     """A network of gluoncv with given, pretrained or random weights."""
     known = list_models()
     if source.name not in known:
-        raise ConfigError("unknown model {!r}; --list-models prints the {} known{}".format(
-            source.name, len(known), closest(source.name, known)))
+        raise ConfigError(f"unknown model {source.name!r}; --list-models prints the {len(known)} "
+                          f"known{closest(source.name, known)}")
     name, net = zoo.build(source.name, source.options)
     if source.params:
         load_params(net, source.params, ctx, name)
@@ -174,13 +174,13 @@ def _open_onnx(source, ctx):
     from quantize.importers.onnx import import_onnx  # onnx is an optional dependency
     path = pathlib.Path(source.onnx)
     if not path.is_file():
-        raise ModelFileError("{}: no such ONNX file".format(path))
+        raise ModelFileError(f"{path}: no such ONNX file")
     net = import_onnx(str(path), ctx=ctx)
     stated = getattr(net, "preprocessing", None)
     try:
         steps = Preprocessing.from_onnx_metadata(stated) if stated else None
     except (ConfigError, ModelFileError) as err:
-        raise ModelFileError("{}: {}".format(path, err)) from None
+        raise ModelFileError(f"{path}: {err}") from None
     shape = getattr(net, "input_shape", None)
     shape = tuple(shape)[-3:] if shape else None
     name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
@@ -193,7 +193,7 @@ def _open_symbol(source, ctx):
     path = pathlib.Path(source.symbol)
     for file in filter(None, (source.symbol, source.params)):
         if not pathlib.Path(file).is_file():
-            raise ModelFileError("{}: no such file".format(file))
+            raise ModelFileError(f"{file}: no such file")
     net = import_symbol(str(path), str(source.params) if source.params else None, ctx=ctx)
     name = path.stem[:-len("-symbol")] if path.stem.endswith("-symbol") else path.stem
     return LoadedModel(net, name)

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message):
         """Print one line and exit with 2."""
-        self.exit(2, "error: {} (see {} --help)\n".format(message, self.prog))
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def whole(low, high=None):
@@ -37,10 +37,10 @@ def whole(low, high=None):
         try:
             value = int(text)
         except ValueError:
-            raise argparse.ArgumentTypeError("{!r} is not a whole number".format(text)) from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if value < low or (high is not None and value > high):
-            allowed = "at least {}".format(low) if high is None else "from {} to {}".format(low, high)
-            raise argparse.ArgumentTypeError("{} is not allowed, it must be {}".format(value, allowed))
+            allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{value} is not allowed, it must be {allowed}")
         return value
     return parse
 
@@ -49,7 +49,7 @@ def shard(text):
     """Argument type: i/n, with 1 <= i <= n."""
     number, _, count = text.partition("/")
     if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError("{!r} is not of the form i/n with i from 1 to n, such as 2/4".format(text))
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form i/n with i from 1 to n, such as 2/4")
     return int(number), int(count)
 
 

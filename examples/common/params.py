@@ -12,7 +12,7 @@ from quantize.errors import ModelFileError
 
 def save_params(net, path):
     """Write the parameters of `net` whole or not at all."""
-    temporary = path.with_name(".{}.{}.tmp".format(path.name, os.getpid()))
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         net.save_parameters(str(temporary))
         os.replace(str(temporary), str(path))
@@ -58,15 +58,15 @@ def load_params(net, path, ctx=None, name="the network"):
 def _read(path):
     """Name -> array, without the ``arg:`` and ``aux:`` of exported files."""
     if not os.path.isfile(str(path)):
-        raise ModelFileError("{}: no such parameter file".format(path))
+        raise ModelFileError(f"{path}: no such parameter file")
     try:
         arrays = mx.nd.load(str(path))
     # Not only MXNetError: names that are no UTF-8 show as UnicodeDecodeError.
     except (mx.MXNetError, ValueError, MemoryError):
-        raise ModelFileError("{}: not a complete MXNet parameter file (truncated, or of another format); fetch or "
-                             "write it again".format(path)) from None
+        raise ModelFileError(f"{path}: not a complete MXNet parameter file (truncated, or of another format); fetch or "
+                             "write it again") from None
     if not isinstance(arrays, dict) or not arrays:
-        raise ModelFileError("{}: holds no named arrays; write it with net.save_parameters or net.export".format(path))
+        raise ModelFileError(f"{path}: holds no named arrays; write it with net.save_parameters or net.export")
     return {key[4:] if key[:4] in ("arg:", "aux:") else key: value for key, value in arrays.items()}
 
 
@@ -100,11 +100,11 @@ def _check_fit(path, name, wanted, arrays):
     extra = [key for key in arrays if key not in wanted]
     for kind, keys in (("missing", missing), ("unknown to the network", extra)):
         if keys:
-            problems.append("{} {} (first: {!r})".format(len(keys), kind, keys[0]))
+            problems.append(f"{len(keys)} {kind} (first: {keys[0]!r})")
     other = [key for key in wanted if key in arrays and not _same_shape(wanted[key].shape, arrays[key].shape)]
     if other:
-        problems.append("{} of another shape (first: {!r} is {}, wanted {})".format(
-            len(other), other[0], arrays[other[0]].shape, wanted[other[0]].shape))
+        problems.append(f"{len(other)} of another shape (first: {other[0]!r} is {arrays[other[0]].shape}, wanted "
+                        f"{wanted[other[0]].shape})")
     if problems:
         raise ModelFileError("{}: does not fit {}: of {} parameters {}; give the file of this network, or the options "
                              "(classes, ...) it was trained with".format(path, name, len(wanted), ", ".join(problems)))
@@ -119,5 +119,6 @@ def _check_finite(path, arrays):
     """ModelFileError for the first array that holds NaN or infinity."""
     for key, array in arrays.items():
         if not np.isfinite(array.asnumpy()).all():
-            raise ModelFileError("{}: parameter {!r} holds NaN or infinity; the training diverged or the file is "
-                                 "damaged: use another one".format(path, key))
+            raise ModelFileError(f"{path}: parameter {key!r} holds NaN or infinity; the training diverged or the file "
+                                 "is "
+                                 "damaged: use another one")

@@ -19,8 +19,8 @@ def distribution(axes, values, thresholds, title):
     axes.fill_between(edges[:-1], counts, step="post", color="0.75")
     axes.set_yscale("log")
     for number, (label, threshold) in enumerate(thresholds.items()):
-        colour = "C{}".format(number)
-        axes.axvline(threshold, color=colour, label="{} {:.3g}".format(label, threshold))
+        colour = f"C{number}"
+        axes.axvline(threshold, color=colour, label=f"{label} {threshold:.3g}")
         if edges[0] < 0:
             axes.axvline(-threshold, color=colour)
     axes.set_title(title, fontsize=9)

@@ -56,18 +56,19 @@ class Preprocessing:
             raise ConfigError("preprocessing: colour_order {!r}; use one of {}".format(
                 self.colour_order, ", ".join(CHANNELS)))
         if self.layout != "NCHW":
-            raise ConfigError("preprocessing: layout {!r}; only 'NCHW' is supported".format(self.layout))
+            raise ConfigError(f"preprocessing: layout {self.layout!r}; only 'NCHW' is supported")
         channels = CHANNELS[self.colour_order]
         if len(self.mean) != channels or len(self.std) != channels:
-            raise ConfigError("preprocessing: colour_order {} needs {} values of mean and std, got {} and {}".format(
-                self.colour_order, channels, len(self.mean), len(self.std)))
+            raise ConfigError(f"preprocessing: colour_order {self.colour_order} needs {channels} values of mean and "
+                              f"std, got {len(self.mean)} and {len(self.std)}")
         if not np.all(np.isfinite((self.scale,) + self.mean + self.std)) or 0.0 in self.std or self.scale == 0:
-            raise ConfigError("preprocessing: scale, mean and std must be finite, scale and std not 0; got {}".format(
-                (self.scale, self.mean, self.std)))
+            raise ConfigError("preprocessing: scale, mean and std must be finite, scale and std not 0; got "
+                              f"{(self.scale, self.mean, self.std)}")
         sizes = (self.resize,) + (self.crop if isinstance(self.crop, tuple) else (self.crop,))
         if len(sizes) > 3 or not all(isinstance(s, int) and s >= 0 for s in sizes):
-            raise ConfigError("preprocessing: resize {!r} and crop {!r} must be whole numbers of pixels, 0 = none"
-                              .format(self.resize, self.crop))
+            raise ConfigError(f"preprocessing: resize {self.resize!r} and crop {self.crop!r} must be whole numbers of "
+                              "pixels, 0 = none"
+                              )
 
     @classmethod
     def from_onnx_metadata(cls, metadata):
@@ -89,8 +90,7 @@ class Preprocessing:
                 ", ".join(missing)))
         for key, only in (("crop_position", "centre"), ("resize_filter", "bilinear")):
             if metadata.get(key, only) != only:
-                raise ModelFileError("preprocessing metadata: {} {!r}; only {!r} is supported".format(
-                    key, metadata[key], only))
+                raise ModelFileError(f"preprocessing metadata: {key} {metadata[key]!r}; only {only!r} is supported")
         return cls(metadata["colour_order"], metadata["scale"], metadata["mean"], metadata["std"],
                    metadata.get("resize_short_side") or 0, metadata.get("crop") or 0, metadata.get("layout", "NCHW"))
 
@@ -144,8 +144,8 @@ def _to_pil(array, origin):
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.dtype != np.uint8 or not (array.ndim == 2 or array.ndim == 3 and array.shape[2] == 3):
-        raise DataError("{}: {} array of shape {}; an image is uint8 (H, W), (H, W, 1) or (H, W, 3)".format(
-            origin, array.dtype, array.shape))
+        raise DataError(f"{origin}: {array.dtype} array of shape {array.shape}; an image is uint8 (H, W), (H, W, 1) or "
+                        "(H, W, 3)")
     return Image.fromarray(array)
 
 
@@ -162,8 +162,9 @@ def _centre_crop(image, crop, origin):
     """The middle of `image`; an odd rest goes to the right and the bottom."""
     height, width = crop if isinstance(crop, tuple) else (crop, crop)
     if image.width < width or image.height < height:
-        raise DataError("{}: {}x{} pixels, smaller than the {}x{} crop; resize the short side to at least the crop, "
-                        "or crop less".format(origin, image.width, image.height, width, height))
+        raise DataError(f"{origin}: {image.width}x{image.height} pixels, smaller than the {width}x{height} crop; "
+                        "resize the short side to at least the crop, "
+                        "or crop less")
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 

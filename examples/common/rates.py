@@ -37,7 +37,7 @@ class Rates:
             raise ConfigError("learning rate schedule must be one of {}, got {!r}".format(
                 ", ".join(SCHEDULES), self.schedule))
         if not 0 <= self.warm_up <= self.steps:
-            raise ConfigError("the warm-up takes {} steps, but there are only {}".format(self.warm_up, self.steps))
+            raise ConfigError(f"the warm-up takes {self.warm_up} steps, but there are only {self.steps}")
 
     def share(self, step: int) -> float:
         """The share at a step, counted from 0."""

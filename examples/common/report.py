@@ -15,7 +15,7 @@ COLLAPSE = 0.75  # agreement with the float network below which a warning is due
 def settings_text(settings) -> str:
     """The settings as an aligned block."""
     width = max(len(name) for name in settings)
-    return "\n".join("  {}  {}".format(name.ljust(width), value) for name, value in settings.items())
+    return "\n".join(f"  {name.ljust(width)}  {value}" for name, value in settings.items())
 
 
 def thresholds_text(outcome) -> str:
@@ -24,23 +24,20 @@ def thresholds_text(outcome) -> str:
         return "Thresholds: each batch's own range (online)"
     thresholds = outcome.thresholds
     width = max(len(path) for path in thresholds)
-    lines = ["  {}  {:.6g}".format(path.ljust(width), value) for path, value in thresholds.items()]
-    return "\n".join(["Thresholds by {}, {} images".format(outcome.method, outcome.samples)] + lines)
+    lines = [f"  {path.ljust(width)}  {value:.6g}" for path, value in thresholds.items()]
+    return "\n".join([f"Thresholds by {outcome.method}, {outcome.samples} images"] + lines)
 
 
 def corrections_text(method, corrections) -> str:
     """How many biases were corrected, and how the largest was: layer -> what was added, (channels,)."""
     path = max(corrections, key=lambda name: abs(corrections[name]).max())
-    return "Biases of {} layers corrected ({}), by {:.6g} at most, in {}".format(
-        len(corrections), method, abs(corrections[path]).max(), path)
+    return f"Biases of {len(corrections)} layers corrected ({method}), by {abs(corrections[path]).max():.6g} at most, in {path}"
 
 
 def accuracy_text(name, predictions) -> str:
     """One line: Top-1, Top-5, mean per-class accuracy."""
     images = len(predictions.labels)
-    return "{:<10} Top-1 {}/{} = {:.2%}   Top-5 {:.2%}   mean per class {:.2%}".format(
-        name, predictions.top1_count, images, predictions.top1_count / images, predictions.top5_count / images,
-        predictions.mean_class_accuracy)
+    return f"{name:<10} Top-1 {predictions.top1_count}/{images} = {predictions.top1_count / images:.2%}   Top-5 {predictions.top5_count / images:.2%}   mean per class {predictions.mean_class_accuracy:.2%}"
 
 
 def summary_text(before, after) -> str:
@@ -49,13 +46,13 @@ def summary_text(before, after) -> str:
     same = after.agreement_count(before)
     lines = [
         accuracy_text("float", before), accuracy_text("quantized", after),
-        "agreement  {}/{} = {:.2%} of the images get the float network's class".format(same, images, same / images),
-        "speed      {:.1f} images per second quantized, {:.1f} float".format(
-            after.images_per_second, before.images_per_second)]
+        f"agreement  {same}/{images} = {same / images:.2%} of the images get the float network's class",
+        f"speed      {after.images_per_second:.1f} images per second quantized, {before.images_per_second:.1f} float"]
     if collapsed(before, after):
-        lines.append("warning    the quantized network agrees with the float one on less than {:.0%} of the images: "
+        lines.append(f"warning    the quantized network agrees with the float one on less than {COLLAPSE:.0%} of the "
+                     "images: "
                      "try --quant-type channel, --input-signed auto, another --calib-mode (--compare-calibrators) or "
-                     "more bits".format(COLLAPSE))
+                     "more bits")
     return "\n".join(lines)
 
 
@@ -83,8 +80,7 @@ def comparison_text(rows, before) -> str:
         lines.append("{:<15}{:>8}{:>9.2%}{:>16}{:>18.3f}{}".format(
             name, predictions.top1_count, predictions.top1_count / images, predictions.agreement_count(before), ratio,
             "  collapsed" if collapsed(before, predictions) else ""))
-    return "Comparison of calibrations ({} images; thresholds as shares of the largest magnitude)\n".format(
-        images) + "\n".join(lines)
+    return f"Comparison of calibrations ({images} images; thresholds as shares of the largest magnitude)\n" + "\n".join(lines)
 
 
 def comparison(rows, before) -> dict:
@@ -100,12 +96,12 @@ def check_writable(folder):
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError("--output {}: cannot be made: {}".format(folder, error.strerror)) from None
+        raise DataError(f"--output {folder}: cannot be made: {error.strerror}") from None
     if not os.access(str(folder), os.W_OK | os.X_OK):
-        raise DataError("--output {}: no permission to write there".format(folder))
+        raise DataError(f"--output {folder}: no permission to write there")
     for path in (folder / PLAN, folder / RESULT):
         if path.is_dir():
-            raise DataError("--output {}: {} is a folder there; remove it".format(folder, path.name))
+            raise DataError(f"--output {folder}: {path.name} is a folder there; remove it")
 
 
 def write_result(folder, contents, plan):
@@ -121,9 +117,9 @@ def check_file_writable(path):
         return
     path = pathlib.Path(path)
     if path.is_dir():
-        raise DataError("{}: is a folder; name a file".format(path))
+        raise DataError(f"{path}: is a folder; name a file")
     folder = path.parent
     if not folder.is_dir():
-        raise DataError("{}: the folder {} does not exist; make it first".format(path, folder))
+        raise DataError(f"{path}: the folder {folder} does not exist; make it first")
     if not os.access(str(folder), os.W_OK | os.X_OK):
-        raise DataError("{}: no permission to write there".format(path))
+        raise DataError(f"{path}: no permission to write there")

@@ -33,7 +33,7 @@ def balanced_indices(labels, num_sample, seed):
     [0, 1]
     """
     if num_sample < 1:
-        raise ConfigError("{} samples per class; want at least 1".format(num_sample))
+        raise ConfigError(f"{num_sample} samples per class; want at least 1")
     labels = np.asarray(labels)
     random = np.random.RandomState(seed)
     chosen = [random.permutation(np.flatnonzero(labels == label))[:num_sample] for label in np.unique(labels)]

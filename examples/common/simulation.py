@@ -128,14 +128,13 @@ def calibration_batches(args, dataset, preprocessing):
     if args.num_calib_images is not None:
         indices = indices[:args.num_calib_images]
     if not len(indices):
-        raise CalibrationError("the calibration set {} is empty".format(folder or dataset))
+        raise CalibrationError(f"the calibration set {folder or dataset} is empty")
     everything = data_fingerprint(images.identity(index) for index in indices)
     if args.calib_shard:
         shard, shards = args.calib_shard
         indices = indices[shard - 1::shards]
         if not len(indices):
-            raise CalibrationError("--calib-shard {}/{}: no image is left for this shard; use fewer shards".format(
-                shard, shards))
+            raise CalibrationError(f"--calib-shard {shard}/{shards}: no image is left for this shard; use fewer shards")
     return batches(images, preprocessing, args.batch_size, indices, args.num_workers), everything
 
 

@@ -26,15 +26,15 @@ def write_snippets(folder, name, preprocessing, files, blobs):
     common = {"name": name, "steps": _steps(preprocessing), "param": files[0], "bin": files[1], "input": blobs[0],
               "output": blobs[1]}
     for suffix, values in (("py", _python(preprocessing)), ("cpp", _cpp(preprocessing))):
-        template = string.Template(read_text(TEMPLATES / "run_ncnn.{}.txt".format(suffix)))
-        write_whole(folder / "run_ncnn.{}".format(suffix), template.substitute(common, **values))
+        template = string.Template(read_text(TEMPLATES / f"run_ncnn.{suffix}.txt"))
+        write_whole(folder / f"run_ncnn.{suffix}", template.substitute(common, **values))
 
 
 def _steps(p):
     """The preprocessing in words."""
     geometry = []
     if p.resize:
-        geometry.append("short side resized to {} (bilinear, antialiased)".format(p.resize))
+        geometry.append(f"short side resized to {p.resize} (bilinear, antialiased)")
     if p.crop:
         geometry.append("centre crop {1}x{0}".format(*_crop(p)))
     return ", ".join(geometry + ["(byte * {:.7g} - mean) / std in {} order".format(
@@ -49,8 +49,9 @@ def _python(p):
     lines = []
     if p.resize:
         lines += ["short = min(image.size)",
-                  "image = image.resize(tuple(max(side * {0} // short, {0}) for side in image.size), Image.BILINEAR)"
-                  .format(p.resize)]
+                  f"image = image.resize(tuple(max(side * {p.resize} // short, {p.resize}) for side in image.size), "
+                  "Image.BILINEAR)"
+                  ]
     if p.crop:
         lines += ["left, top = (image.width - {1}) // 2, (image.height - {0}) // 2".format(*_crop(p)),
                   "image = image.crop((left, top, left + {1}, top + {0}))".format(*_crop(p))]
@@ -66,11 +67,11 @@ def _cpp(p):
     if p.resize:
         lines = ["// ncnn's resize looks at 2x2 pixels only, Pillow's averages: shrink large images by area first",
                  "const int side = std::min(width, height);",
-                 "ncnn::Mat in = ncnn::Mat::from_pixels_resize(pixels, ncnn::Mat::{0}, width, height,\n"
-                 "        std::max(width * {1} / side, {1}), std::max(height * {1} / side, {1}));".format(
-                     conversion, p.resize)]
+                 f"ncnn::Mat in = ncnn::Mat::from_pixels_resize(pixels, ncnn::Mat::{conversion}, width, height,\n"
+                 f"        std::max(width * {p.resize} / side, {p.resize}), std::max(height * {p.resize} / side, "
+                 f"{p.resize}));"]
     else:
-        lines = ["ncnn::Mat in = ncnn::Mat::from_pixels(pixels, ncnn::Mat::{}, width, height);".format(conversion)]
+        lines = [f"ncnn::Mat in = ncnn::Mat::from_pixels(pixels, ncnn::Mat::{conversion}, width, height);"]
     if p.crop:
         crop = ("const int left = (in.w - {1}) / 2, top = (in.h - {0}) / 2;", "ncnn::Mat cropped;",
                 "ncnn::copy_cut_border(in, cropped, top, in.h - {0} - top, left, in.w - {1} - left);", "in = cropped;")
@@ -84,4 +85,4 @@ def _cpp(p):
 
 def _floats(values):
     """C++ constants."""
-    return ", ".join("{:#.9g}f".format(value) for value in values)
+    return ", ".join(f"{value:#.9g}f" for value in values)

@@ -20,15 +20,15 @@ def check_new(folder, force):
     """
     folder = pathlib.Path(folder).resolve()
     if folder.exists() and not folder.is_dir():
-        raise DataError("--output {}: is a file; name a folder".format(folder))
+        raise DataError(f"--output {folder}: is a file; name a folder")
     if not force and folder.is_dir() and any(folder.iterdir()):
-        raise DataError("--output {}: exists and is not empty; --force replaces it".format(folder))
+        raise DataError(f"--output {folder}: exists and is not empty; --force replaces it")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError("--output {}: cannot be made: {}".format(folder, error.strerror)) from None
+        raise DataError(f"--output {folder}: cannot be made: {error.strerror}") from None
     if not os.access(str(folder.parent), os.W_OK | os.X_OK):
-        raise DataError("--output {}: no permission to write in {}".format(folder, folder.parent))
+        raise DataError(f"--output {folder}: no permission to write in {folder.parent}")
 
 
 @contextlib.contextmanager
@@ -39,14 +39,14 @@ def staged(folder, force):
     """
     check_new(folder, force)
     folder = pathlib.Path(folder).resolve()  # "." has no name
-    temporary = folder.with_name("{}.{}.tmp".format(folder.name, os.getpid()))
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
         with _unwound_by_sigterm():
             temporary.mkdir()
             yield temporary
             _replace(temporary, folder, force)
     except OSError as error:
-        raise DataError("--output {}: cannot be written: {}".format(folder, error.strerror or error)) from None
+        raise DataError(f"--output {folder}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(str(temporary), ignore_errors=True)
 
@@ -72,7 +72,7 @@ def _replace(temporary, folder, force):
     if not force or not folder.exists():
         os.replace(str(temporary), str(folder))  # over an empty folder, too; over any other it fails
         return
-    old = folder.with_name("{}.{}.old".format(folder.name, os.getpid()))
+    old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
     os.replace(str(folder), str(old))
     try:
         os.replace(str(temporary), str(folder))

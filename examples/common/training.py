@@ -166,8 +166,7 @@ class Run:
     def __post_init__(self):
         self.gradients = GradientSum(self.optimizers.parameters)
         if self.steps_per_epoch < 1:
-            raise ConfigError("--accumulate {}: an epoch has only {} batches".format(
-                self.accumulate, len(self.images)))
+            raise ConfigError(f"--accumulate {self.accumulate}: an epoch has only {len(self.images)} batches")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -181,11 +180,11 @@ def train_epoch(run: Run) -> Dict[str, float]:
     losses, start = [], time.perf_counter()
     stream = run.images.epoch(run.progress.epoch)
     with contextlib.closing(stream), tqdm(total=run.steps_per_epoch, unit="step", disable=None,
-                                          desc="epoch {}".format(run.progress.epoch)) as bar:
+                                          desc=f"epoch {run.progress.epoch}") as bar:
         for _ in range(run.steps_per_epoch):
             losses.append(train_step(run, itertools.islice(stream, run.accumulate)))
             bar.update()
-            bar.set_postfix(loss="{:.4f}".format(np.mean(losses[-50:])), refresh=False)
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
     run.workers.average_statistics(run.net)
     run.progress.epoch += 1
     seconds = time.perf_counter() - start
@@ -215,8 +214,9 @@ def train_step(run: Run, batches) -> float:
             run.gradients.add()
         total, images = total + float(loss.sum().asscalar()), images + len(x)
         if not math.isfinite(total):
-            raise TrainingError("the loss is {} at step {}; {}. Take a lower learning rate (the last checkpoint is "
-                                "kept)".format(total, step, where_not_finite(run.net, x)))
+            raise TrainingError(f"the loss is {total} at step {step}; {where_not_finite(run.net, x)}. Take a lower "
+                                "learning rate (the last checkpoint is "
+                                "kept)")
     if run.accumulate > 1:
         run.gradients.put()
     run.workers.sum_gradients(run.optimizers.parameters)
@@ -242,7 +242,7 @@ def where_not_finite(net, x) -> str:
     finally:
         for handle in handles:
             handle.detach()
-    return "the first output that is not finite is that of {}".format(found[0]) if found else "all outputs are finite"
+    return f"the first output that is not finite is that of {found[0]}" if found else "all outputs are finite"
 
 
 @contextlib.contextmanager

@@ -37,8 +37,8 @@ class TrainingImages:
     def __init__(self, dataset, preprocessing, batch_size, augmentation=PLAIN, *, seed=0, indices=None, threads=1):
         self.indices = np.arange(len(dataset)) if indices is None else np.asarray(indices)
         if len(self.indices) < batch_size:
-            raise DataError("{}: {} training images do not fill a batch of {}; use a smaller --batch-size".format(
-                dataset.name, len(self.indices), batch_size))
+            raise DataError(f"{dataset.name}: {len(self.indices)} training images do not fill a batch of {batch_size}; "
+                            "use a smaller --batch-size")
         vectorised = isinstance(dataset, ArraySet) and not preprocessing.resize and not preprocessing.crop
         self._reader = (ArrayReader if vectorised else FileReader)(dataset, preprocessing, augmentation, threads)
         self.batch_size, self._seed = batch_size, seed
@@ -76,8 +76,8 @@ class ArrayReader:
     def __init__(self, dataset, preprocessing: Preprocessing, augmentation: Augmentation, threads=1):
         images = dataset.images if dataset.images.ndim == 4 else dataset.images[..., None]
         if images.shape[-1] != len(preprocessing.mean):
-            raise DataError("{}: images have {} channels, the network takes {}; check --dataset".format(
-                dataset.name, images.shape[-1], len(preprocessing.mean)))
+            raise DataError(f"{dataset.name}: images have {images.shape[-1]} channels, the network takes "
+                            f"{len(preprocessing.mean)}; check --dataset")
         self._images, self._preprocessing, self._augmentation = images, preprocessing, augmentation
 
     def read(self, chosen, random):
@@ -124,8 +124,7 @@ class FileReader:
         with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
             images = list(pool.map(self._image, chosen, seeds))
         if len({image.shape for image in images}) > 1:
-            raise DataError("{}: images of a batch differ in size after preprocessing; set --crop".format(
-                self._dataset.name))
+            raise DataError(f"{self._dataset.name}: images of a batch differ in size after preprocessing; set --crop")
         return np.stack(images)
 
     def _image(self, index, seed):

@@ -29,10 +29,9 @@ def number(low=0.0, high=math.inf):
         try:
             value = float(text)
         except ValueError:
-            raise argparse.ArgumentTypeError("{!r} is not a number".format(text)) from None
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
         if not (low <= value <= high and math.isfinite(value)):
-            raise argparse.ArgumentTypeError("{} is not allowed, it must be a number from {} to {}".format(
-                text, low, high))
+            raise argparse.ArgumentTypeError(f"{text} is not allowed, it must be a number from {low} to {high}")
         return value
     return parse
 
@@ -177,7 +176,6 @@ def check(parser, args):
     if args.fake_bn != "none" and args.method == "float":
         parser.error("--fake-bn needs quantized weights, not --method float")
     if args.method in ("pact", "cgpact", "dorefa", "sat", "bnn") and args.quant_type not in (None, "layer"):
-        parser.error("--method {} has one weight scale per layer; leave out --quant-type {}".format(
-            args.method, args.quant_type))
+        parser.error(f"--method {args.method} has one weight scale per layer; leave out --quant-type {args.quant_type}")
     if args.method == "bnn" and (args.weight_bits, args.input_bits) != (1, 1):
         parser.error("--method bnn is binary: give --weight-bits 1 --input-bits 1")

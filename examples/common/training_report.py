@@ -47,9 +47,9 @@ def final_text(name, result) -> str:
 def classes_text(predictions, classes) -> str:
     """The metrics of each class, as a table."""
     found = class_metrics(confusion_matrix(predictions.labels, predictions.top5[:, 0], classes))
-    lines = ["class  " + "  ".join("{:>12}".format(name) for name in found)]
+    lines = ["class  " + "  ".join(f"{name:>12}" for name in found)]
     for number in range(classes):
-        lines.append("{:>5}  ".format(number) + "  ".join("{:>12.2%}".format(values[number])
+        lines.append(f"{number:>5}  " + "  ".join(f"{values[number]:>12.2%}"
                                                            for values in found.values()))
     return "\n".join(lines)
 
@@ -97,7 +97,7 @@ def plot(folder, history):
         axes[2].legend(fontsize=4, ncol=2)
     figure.tight_layout()
     path = pathlib.Path(folder) / PLOTS
-    temporary = path.with_name(".{}".format(path.name))
+    temporary = path.with_name(f".{path.name}")
     figure.savefig(str(temporary), format="png", dpi=110)
     pyplot.close(figure)
     temporary.replace(path)

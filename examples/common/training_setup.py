@@ -75,7 +75,7 @@ def _with_images(args, model, dataset, steps, ctx):
     order = np.random.RandomState(args.fixed_random_seed).permutation(len(images)) if args.hold_out \
         else np.arange(len(images))
     if args.hold_out >= len(images):
-        raise DataError("--hold-out {}: there are only {} training images".format(args.hold_out, len(images)))
+        raise DataError(f"--hold-out {args.hold_out}: there are only {len(images)} training images")
     held, kept = order[:args.hold_out], order[args.hold_out:][:args.num_train_images]
     chosen = balanced_indices(images.labels[kept], -(-args.calib_images // images.num_classes), args.fixed_random_seed)
     training = TrainingImages(images, steps, args.batch_size, augmentation(args, dataset), indices=kept,
@@ -102,7 +102,7 @@ def build_rules(args, net) -> List[Dict[str, Any]]:
                  {"op_types": ["Activation"], "output": "int1", "method": "bnn"}]
     else:
         rules = [{"op_types": LAYERS, "weight": _weight(args, args.weight_bits),
-                  "input": "auto{}".format(args.input_bits), "method": args.method}]
+                  "input": f"auto{args.input_bits}", "method": args.method}]
     if args.method == "sat":
         partners = batchnorm_partners(graph)
         alone = [path for path in graph.calls if path not in partners and path not in set(partners.values())]
@@ -119,16 +119,16 @@ def _weight(args, bits):
     default = "channel" if args.method in PER_CHANNEL else "layer"
     # LSQ's grid (arXiv 1902.08153, section 2) has all 2^b codes; at 2 bits the lowest is a quarter of them
     codes = "/full" if bits == 2 and args.method in TRAINED_STEP else ""
-    return "int{}/{}{}".format(bits, args.quant_type or default, codes)
+    return f"int{bits}/{args.quant_type or default}{codes}"
 
 
 def _ends(args, paths):
     if not args.first_last_bits:
         return {"op_names": paths, "exclude": True}
     rule = {"op_names": paths, "weight": _weight(args, args.first_last_bits),
-            "input": "auto{}".format(args.first_last_bits)}
+            "input": f"auto{args.first_last_bits}"}
     # behind a sign there are negative values whatever activation the float network has
-    return dict(rule, method="ste", input="int{}".format(args.first_last_bits)) if args.method == "bnn" else rule
+    return dict(rule, method="ste", input=f"int{args.first_last_bits}") if args.method == "bnn" else rule
 
 
 def _as_dicts(path):
@@ -168,12 +168,12 @@ def loss(args, task: Task):
 def load_weights(net, path):
     """Parameters that another run saved; ModelFileError when they are of another network or method."""
     if not os.path.isfile(path):
-        raise ModelFileError("{}: no such parameter file".format(path))
+        raise ModelFileError(f"{path}: no such parameter file")
     try:
         net.load_parameters(path)
     except (AssertionError, ValueError, KeyError, mx.MXNetError) as error:
-        raise ModelFileError("{}: does not fit the network as it is quantized here: {}".format(
-            path, str(error).splitlines()[0])) from None
+        raise ModelFileError(f"{path}: does not fit the network as it is quantized here: "
+                             f"{str(error).splitlines()[0]}") from None
 
 
 def _starts_random(args):

@@ -38,8 +38,9 @@ def classification_models():
         from gluoncv.model_zoo import model_zoo
     # gluoncv turns any missing dependency into a message about mxnet and torch.
     except ImportError as err:
-        raise ConfigError("gluoncv cannot be imported ({}); one of mxnet, numpy<1.24, scipy, tqdm, Pillow, portalocker "
-                          "and requests is missing or unfit: pip install -r requirements.txt".format(err)) from None
+        raise ConfigError(f"gluoncv cannot be imported ({err}); one of mxnet, numpy<1.24, scipy, tqdm, Pillow, "
+                          "portalocker "
+                          "and requests is missing or unfit: pip install -r requirements.txt") from None
     package = model_zoo.__name__.rpartition(".")[0] + "."
     return {name: build for name, build in model_zoo._models.items()
             if build.__module__[len(package):] in CLASSIFICATION and not name.endswith("_s")}
@@ -80,7 +81,7 @@ def build(name, options):
     try:
         net = constructor(pretrained=False, **options)
     except TypeError as err:
-        raise ConfigError("model {!r} cannot be built with {}: {}".format(name, _spell(options), err)) from None
+        raise ConfigError(f"model {name!r} cannot be built with {_spell(options)}: {err}") from None
     _check_known(name, constructor, net, options)
     return name, net
 
@@ -93,8 +94,7 @@ def _renamed(name, option, pattern, models):
     # Already that network: vgg16_bn with batch_norm.
     if any(pattern.format(plain) == name for plain in models):
         return name
-    raise ConfigError("option {!r} is not known to model {!r}: there is no {!r}; leave it out".format(
-        option, name, other))
+    raise ConfigError(f"option {option!r} is not known to model {name!r}: there is no {other!r}; leave it out")
 
 
 def _check_known(name, constructor, net, options):
@@ -102,7 +102,7 @@ def _check_known(name, constructor, net, options):
     known = set(inspect.signature(constructor).parameters) | set(inspect.signature(type(net).__init__).parameters)
     unknown = [option for option in options if option not in known or option in RESERVED]
     if unknown:
-        raise ConfigError("option {} is not known to model {!r}; leave it out".format(_spell(unknown), name))
+        raise ConfigError(f"option {_spell(unknown)} is not known to model {name!r}; leave it out")
 
 
 def _spell(options):
@@ -117,8 +117,8 @@ def run_once(name, net, input_shape, ctx):
     except mx.MXNetError as err:
         if "num_groups" not in str(err):
             raise
-        raise ConfigError("model {!r} has layers whose channels cannot be split into the 32 groups of 'use_gn'; "
-                          "leave it out".format(name)) from None
+        raise ConfigError(f"model {name!r} has layers whose channels cannot be split into the 32 groups of 'use_gn'; "
+                          "leave it out") from None
 
 
 def load_pretrained(name, net, ctx):
@@ -134,7 +134,7 @@ def load_pretrained(name, net, ctx):
     try:
         short_hash = model_store.short_hash(store_name)
     except ValueError:
-        raise ModelFileError("gluoncv has no pretrained weights of {!r}; name a file with --params".format(name)
+        raise ModelFileError(f"gluoncv has no pretrained weights of {name!r}; name a file with --params"
                              ) from None
     try:
         # gluoncv prints its progress; standard output belongs to the results.
@@ -143,8 +143,9 @@ def load_pretrained(name, net, ctx):
     # Network, server, disk, archive and hash failures have no common base.
     except Exception as err:
         reason = getattr(err, "strerror", None) or type(err).__name__
-        raise ModelFileError("the weights of {!r} could not be downloaded ({}); put {}-{}.params into {}, or name a "
-                             "file with --params".format(name, reason, store_name, short_hash, _model_folder())
+        raise ModelFileError(f"the weights of {name!r} could not be downloaded ({reason}); put "
+                             f"{store_name}-{short_hash}.params into {_model_folder()}, or name a "
+                             "file with --params"
                              ) from None
     load_params(net, path, ctx, name)
 

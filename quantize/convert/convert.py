@@ -61,7 +61,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
         For rules that match nothing, or that the target cannot follow.
     """
     if isinstance(net, QuantizedNet) or any(hasattr(block, "quantizers") for _, block in walk(net)):
-        raise ConversionError("{}: the network is converted already; start from a float network".format(net.name))
+        raise ConversionError(f"{net.name}: the network is converted already; start from a float network")
     if backend not in BACKENDS:
         raise ConfigError("backend must be one of {}, got {!r}".format(", ".join(BACKENDS), backend))
     _complete_shapes(net, example_input)
@@ -99,8 +99,9 @@ def _complete_shapes(net, example_input):
     if not unknown:
         return
     if example_input is None or not isinstance(net, HybridBlock):
-        raise ConversionError("{} parameters have no shape yet (first: {}); run the network once, or pass "
-                              "example_input".format(len(unknown), unknown[0].name))
+        raise ConversionError(f"{len(unknown)} parameters have no shape yet (first: {unknown[0].name}); run the "
+                              "network once, or pass "
+                              "example_input")
     net.infer_shape(*_as_tuple(example_input))
     for parameter in unknown:
         if parameter._deferred_init:
@@ -121,8 +122,8 @@ def _trace_or_none(net, example_input) -> Optional[Graph]:
 
 def _rules(net, exclude, convert_fn, target, config_list) -> List[Rule]:
     if isinstance(exclude, (str, Block)):
-        raise ConfigError("exclude takes a list of blocks or patterns, got {!r}".format(
-            exclude if isinstance(exclude, str) else exclude.name))
+        raise ConfigError("exclude takes a list of blocks or patterns, got "
+                          f"{exclude if isinstance(exclude, str) else exclude.name!r}")
     rules = list(DEFAULT_RULES) if convert_fn is None else _rules_from_table(convert_fn)
     rules += target_rules(target, net)
     if config_list is not None:
@@ -136,14 +137,14 @@ def _rules_from_table(convert_fn):
         if isinstance(action, Rule):
             rules.append(replace(action, op_types=(layer_type.__name__,), op_names=(), reason="convert_fn"))
         elif action is not None and not callable(action):
-            raise ConfigError("convert_fn[{}]: expected a converter, a function or None, got {!r}".format(
-                layer_type.__name__, action))
+            raise ConfigError(f"convert_fn[{layer_type.__name__}]: expected a converter, a function or None, got "
+                              f"{action!r}")
     return rules
 
 
 def _apply(net, plan: Plan, convert_fn):
     if plan.entries[0].path == "":
-        raise ConversionError("{}: the network is a single layer; put it into a HybridSequential".format(net.name))
+        raise ConversionError(f"{net.name}: the network is a single layer; put it into a HybridSequential")
     # activations last: some of them are children of layers that are replaced first
     for last in (False, True):
         blocks = dict(walk(net))
@@ -192,7 +193,7 @@ def gen_conv2d_converter(weight_width: int = 8, quant_type: str = "layer", input
         ``nn.BatchNorm: bypass_bn`` beside it, which may stand in the table or not.
     """
     if input_signed not in _SIGNED:
-        raise ConfigError("input_signed must be auto, true or false, got {!r}".format(input_signed))
+        raise ConfigError(f"input_signed must be auto, true or false, got {input_signed!r}")
     rule = FoldingRule if fake_bn else Rule
     return rule(weight=Format(weight_width, True, quant_type),
                 input=Format(input_width, _SIGNED[input_signed]) if quantize_input else "float",

@@ -45,16 +45,14 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
         When no pair is found.
     """
     if not isinstance(net, QuantizedNet):
-        raise ConversionError("{}: fold BatchNorm after convert_model (or merge it before, with merge_bn)".format(
-            net.name))
+        raise ConversionError(f"{net.name}: fold BatchNorm after convert_model (or merge it before, with merge_bn)")
     blocks = dict(walk(net))
     excluded = {id(block) for root in exclude for _, block in walk(root)}
     pairs = [(entry.path, entry.norm) for entry in net.plan.entries if entry.norm
              and _can_fold(blocks[entry.path], blocks[entry.norm])
              and not excluded & {id(blocks[entry.path]), id(blocks[entry.norm])}]
     if not pairs:
-        raise ConfigError("{}: there is no BatchNorm to fold: none follows a layer with quantized weights".format(
-            net.name))
+        raise ConfigError(f"{net.name}: there is no BatchNorm to fold: none follows a layer with quantized weights")
     for path, norm_path in pairs:
         layer, norm = blocks[path], blocks[norm_path]
         replace_blocks(net, {id(norm): bypass_bn(norm)})
@@ -117,6 +115,5 @@ def _folded_layers(net):
     folded = [(path, block) for path, block in walk(net) if getattr(block, "norm", None) is not None
               and isinstance(block.norm, FoldedBatchNorm)]
     if not folded:
-        raise ConversionError("{}: no BatchNorm is folded here; fake_bn was not called, or was taken back".format(
-            net.name))
+        raise ConversionError(f"{net.name}: no BatchNorm is folded here; fake_bn was not called, or was taken back")
     return folded

@@ -97,13 +97,13 @@ def trace(net: Block, inputs: int = 1) -> Graph:
     Raises ConversionError for a network that cannot be traced (a plain `Block`, or Python code that looks at values).
     """
     if not isinstance(net, HybridBlock):
-        raise ConversionError("{} is a Block, not a HybridBlock: its graph cannot be traced".format(type(net).__name__))
-    names = ["data"] if inputs == 1 else ["data{}".format(i) for i in range(inputs)]
+        raise ConversionError(f"{type(net).__name__} is a Block, not a HybridBlock: its graph cannot be traced")
+    names = ["data"] if inputs == 1 else [f"data{i}" for i in range(inputs)]
     try:
         out = net(*[mx.sym.var(name) for name in names])
     except Exception as error:
-        raise ConversionError("{}: the network's graph cannot be traced: {}".format(
-            net.name, str(error).splitlines()[0])) from error
+        raise ConversionError(f"{net.name}: the network's graph cannot be traced: "
+                              f"{str(error).splitlines()[0]}") from error
     return Graph(mx.sym.Group(_flatten(out)), _owners(net), names)
 
 

@@ -59,8 +59,7 @@ class QuantizedNet:
         try:
             loaded = nd.load(str(filename))
         except Exception as error:
-            raise ModelFileError("parameter file {}: cannot be read: {}".format(
-                filename, str(error).splitlines()[0])) from None
+            raise ModelFileError(f"parameter file {filename}: cannot be read: {str(error).splitlines()[0]}") from None
         is_float = self._lacks_only_statistics(loaded)
         super().load_parameters(str(filename), ctx=ctx, allow_missing=allow_missing or is_float, **options)
         if is_float:

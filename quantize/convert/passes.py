@@ -35,7 +35,7 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
         Structural paths of the merged (layer, BatchNorm) pairs.
     """
     if any(hasattr(block, "quantizers") for _, block in walk(net)):
-        raise ConversionError("{}: merge BatchNorm before converting the network".format(net.name))
+        raise ConversionError(f"{net.name}: merge BatchNorm before converting the network")
     blocks = dict(walk(net))
     excluded = {id(block) for root in exclude for _, block in walk(root)}
     replacements, merged = {}, []
@@ -61,8 +61,8 @@ def fold_batchnorm(layer, norm: nn.BatchNorm):
     axes = [1] * weight.ndim
     if isinstance(layer, nn.Conv2DTranspose):
         if layer._kwargs["num_group"] != 1:
-            raise ConversionError("{}: merging BatchNorm into a grouped transposed convolution is not "
-                                  "supported".format(layer.name))
+            raise ConversionError(f"{layer.name}: merging BatchNorm into a grouped transposed convolution is not "
+                                  "supported")
         axes[1] = -1
     else:
         axes[0] = -1

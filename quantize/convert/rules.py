@@ -66,7 +66,7 @@ class Plan:
                 (entry.input, entry.input_method), (entry.output, entry.output_method)) if spec is not None]
             weight = _operand(entry.weight, entry.weight_method)
             if entry.winograd is not None:
-                weight = weight.replace("/" + str(entry.weight.granularity), " {}".format(entry.winograd))
+                weight = weight.replace("/" + str(entry.weight.granularity), f" {entry.winograd}")
             rows.append((entry.path or "(net)", entry.op_type, weight,
                          " -> ".join(activations).replace("/layer", "") or "-", entry.reason))
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
@@ -74,7 +74,7 @@ class Plan:
 
 
 def _operand(spec, method):
-    return "-" if spec is None else str(spec) if method == "ste" else "{} {}".format(spec, method)
+    return "-" if spec is None else str(spec) if method == "ste" else f"{spec} {method}"
 
 
 def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph]) -> Plan:
@@ -156,7 +156,7 @@ def _located(where):
     try:
         yield
     except (SpecError, ConfigError) as error:
-        raise ConfigError("{}: {}".format(where, error)) from None
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def _activation_entry(path, block, merged, reasons):

@@ -30,7 +30,7 @@ def find_target(target):
     known = [module.name for module in pkgutil.iter_modules(importlib.import_module(PACKAGE).__path__)]
     if target not in known:
         raise ConfigError("unknown target {!r}; known: {}{}".format(target, ", ".join(known), closest(target, known)))
-    return importlib.import_module("{}.{}".format(PACKAGE, target)).TARGET
+    return importlib.import_module(f"{PACKAGE}.{target}").TARGET
 
 
 def target_rules(target, net: Block) -> List[Rule]:

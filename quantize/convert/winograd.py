@@ -38,14 +38,15 @@ def winograd_of(block, asked, operands: Tuple[Optional[QuantSpec], Optional[Quan
     if obstacle:
         return None, "no Winograd: " + obstacle
     if not MIN_BITS <= weight.bits <= MAX_BITS:
-        raise ConfigError("{}-bit weights, but in the Winograd domain they have {} to {} bits".format(
-            weight.bits, MIN_BITS, MAX_BITS))
+        raise ConfigError(f"{weight.bits}-bit weights, but in the Winograd domain they have {MIN_BITS} to {MAX_BITS} "
+                          "bits")
     if weight_method not in METHODS:
         raise ConfigError("weight method {!r} cannot be used in the Winograd domain; use one of {}".format(
             weight_method, ", ".join(METHODS)))
     if asked.inputs and data is None:
-        raise ConfigError("winograd {} rounds input tiles, but the input is float; give it a format, or leave out "
-                          "/inputs".format(asked))
+        raise ConfigError(f"winograd {asked} rounds input tiles, but the input is float; give it a format, or leave "
+                          "out "
+                          "/inputs")
     return asked, ""
 
 

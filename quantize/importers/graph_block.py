@@ -53,11 +53,11 @@ class Names:
         """`wanted` as a free, valid identifier; `fallback` stands in for an empty name."""
         name = re.sub(r"\W", "_", wanted, flags=re.ASCII).strip("_") or fallback.lower()
         if name[0].isdigit():
-            name = "{}_{}".format(fallback.lower(), name)
+            name = f"{fallback.lower()}_{name}"
         free, count = name, 0
         while free in self._taken or hasattr(HybridBlock, free) or free in ("input_shape", "preprocessing"):
             count += 1
-            free = "{}_{}".format(name, count)
+            free = f"{name}_{count}"
         self._taken.add(free)
         return free
 

@@ -57,7 +57,7 @@ def _plan(graph: Graph) -> list:
             if not graph.fused.intersection(node.outputs):
                 steps.extend(_plan_node(node))
         except Refused as reason:
-            problems.setdefault("{}: {}".format(node.op, reason), []).append(node.label)
+            problems.setdefault(f"{node.op}: {reason}", []).append(node.label)
         for output in node.outputs:
             graph.define(output)
     if problems:
@@ -69,7 +69,7 @@ def _plan(graph: Graph) -> list:
 
 def _plan_node(node: Node) -> list:
     if node.domain not in ("", "ai.onnx"):
-        raise Refused("unknown operator of domain {!r}".format(node.domain))
+        raise Refused(f"unknown operator of domain {node.domain!r}")
     if node.op not in OPERATORS:
         raise Refused("unknown operator")
     node.check()

@@ -13,7 +13,7 @@ def _weights(node) -> dict:
     """Weight and optional bias of a 2-D (transposed) convolution."""
     weight, bias = node.constant(1), node.constant(2)
     if weight.ndim != 4:
-        raise Refused("a weight of {} dimensions (supported: 4)".format(weight.ndim))
+        raise Refused(f"a weight of {weight.ndim} dimensions (supported: 4)")
     arrays = {"weight": weight}
     if bias is not None:
         arrays["bias"] = bias
@@ -27,7 +27,7 @@ def _conv(node) -> list:
     strides, dilations = node.numbers("strides", 2, (1, 1)), node.numbers("dilations", 2, (1, 1))
     groups = node.take("group", 1)
     if kernel != weight.shape[2:] or weight.shape[0] % groups:
-        raise Refused("kernel_shape={} or group={} does not fit the weight {}".format(kernel, groups, weight.shape))
+        raise Refused(f"kernel_shape={kernel} or group={groups} does not fit the weight {weight.shape}")
     node.check_size(1, weight.shape[1] * groups)
     top, left, bottom, right = explicit_pads(node, kernel, strides, dilations)
     symmetric = (top, left) == (bottom, right)
@@ -47,7 +47,7 @@ def _conv_transpose(node) -> list:
     extra = node.numbers("output_padding", 2, (0, 0))
     top, left, bottom, right = node.numbers("pads", 4, (0, 0, 0, 0))
     if extra[0] >= strides[0] or extra[1] >= strides[1]:
-        raise Refused("output_padding={} (supported: less than the stride)".format(list(extra)))
+        raise Refused(f"output_padding={list(extra)} (supported: less than the stride)")
     node.check_size(1, weight.shape[0])
     symmetric = (top, left) == (bottom, right)
     layer = LayerSpec(nn.Conv2DTranspose, dict(
@@ -92,7 +92,7 @@ def _gemm(node) -> list:
     node.only("transA", 0)
     weight, bias = node.constant(1), node.constant(2)
     if weight.ndim != 2:
-        raise Refused("B of {} dimensions (supported: 2)".format(weight.ndim))
+        raise Refused(f"B of {weight.ndim} dimensions (supported: 2)")
     if not node.take("transB", 0):
         weight = weight.T
     weight = weight * np.float32(node.take("alpha", 1.0))
@@ -100,7 +100,7 @@ def _gemm(node) -> list:
     node.only("broadcast", 0, 1)
     if bias is not None:
         if bias.shape not in ((units,), (1, units), (1,), (), (1, 1)):
-            raise Refused("C of shape {} (supported: one value per output)".format(bias.shape))
+            raise Refused(f"C of shape {bias.shape} (supported: one value per output)")
         bias = np.broadcast_to(bias.reshape(-1) * beta, (units,))
     return _dense(node, weight, bias, flatten=True)
 
@@ -108,7 +108,7 @@ def _gemm(node) -> list:
 def _matmul(node) -> list:
     weight = node.constant(1)
     if weight.ndim != 2:
-        raise Refused("a second operand of {} dimensions (supported: 2)".format(weight.ndim))
+        raise Refused(f"a second operand of {weight.ndim} dimensions (supported: 2)")
     bias, output = _following_bias(node, units=weight.shape[1])
     return _dense(node, weight.T, bias, flatten=False, output=output)
 
@@ -130,14 +130,14 @@ def _prelu(node) -> list:
     # ONNX aligns the slope with the last axes, so only (C, 1, 1) is one value per channel of an image.
     per_channel = slope.ndim in (3, 4) and slope.shape[-2:] == (1, 1) and slope.shape[:-3] in ((), (1,))
     if slope.size != 1 and not per_channel:
-        raise Refused("a slope of shape {} (supported: one value, or (C, 1, 1))".format(slope.shape))
+        raise Refused(f"a slope of shape {slope.shape} (supported: one value, or (C, 1, 1))")
     return node.chain(LayerSpec(nn.PReLU, dict(in_channels=slope.size), {"alpha": slope.reshape(-1)}))
 
 
 def _leaky_relu(node) -> list:
     alpha = node.take("alpha", 0.01)
     if alpha < 0:
-        raise Refused("alpha={} (supported: not negative)".format(alpha))
+        raise Refused(f"alpha={alpha} (supported: not negative)")
     return node.chain(LayerSpec(nn.LeakyReLU, dict(alpha=alpha)))
 
 

@@ -25,7 +25,7 @@ def explicit_pads(node, kernel, strides, dilations) -> tuple:
     auto = node.only("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
     pads = node.numbers("pads", 4, (0, 0, 0, 0))
     if min(pads) < 0:
-        raise Refused("pads={} (supported: not negative)".format(list(pads)))
+        raise Refused(f"pads={list(pads)} (supported: not negative)")
     if auto == "NOTSET":
         return pads
     if auto == "VALID":
@@ -43,7 +43,7 @@ def _same_total(node, axis, kernel, stride, dilation) -> int:
     shape = node.shape()
     size = shape[2 + axis] if shape and len(shape) == 4 else None
     if size is None:
-        raise Refused("auto_pad=SAME with stride {} on a size that the file leaves open".format(stride))
+        raise Refused(f"auto_pad=SAME with stride {stride} on a size that the file leaves open")
     return max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
 
 
@@ -55,7 +55,7 @@ def _windows(node):
         raise Refused("dilations other than 1")
     pads = explicit_pads(node, kernel, strides, (1, 1))
     if any(pad >= size for pad, size in zip(pads, kernel * 2)):
-        raise Refused("pads={} (supported: smaller than the kernel {})".format(list(pads), list(kernel)))
+        raise Refused(f"pads={list(pads)} (supported: smaller than the kernel {list(kernel)})")
     full = pads
     if node.only("ceil_mode", 0, 1):
         full = pads[:2] + tuple(min(pads[2 + axis] + strides[axis] - 1, kernel[axis] - 1) for axis in (0, 1))

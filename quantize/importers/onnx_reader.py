@@ -42,7 +42,7 @@ class Graph:
         self.model = _load(self.path)
         self.opset = next((entry.version for entry in self.model.opset_import if entry.domain in ("", "ai.onnx")), 0)
         if not self.opset or not self.model.graph.node:
-            raise ModelFileError("{}: not an ONNX model (no operator set or no nodes)".format(self.path))
+            raise ModelFileError(f"{self.path}: not an ONNX model (no operator set or no nodes)")
         self.constants = {proto.name: self.read_array(proto) for proto in self.model.graph.initializer}
         self.used_constants: Dict[str, np.ndarray] = {}
         self.names = Names()
@@ -62,8 +62,7 @@ class Graph:
         try:
             return numpy_helper.to_array(proto)
         except (ValueError, TypeError, OSError) as error:
-            raise ModelFileError("{}: tensor {!r} cannot be read: {}".format(
-                self.path, proto.name, _first_line(error))) from error
+            raise ModelFileError(f"{self.path}: tensor {proto.name!r} cannot be read: {_first_line(error)}") from error
 
     def _find_input(self):
         inputs = [value for value in self.model.graph.input if value.name not in self.constants]
@@ -72,7 +71,7 @@ class Graph:
                 self.path, len(inputs), ", ".join(value.name for value in inputs) or "none"))
         kind = inputs[0].type.tensor_type
         if kind.elem_type != onnx.TensorProto.FLOAT:
-            raise ModelFileError("{}: input {!r} must be float32".format(self.path, inputs[0].name))
+            raise ModelFileError(f"{self.path}: input {inputs[0].name!r} must be float32")
         return inputs[0].name, _shape(kind)
 
     def define(self, tensor: str, value=None) -> None:
@@ -82,8 +81,9 @@ class Graph:
     def resolve(self, tensor: str, reader: str) -> str:
         """The tensor behind an alias; ModelFileError when nothing produces it."""
         if tensor not in self._aliases:
-            raise ModelFileError("{}: node {!r} reads tensor {!r}, which is neither an initializer nor "
-                                 "made by an earlier node".format(self.path, reader, tensor))
+            raise ModelFileError(f"{self.path}: node {reader!r} reads tensor {tensor!r}, which is neither an "
+                                 "initializer nor "
+                                 "made by an earlier node")
         return self._aliases[tensor]
 
     def shape(self, tensor: str):
@@ -92,7 +92,7 @@ class Graph:
             try:
                 graph = shape_inference.infer_shapes(self.model).graph
             except Exception as error:  # onnx raises its own InferenceError, RuntimeError or ValueError here
-                raise ModelFileError("{}: {}".format(self.path, _first_line(error))) from error
+                raise ModelFileError(f"{self.path}: {_first_line(error)}") from error
             values = list(graph.value_info) + list(graph.input) + list(graph.output)
             self._shapes = {value.name: _shape(value.type.tensor_type) for value in values}
         return self._shapes.get(tensor)
@@ -101,7 +101,7 @@ class Graph:
         """ModelFileError for NaN or infinity in any float constant."""
         for name, array in self.constants.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ModelFileError("{}: tensor {!r} holds NaN or infinity".format(self.path, name))
+                raise ModelFileError(f"{self.path}: tensor {name!r} holds NaN or infinity")
 
     def preprocessing(self):
         """The JSON of the metadata key 'preprocessing', or None."""
@@ -109,7 +109,7 @@ class Graph:
         try:
             return None if text is None else json.loads(text)
         except ValueError as error:
-            raise ModelFileError("{}: metadata 'preprocessing' is not JSON: {}".format(self.path, error)) from error
+            raise ModelFileError(f"{self.path}: metadata 'preprocessing' is not JSON: {error}") from error
 
 
 class Node:
@@ -154,7 +154,7 @@ class Node:
         """A list attribute of the given length."""
         value = tuple(self.take(key, default))
         if len(value) != length:
-            raise Refused("{}={} (supported: {} numbers)".format(key, list(value), length))
+            raise Refused(f"{key}={list(value)} (supported: {length} numbers)")
         return value
 
     def has(self, index: int) -> bool:
@@ -167,7 +167,7 @@ class Node:
             return None
         if self.inputs[index] not in self.graph.constants:
             self.graph.resolve(self.inputs[index], self.name)
-            raise Refused("input {} ({!r}) must be a constant".format(index, self.inputs[index]))
+            raise Refused(f"input {index} ({self.inputs[index]!r}) must be a constant")
         return self.graph.constants[self.inputs[index]]
 
     def is_constant(self, index: int) -> bool:
@@ -177,7 +177,7 @@ class Node:
     def value(self, index: int = 0) -> str:
         """The tensor of input `index` at run time; a constant becomes a Constant parameter of the block."""
         if not self.has(index):
-            raise Refused("input {} is missing".format(index))
+            raise Refused(f"input {index} is missing")
         tensor = self.inputs[index]
         if self.is_constant(index):
             self.graph.used_constants[tensor] = self.graph.constants[tensor]
@@ -192,7 +192,7 @@ class Node:
         """Refuse an input whose static size along `axis` is not the one that the weights need."""
         shape = self.shape()
         if shape is not None and len(shape) > max(axis, 0) and shape[axis] not in (None, size):
-            raise Refused("the weights need {} values along axis {}, the input is {}".format(size, axis, shape))
+            raise Refused(f"the weights need {size} values along axis {axis}, the input is {shape}")
 
     def chain(self, *stages, start=None, output=None) -> List[Step]:
         """Steps that apply `stages` one after the other: (operator, attributes) pairs, or a LayerSpec."""
@@ -210,7 +210,7 @@ class Node:
 
     def part(self, what: str) -> str:
         """A unique name for a helper step of this node."""
-        return self.graph.names.unique("{}_{}".format(self.name, what.lower()))
+        return self.graph.names.unique(f"{self.name}_{what.lower()}")
 
     def joined(self, op: str, *inputs: str) -> Step:
         """The last step: `op` of several tensors."""
@@ -221,10 +221,9 @@ def _load(path: str):
     try:
         return onnx.load(path)
     except FileNotFoundError as error:
-        raise ModelFileError("{}: no such file (or its external weights): {}".format(path, error)) from error
+        raise ModelFileError(f"{path}: no such file (or its external weights): {error}") from error
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise ModelFileError("{}: not a readable ONNX file (truncated?): {}".format(
-            path, _first_line(error))) from error
+        raise ModelFileError(f"{path}: not a readable ONNX file (truncated?): {_first_line(error)}") from error
 
 
 def _shape(kind):

@@ -24,7 +24,7 @@ def _positive(node, axis: int) -> int:
         return axis
     shape = node.shape()
     if shape is None:
-        raise Refused("axis {} of a tensor of unknown rank".format(axis))
+        raise Refused(f"axis {axis} of a tensor of unknown rank")
     return axis + len(shape)
 
 
@@ -60,7 +60,7 @@ def _pad(node) -> list:
     # Without axes the pads are for all dimensions, so their number is the rank.
     rank = (len(node.shape() or ()) or 4) if axes else half
     if rank != 4:
-        raise Refused("pads={} (supported: 4 dimensions)".format(pads))
+        raise Refused(f"pads={pads} (supported: 4 dimensions)")
     for axis, before, after in zip(axes or range(4), pads, pads[half:]):
         begin[_positive(node, axis)], end[_positive(node, axis)] = before, after
     return _pad_image(node, begin, end, value)
@@ -68,7 +68,7 @@ def _pad(node) -> list:
 
 def _pad_image(node, begin, end, value) -> list:
     if begin[0] or end[0] or min(begin + end) < 0:
-        raise Refused("pads={} (supported: none in the batch, none negative)".format(begin + end))
+        raise Refused(f"pads={begin + end} (supported: none in the batch, none negative)")
     width = [number for pair in zip(begin[1:], end[1:]) for number in pair]
     attrs = dict(mode="constant", constant_value=value)
     if begin[1] == end[1] == 0:
@@ -154,7 +154,7 @@ def _resize(node) -> list:
         scales = node.constant(1) if scales is None else scales
     scales = [float(scale) for scale in (() if scales is None else scales)]
     if len(scales) != 4 or scales[:2] != [1, 1] or any(scale < 1 or scale % 1 for scale in scales):
-        raise Refused("scales={} (supported: [1, 1, integer, integer])".format(scales))
+        raise Refused(f"scales={scales} (supported: [1, 1, integer, integer])")
     return _repeat(node, int(scales[2]), int(scales[3]))
 
 

@@ -45,8 +45,8 @@ def import_symbol(symbol_file, params_file=None, ctx=None) -> GraphBlock:
     params_file = str(params_file) if params_file is not None else _default_params(symbol_file)
     for path in (symbol_file, params_file):
         if not os.path.isfile(path):
-            raise ModelFileError("{}: no such file; looked for the network in {!r} and its parameters in {!r}".format(
-                path, symbol_file, params_file))
+            raise ModelFileError(f"{path}: no such file; looked for the network in {symbol_file!r} and its parameters "
+                                 f"in {params_file!r}")
     nodes, outputs = _read_symbol(symbol_file)
     _refuse_unsupported(symbol_file, nodes)
     arrays = _read_params(params_file)
@@ -72,7 +72,7 @@ def _read_symbol(path: str):
         heads = [(head[0], head[1]) for head in content["heads"]]
         return nodes, tuple(nodes[index].outputs[port] for index, port in heads)
     except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
-        raise ModelFileError("{}: not a symbol file of MXNet (truncated?): {!r}".format(path, error)) from error
+        raise ModelFileError(f"{path}: not a symbol file of MXNet (truncated?): {error!r}") from error
 
 
 def _refuse_unsupported(path: str, nodes) -> None:
@@ -84,8 +84,8 @@ def _refuse_unsupported(path: str, nodes) -> None:
         try:
             node.plan()
         except (Unsupported, KeyError) as error:
-            reason = "attribute {} is missing".format(error) if isinstance(error, KeyError) else error
-            problems.setdefault("{}: {}".format(node.op, reason), []).append(repr(node.name))
+            reason = f"attribute {error} is missing" if isinstance(error, KeyError) else error
+            problems.setdefault(f"{node.op}: {reason}", []).append(repr(node.name))
     if problems:
         raise ModelFileError("{}: cannot be imported: {}".format(path, "; ".join(
             "{} (node {})".format(what, ", ".join(names)) for what, names in problems.items())))
@@ -96,15 +96,15 @@ def _read_params(path: str) -> Dict[str, np.ndarray]:
     try:
         loaded = mx.nd.load(path)
     except (mx.base.MXNetError, ValueError, OSError) as error:
-        raise ModelFileError("{}: not a parameter file of MXNet (truncated?): {}".format(
-            path, str(error).strip().splitlines()[-1])) from error
+        raise ModelFileError(f"{path}: not a parameter file of MXNet (truncated?): "
+                             f"{str(error).strip().splitlines()[-1]}") from error
     if loaded and not isinstance(loaded, dict):
-        raise ModelFileError("{}: the arrays in it have no names".format(path))
+        raise ModelFileError(f"{path}: the arrays in it have no names")
     # A file without any array loads as an empty list.
     arrays = {name.split(":", 1)[-1]: array.asnumpy() for name, array in dict(loaded).items()}
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ModelFileError("{}: parameter {!r} holds NaN or infinity".format(path, name))
+            raise ModelFileError(f"{path}: parameter {name!r} holds NaN or infinity")
     return arrays
 
 
@@ -117,8 +117,8 @@ def _check_params(path: str, nodes, arrays) -> SymbolNode:
     extra = [name for name in arrays if name not in known]
     shaped = [node for node in variables if node.name in arrays and not node.accepts(arrays[node.name].shape)]
     if missing or extra or shaped:
-        raise ModelFileError("{}: parameters of another network: {} ({} missing, {} mis-shaped, {} extra)".format(
-            path, _first_offence(missing, shaped, extra, arrays), len(missing), len(shaped), len(extra)))
+        raise ModelFileError(f"{path}: parameters of another network: {_first_offence(missing, shaped, extra, arrays)} "
+                             f"({len(missing)} missing, {len(shaped)} mis-shaped, {len(extra)} extra)")
     inputs = [node for node in absent if not node.is_parameter]
     if len(inputs) != 1:
         raise ModelFileError("{}: the network needs exactly one input, has {}: {}".format(
@@ -128,12 +128,11 @@ def _check_params(path: str, nodes, arrays) -> SymbolNode:
 
 def _first_offence(missing, shaped, extra, arrays) -> str:
     if missing:
-        return "{!r} is missing".format(missing[0])
+        return f"{missing[0]!r} is missing"
     if shaped:
         node = shaped[0]
-        return "{!r} has shape {}, but {} is needed".format(
-            node.name, arrays[node.name].shape, node.wanted_shape or node.declared_shape)
-    return "{!r} is not in the network".format(extra[0])
+        return f"{node.name!r} has shape {arrays[node.name].shape}, but {node.wanted_shape or node.declared_shape} is needed"
+    return f"{extra[0]!r} is not in the network"
 
 
 def _plan(path: str, nodes, arrays):
@@ -163,5 +162,4 @@ def _own(path, owners, params, child) -> None:
     """Each parameter belongs to one child (or to functional operators, None)."""
     for name in params:
         if owners.setdefault(name, child) != child:
-            raise ModelFileError("{}: parameter {!r} is shared by layers that differ; that cannot be imported".format(
-                path, name))
+            raise ModelFileError(f"{path}: parameter {name!r} is shared by layers that differ; that cannot be imported")

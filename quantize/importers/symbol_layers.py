@@ -65,7 +65,7 @@ class SymbolNode:
         # Nodes may share a name (a block called twice), so what an operator makes is numbered.
         count = self.attrs.get("num_outputs", 1) if self.op == "SliceChannel" else 1
         self.outputs = (self.name,) if self.op == "null" else tuple(
-            "{}:{}:{}".format(index, port, self.name) for port in range(count))
+            f"{index}:{port}:{self.name}" for port in range(count))
         self.channels = self._find_channels()
 
     def _find_channels(self):
@@ -82,7 +82,7 @@ class SymbolNode:
         """Refuse the side outputs of layers (a Dropout's mask, a BatchNorm's mean)."""
         for node, port in self.inputs:
             if port >= len(node.outputs):
-                raise Unsupported("reads output {} of {!r}".format(port, node.name))
+                raise Unsupported(f"reads output {port} of {node.name!r}")
 
     def plan(self) -> None:
         """Set `layer`, or `call` as (operator, attributes, number of inputs); Unsupported when there is neither."""
@@ -111,7 +111,7 @@ def _parameters(node, **shapes) -> Dict[str, str]:
     """Claim the inputs after the first as parameters of the given shapes; short name -> name in the file."""
     variables = [variable for variable, _ in node.inputs[1:]]
     if len(variables) != len(shapes):
-        raise Unsupported("{} parameters (expected {})".format(len(variables), len(shapes)))
+        raise Unsupported(f"{len(variables)} parameters (expected {len(shapes)})")
     if any(variable.op != "null" for variable in variables):
         raise Unsupported("a weight that is computed by other nodes")
     for variable, shape in zip(variables, shapes.values()):
@@ -232,15 +232,15 @@ def _same(node):
 
 
 #: Operators called as they are, with the attributes of the file.
-_PLAIN = """
-    Pooling LeakyReLU Concat clip relu sigmoid hard_sigmoid softmax log_softmax tanh exp log sqrt square abs negative
-    elemwise_add elemwise_sub elemwise_mul elemwise_div add_n
-    broadcast_add broadcast_sub broadcast_mul broadcast_div broadcast_maximum broadcast_minimum broadcast_like
-    _plus_scalar _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar _power_scalar
-    _maximum_scalar _minimum_scalar
-    Reshape reshape_like expand_dims squeeze transpose SwapAxis Pad slice slice_axis slice_like SliceChannel repeat
-    mean sum max min UpSampling identity _copy BlockGrad Cast ones_like zeros_like L2Normalization LRN
-    _contrib_AdaptiveAvgPooling2D _contrib_BilinearResize2D
-""".split()
+_PLAIN = [
+    "Pooling", "LeakyReLU", "Concat", "clip", "relu", "sigmoid", "hard_sigmoid", "softmax", "log_softmax", "tanh",
+    "exp", "log", "sqrt", "square", "abs", "negative", "elemwise_add", "elemwise_sub", "elemwise_mul", "elemwise_div",
+    "add_n", "broadcast_add", "broadcast_sub", "broadcast_mul", "broadcast_div", "broadcast_maximum",
+    "broadcast_minimum", "broadcast_like", "_plus_scalar", "_minus_scalar", "_rminus_scalar", "_mul_scalar",
+    "_div_scalar", "_rdiv_scalar", "_power_scalar", "_maximum_scalar", "_minimum_scalar", "Reshape", "reshape_like",
+    "expand_dims", "squeeze", "transpose", "SwapAxis", "Pad", "slice", "slice_axis", "slice_like", "SliceChannel",
+    "repeat", "mean", "sum", "max", "min", "UpSampling", "identity", "_copy", "BlockGrad", "Cast", "ones_like",
+    "zeros_like", "L2Normalization", "LRN", "_contrib_AdaptiveAvgPooling2D", "_contrib_BilinearResize2D",
+]
 
 FUNCTIONS = dict({op: _same for op in _PLAIN}, SoftmaxOutput=_softmax_output, Softmax=_softmax_output)

@@ -102,5 +102,5 @@ class Interface:
 
     def _converted(self) -> Block:
         if self.net is None:
-            raise ConfigError("{}: the network is not converted yet".format(type(self).__name__))
+            raise ConfigError(f"{type(self).__name__}: the network is not converted yet")
         return self.net

@@ -115,24 +115,24 @@ def check_config_list(config_list: Sequence[Dict[str, Any]], quant_types: Sequen
         What the quantizer can quantize.
     """
     if not isinstance(config_list, (list, tuple)) or not config_list:
-        raise ConfigError("config_list must be a list of dictionaries, got {!r}".format(config_list))
+        raise ConfigError(f"config_list must be a list of dictionaries, got {config_list!r}")
     for index, entry in enumerate(config_list):
-        where = "config_list[{}]".format(index)
+        where = f"config_list[{index}]"
         if not isinstance(entry, dict):
-            raise ConfigError("{}: must be a dictionary, got {!r}".format(where, entry))
+            raise ConfigError(f"{where}: must be a dictionary, got {entry!r}")
         for key, value in entry.items():
             if key not in KEYS:
                 raise ConfigError("{}: unknown key {!r}; known: {}{}".format(
                     where, key, ", ".join(KEYS), closest(key, KEYS)))
             what, fits = KEYS[key]
             if not fits(value):
-                raise ConfigError("{}: {!r} must be {}, got {!r}".format(where, key, what, value))
+                raise ConfigError(f"{where}: {key!r} must be {what}, got {value!r}")
         _check_entry(entry, where, quant_types)
 
 
 def _check_entry(entry, where, quant_types):
     if "op_types" not in entry and "op_names" not in entry:
-        raise ConfigError("{}: 'op_types' or 'op_names' is needed, to say which layers are meant".format(where))
+        raise ConfigError(f"{where}: 'op_types' or 'op_names' is needed, to say which layers are meant")
     if entry.get("exclude"):
         return
     if "quant_types" not in entry:
@@ -159,7 +159,7 @@ def layer_settings(net: Block, config_list: Sequence[Dict[str, Any]]) -> List[La
     layers = [(path, block) for path, block in walk(net) if type(block) in CONVERTERS]
     chosen = {}
     for index, entry in enumerate(config_list):
-        where = "config_list[{}]".format(index)
+        where = f"config_list[{index}]"
         selected = [(path, block) for path, block in layers if _selects(entry, path, block)]
         _check_selection(entry, where, layers, selected)
         for path, block in selected:
@@ -183,7 +183,7 @@ def _check_selection(entry, where, layers, selected):
                 raise ConfigError("{}: {!r}: the network has no layer {!r} that can be quantized; it has {}{}".format(
                     where, key, name, ", ".join(known), closest(name, known)))
     if not selected:
-        raise ConfigError("{}: no layer fits both 'op_types' and 'op_names'".format(where))
+        raise ConfigError(f"{where}: no layer fits both 'op_types' and 'op_names'")
 
 
 def _setting(path, block, where, entry):

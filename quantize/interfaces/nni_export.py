@@ -68,8 +68,7 @@ def load_calibration(net: Block, calibration):
     layers = dict(quantized_layers(net))
     for path, numbers in calibration.items():
         if path not in layers:
-            raise ConfigError("calibration config: the network has no quantized layer {!r}{}".format(
-                path, closest(path, layers)))
+            raise ConfigError(f"calibration config: the network has no quantized layer {path!r}{closest(path, layers)}")
         held = {name[:-len("_quantizer")]: quantizer for name, quantizer in layers[path].quantizers()}
         for operand in ("weight", "input", "output"):
             if operand + "_bits" in numbers:
@@ -81,17 +80,17 @@ def _read(path):
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise ConfigError("calibration config {}: line {}: {}".format(path, error.lineno, error.msg)) from None
+        raise ConfigError(f"calibration config {path}: line {error.lineno}: {error.msg}") from None
 
 
 def _load(path, operand, quantizer, numbers):
-    bits, scale, zero = (numbers.get("{}_{}".format(operand, name)) for name in NAMES)
+    bits, scale, zero = (numbers.get(f"{operand}_{name}") for name in NAMES)
     if quantizer is None or bits != quantizer.spec.bits:
         raise ConfigError("calibration config: {}: {} has {} here, the config says {} bits".format(
-            path, operand, "no quantizer" if quantizer is None else "{} bits".format(quantizer.spec.bits), bits))
+            path, operand, "no quantizer" if quantizer is None else f"{quantizer.spec.bits} bits", bits))
     if scale is None or zero is None or np.size(scale) != np.prod(quantizer.scale.shape):
-        raise ConfigError("calibration config: {}: '{}_scale' and '{}_zero_point' must be {} numbers".format(
-            path, operand, operand, int(np.prod(quantizer.scale.shape))))
+        raise ConfigError(f"calibration config: {path}: '{operand}_scale' and '{operand}_zero_point' must be "
+                          f"{int(np.prod(quantizer.scale.shape))} numbers")
     if operand == "weight" and quantizer.training_mode == "online":
         return  # follows from the weights
     shape = quantizer.scale.shape

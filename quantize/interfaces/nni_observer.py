@@ -54,8 +54,7 @@ class ObserverQuantizer(Quantizer):
             try:
                 quantizer.set_qparams(decide(quantizer.observer, quantizer.spec))
             except CalibrationError as error:
-                raise CalibrationError("{}: {}; run the network on some images before compress()".format(
-                    path, error)) from None
+                raise CalibrationError(f"{path}: {error}; run the network on some images before compress()") from None
         for _, quantizer in quantizers(self.net, "activation"):
             quantizer.observer, quantizer.mode = None, "offline"
         set_mode(self.net, "online", "weight")

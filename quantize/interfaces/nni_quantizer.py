@@ -61,7 +61,7 @@ class Quantizer(Interface):
 
     def _convert(self):
         if self.net is not None:
-            raise ConversionError("{}: the network is compressed already".format(self.model.name))
+            raise ConversionError(f"{self.model.name}: the network is compressed already")
         self.net = convert_model(self.model, convert_fn={}, config_list=self._rules(), example_input=self.dummy_input)
         for _, quantizer in quantizers(self.net, "activation"):
             quantizer.momentum = self.momentum
@@ -93,7 +93,7 @@ class Quantizer(Interface):
         by_step = {}
         for setting in self.settings:
             by_step.setdefault(setting.start_step, []).extend(
-                "{}.{}_quantizer".format(setting.path, name) for name in setting.types)
+                f"{setting.path}.{name}_quantizer" for name in setting.types)
         present = {path for path, _ in quantizers(net)}
         for step, names in sorted(by_step.items()):
             names = [name for name in names if name in present]

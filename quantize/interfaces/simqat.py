@@ -124,8 +124,7 @@ class SimQAT(Interface):
             Completes parameters of unknown shape.
         """
         if self.net is not None:
-            raise ConversionError("{}: this SimQAT was applied to a network already; make one for each".format(
-                self.net.name))
+            raise ConversionError(f"{self.net.name}: this SimQAT was applied to a network already; make one for each")
         activations, weights = self._operands()
         rule = Rule(_layer_types(network), weight=weights.format(), input=activations.format(None),
                     output=activations.format(None), reason="SimQAT")
@@ -154,13 +153,13 @@ def _layer_types(network):
     found = {type(block).__name__ for _, block in walk(network)
              if type(block) in (nn.Conv2D, nn.Conv2DTranspose, nn.Dense)}
     if not found:
-        raise ConfigError("{}: has no Conv2D, Conv2DTranspose or Dense to quantize".format(network.name))
+        raise ConfigError(f"{network.name}: has no Conv2D, Conv2DTranspose or Dense to quantize")
     return tuple(sorted(found))
 
 
 def _checked(config) -> Dict[str, Any]:
     if not isinstance(config, dict):
-        raise ConfigError("SimQAT: the config must be a dictionary, got {!r}".format(config))
+        raise ConfigError(f"SimQAT: the config must be a dictionary, got {config!r}")
     for key in config:
         if key not in KEYS:
             raise ConfigError("SimQAT: unknown key {!r}; known: {}{}".format(key, ", ".join(KEYS), closest(key, KEYS)))

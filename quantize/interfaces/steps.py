@@ -55,7 +55,7 @@ _CLASSES = {}
 def count_steps(trainer: Trainer, counter: StepCounter):
     """Let a Trainer tell a counter of every update; ConfigError for anything else, or when it counts already."""
     if not isinstance(trainer, Trainer):
-        raise ConfigError("the optimizer must be a mxnet.gluon.Trainer, got {}".format(type(trainer).__name__))
+        raise ConfigError(f"the optimizer must be a mxnet.gluon.Trainer, got {type(trainer).__name__}")
     if isinstance(trainer, _Counting):
         raise ConfigError("this Trainer counts the steps of another quantizer already; make one for each network")
     cls = type(trainer)
@@ -67,8 +67,9 @@ def add_parameters(trainer: Trainer, parameters: Iterable[Parameter]):
     """Let a Trainer that has made no step yet train these parameters too; those it has already are left out."""
     new = [parameter for parameter in parameters if parameter.name not in trainer._param2idx]
     if new and trainer._kv_initialized:
-        raise ConfigError("the Trainer has made steps already and cannot take the quantizers' {} trained numbers any "
-                          "more; compress the network before training".format(len(new)))
+        raise ConfigError(f"the Trainer has made steps already and cannot take the quantizers' {len(new)} trained "
+                          "numbers any "
+                          "more; compress the network before training")
     for parameter in new:
         index = len(trainer._params)
         trainer._params.append(parameter)

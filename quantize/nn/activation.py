@@ -79,7 +79,7 @@ class QActivation(nn.Activation):
             yield "output_quantizer", self.output_quantizer
 
     def __repr__(self):
-        return "{}({}, output={})".format(type(self).__name__, self._act_type, self.output_quantizer)
+        return f"{type(self).__name__}({self._act_type}, output={self.output_quantizer})"
 
 
 class QReLU6(QActivation, ReLU6):

@@ -29,11 +29,11 @@ class DoReFaWeight(UniformFakeQuantize):
     def adapt(cls, spec: QuantSpec) -> QuantSpec:
         """The spec on a mid-rise grid."""
         if not spec.signed or not spec.symmetric or not isinstance(spec.granularity, PerTensor):
-            raise SpecError("{}: weights have one symmetric range for a layer: write 'int{}/layer', got {}".format(
-                cls.method, spec.bits, spec))
+            raise SpecError(f"{cls.method}: weights have one symmetric range for a layer: write "
+                            f"'int{spec.bits}/layer', got {spec}")
         if spec.levels is not None and spec.levels % 2 == 0:
-            raise SpecError("{}: an odd number of levels is wanted (1, 3, 7, 15, ... 255), got {}".format(
-                cls.method, spec.levels))
+            raise SpecError(f"{cls.method}: an odd number of levels is wanted (1, 3, 7, 15, ... 255), got "
+                            f"{spec.levels}")
         return spec.with_(grid="mid_rise")
 
     def quantize(self, F, x, scale, ema, zero_point=None):

@@ -150,8 +150,8 @@ class FakeQuantize(HybridBlock):
     def _observe(self, F, x):
         if F is mx.sym:
             if not hasattr(self.observer, "trace"):
-                raise ConversionError("{}: a hybridized network cannot be observed as it runs; use "
-                                      "calib.collect.collect, which runs a graph of its own".format(self.name))
+                raise ConversionError(f"{self.name}: a hybridized network cannot be observed as it runs; use "
+                                      "calib.collect.collect, which runs a graph of its own")
             self.observer.trace(x)
         elif self.observer is not None:
             self.observer.update(x.asnumpy())
@@ -165,8 +165,7 @@ class FakeQuantize(HybridBlock):
     def get_qparams(self) -> QParams:
         """The stored numbers; CalibrationError when there are none yet."""
         if not self.calibrated:
-            raise CalibrationError("{} has no calibrated range yet; calibrate first, or use online ranges".format(
-                self.name))
+            raise CalibrationError(f"{self.name} has no calibrated range yet; calibrate first, or use online ranges")
         scale = self.scale.data().asnumpy()
         if self.zero_point is None:
             return QParams.symmetric(scale)

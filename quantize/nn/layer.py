@@ -164,5 +164,5 @@ class QuantizedLayer:
     def __repr__(self):
         operands = ", ".join("{}={}".format(name.split("_")[0], quantizer) for name, quantizer in self.quantizers())
         if self.norm is not None:
-            operands += ", norm={}".format(self.norm)
-        return "{}, {})".format(super().__repr__()[:-1], operands)
+            operands += f", norm={self.norm}"
+        return f"{super().__repr__()[:-1]}, {operands})"

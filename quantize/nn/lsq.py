@@ -48,8 +48,9 @@ class LSQFakeQuantize(UniformFakeQuantize):
     def adapt(cls, spec: QuantSpec) -> QuantSpec:
         """The spec itself: symmetric, with a level at zero."""
         if spec.grid != "mid_tread" or not spec.symmetric:
-            raise SpecError("{}: a trained step needs a symmetric grid with a level at zero, got {}; for one bit of "
-                            "weights there are dorefa, sat and bnn".format(cls.method, spec))
+            raise SpecError(f"{cls.method}: a trained step needs a symmetric grid with a level at zero, got {spec}; "
+                            "for one bit of "
+                            "weights there are dorefa, sat and bnn")
         return spec
 
     def quantize(self, F, x, scale, ema, growth, zero_point=None):

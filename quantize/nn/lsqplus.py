@@ -41,7 +41,7 @@ class LSQPlusFakeQuantize(LSQActivation):
     def adapt(cls, spec: QuantSpec) -> QuantSpec:
         """The spec without its symmetry: the zero point is trained."""
         if spec.grid != "mid_tread":
-            raise SpecError("{}: a trained offset needs a grid with a level at zero, got {}".format(cls.method, spec))
+            raise SpecError(f"{cls.method}: a trained offset needs a grid with a level at zero, got {spec}")
         return spec.with_(symmetric=False)
 
     def quantize(self, F, x, scale, ema, growth, offset, zero_point):

@@ -63,7 +63,7 @@ def check_options(options):
                 name, ", ".join(sorted(OPTIONS)), closest(name, OPTIONS)))
         what, fits = OPTIONS[name]
         if not fits(value):
-            raise ConfigError("option {!r} is {}; got {!r}".format(name, what, value))
+            raise ConfigError(f"option {name!r} is {what}; got {value!r}")
 
 
 def weight_spec(method: str, spec: QuantSpec) -> QuantSpec:
@@ -80,13 +80,12 @@ def activation_spec(method: str, spec: QuantSpec, undecided: bool):
     cls = METHODS.get(method).activation
     counterpart = getattr(cls, "signed_counterpart", None)
     if undecided and spec.signed and counterpart is not None:
-        return counterpart, METHODS.get(counterpart).activation.adapt(spec), "{} clips below zero: {}".format(
-            method, counterpart)
+        return counterpart, METHODS.get(counterpart).activation.adapt(spec), f"{method} clips below zero: {counterpart}"
     try:
         return method, cls.adapt(spec), ""
     except SpecError as error:
         if spec.signed and counterpart is not None:
-            raise SpecError("{}; or input_method {!r} for signed inputs".format(error, counterpart)) from None
+            raise SpecError(f"{error}; or input_method {counterpart!r} for signed inputs") from None
         raise
 
 

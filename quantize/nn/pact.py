@@ -40,7 +40,7 @@ class PACTFakeQuantize(UniformFakeQuantize):
     def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="offline", alpha=ALPHA, prefix=None, params=None):
         super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
         if not (np.isfinite(alpha) and alpha > 0):
-            raise SpecError("{}: alpha must be positive, got {!r}".format(self.method, alpha))
+            raise SpecError(f"{self.method}: alpha must be positive, got {alpha!r}")
         self.alpha = self._alpha_parameter(alpha)
 
     def _alpha_parameter(self, start):
@@ -50,10 +50,10 @@ class PACTFakeQuantize(UniformFakeQuantize):
     def adapt(cls, spec: QuantSpec) -> QuantSpec:
         """The spec itself: unsigned, one scale, no zero point."""
         if spec.signed or not spec.symmetric or not isinstance(spec.granularity, PerTensor):
-            raise SpecError("{}: clips below zero and has one range for a tensor: write 'uint{}', got {}".format(
-                cls.method, spec.bits, spec))
+            raise SpecError(f"{cls.method}: clips below zero and has one range for a tensor: write 'uint{spec.bits}', "
+                            f"got {spec}")
         if spec.rounding != "half_away":
-            raise SpecError("{}: rounds halves away from zero, got {}".format(cls.method, spec.rounding))
+            raise SpecError(f"{cls.method}: rounds halves away from zero, got {spec.rounding}")
         return spec
 
     def quantize(self, F, x, scale, ema, alpha, zero_point=None):

@@ -55,8 +55,9 @@ class SATWeight(DoReFaWeight):
     def fix(self, weight):
         """See `FakeQuantize.fix`; CalibrationError in the clamp-only stage, whose weights lie on no grid."""
         if self.clamp_only and self.mode != "offline":
-            raise CalibrationError("{}: weights are only clamped, not yet quantized; end the first stage with "
-                                   "quantize.train.set_clamp_only(net, False)".format(self.name))
+            raise CalibrationError(f"{self.name}: weights are only clamped, not yet quantized; end the first stage "
+                                   "with "
+                                   "quantize.train.set_clamp_only(net, False)")
         return super().fix(weight)
 
     def qparams_of(self, weight) -> QParams:

@@ -26,9 +26,9 @@ class SignFakeQuantize(UniformFakeQuantize):
     def adapt(cls, spec: QuantSpec) -> QuantSpec:
         """The spec itself: one signed bit."""
         if spec.grid != "mid_rise" or spec.qmax - spec.qmin != 1 or not isinstance(spec.granularity, PerTensor):
-            raise SpecError("{}: values are -1 and +1: write 'int1', got {} (after a ReLU all of them would be +1: let "
-                            "the activation itself be binary, op_types ['Activation'], output 'int1')".format(
-                                cls.method, spec))
+            raise SpecError(f"{cls.method}: values are -1 and +1: write 'int1', got {spec} (after a ReLU all of them "
+                            "would be +1: let "
+                            "the activation itself be binary, op_types ['Activation'], output 'int1')")
         return spec
 
     def quantize(self, F, x, scale, ema, zero_point=None):

@@ -12,7 +12,7 @@ def show() -> int:
     """One line for each back end."""
     reason = native.why_not()
     sys.stdout.write("composed  available\n")
-    sys.stdout.write("native    {}\n".format(reason or "available: {}".format(build.LIBRARY)))
+    sys.stdout.write("native    {}\n".format(reason or f"available: {build.LIBRARY}"))
     if not reason:
         sys.stdout.write("  on GPU  {}\n".format("available" if native.runs_on_gpu() else
                                                 "not built (needs nvcc and the mxnet-cu112 wheel): composed serves"))
@@ -24,10 +24,11 @@ def compile_native(force: bool) -> int:
     if force or not build.up_to_date():
         sys.stderr.write("Compiling the native operators (about 20 s; once)\n")
     try:
-        sys.stdout.write("native operators: {}\n".format(build.build(force)))
+        sys.stdout.write(f"native operators: {build.build(force)}\n")
     except ConfigError as error:
-        sys.stderr.write("native operators not built: {}\nThe composed operators serve; they are several times slower."
-                         "\n".format(error))
+        sys.stderr.write(f"native operators not built: {error}\nThe composed operators serve; they are several times "
+                         "slower."
+                         "\n")
         return 1 if build.find_compiler() else 0
     return 0
 

@@ -42,7 +42,7 @@ def fingerprint() -> str:
     for source in sorted(SOURCES.glob("*.*")):
         digest.update(source.name.encode() + source.read_bytes())
     digest.update(" ".join(CFLAGS + NVCC_FLAGS).encode())
-    return "{}mxnet-{};{};".format(MARK, version, digest.hexdigest()[:16])
+    return f"{MARK}mxnet-{version};{digest.hexdigest()[:16]};"
 
 
 def built_from(library: Path) -> str:
@@ -98,7 +98,7 @@ def build(force: bool = False) -> Path:
 def compile_commands(compiler: str, nvcc: Optional[str], folder: Path) -> Dict[Path, List[str]]:
     """Object file -> the command that makes it; CUDA sources only where `nvcc` is given."""
     mxnet = mxnet_folder()
-    flags = [*CFLAGS, "-I", str(mxnet / "include"), "-I", str(SOURCES), "-DFQ_BUILD=\"{}\"".format(fingerprint())]
+    flags = [*CFLAGS, "-I", str(mxnet / "include"), "-I", str(SOURCES), f"-DFQ_BUILD=\"{fingerprint()}\""]
     if nvcc:
         flags += ["-DFQ_CUDA", "-I", str(cuda_include(nvcc))]
     commands = {}
@@ -112,15 +112,15 @@ def compile_commands(compiler: str, nvcc: Optional[str], folder: Path) -> Dict[P
 def cuda_include(nvcc: str) -> Path:
     """The header folder of the toolkit that an nvcc belongs to (nvcc itself may be a link or a script elsewhere)."""
     listing = subprocess.run([nvcc, "--dryrun", "-c", "-x", "cu", os.devnull], stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT, universal_newlines=True).stdout
+                             stderr=subprocess.STDOUT, text=True).stdout
     found = re.search(r'INCLUDES="-I([^"]+)"', listing)
     return Path(found.group(1)) if found else Path(nvcc).resolve().parent.parent / "include"
 
 
 def _architectures(nvcc):
-    known = subprocess.run([nvcc, "--list-gpu-arch"], stdout=subprocess.PIPE, universal_newlines=True).stdout
-    chosen = [number for number in ARCHITECTURES if "compute_{}".format(number) in known.split()] or [80]
-    flags = ["-gencode=arch=compute_{0},code=sm_{0}".format(number) for number in chosen]
+    known = subprocess.run([nvcc, "--list-gpu-arch"], stdout=subprocess.PIPE, text=True).stdout
+    chosen = [number for number in ARCHITECTURES if f"compute_{number}" in known.split()] or [80]
+    flags = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in chosen]
     return flags + ["-gencode=arch=compute_{0},code=compute_{0}".format(chosen[-1])]
 
 
@@ -132,6 +132,6 @@ def link_command(compiler: str, nvcc: Optional[str]) -> List[str]:
 
 
 def _run(command):
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise ConfigError("the compiler failed: {}\n{}".format(" ".join(command), done.stdout))

@@ -29,7 +29,7 @@ def _load() -> str:
     library = build.LIBRARY
     if not library.is_file():
         hint = "" if build.find_compiler() else " (needs a C++ compiler, for example g++)"
-        return "not built: run python -m quantize.ops build{}".format(hint)
+        return f"not built: run python -m quantize.ops build{hint}"
     built, wanted = build.built_from(library), build.fingerprint()
     if built != wanted:
         return "{} was built for another MXNet or from other sources ({}, wanted {}): run python -m " \
@@ -39,7 +39,7 @@ def _load() -> str:
     try:
         mx.library.load(str(library), verbose=False)
     except (mx.MXNetError, OSError) as error:
-        return "{} cannot be loaded: {}".format(library, str(error).splitlines()[0])
+        return f"{library} cannot be loaded: {str(error).splitlines()[0]}"
     allocator.tune()
     return ""
 

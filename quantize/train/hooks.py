@@ -155,7 +155,7 @@ class CheckNumbers(Hook):
 
     def __init__(self, net: Block, every: int = 1):
         if every < 1:
-            raise ConfigError("every must be at least 1, got {!r}".format(every))
+            raise ConfigError(f"every must be at least 1, got {every!r}")
         self.every = every
         self.parameters = quantizer_parameters(net)
 
@@ -169,6 +169,6 @@ class CheckNumbers(Hook):
         ends = np.cumsum([int(np.prod(parameter.shape)) for parameter in checked.values()])
         for path, values in zip(checked, np.split(joined, ends[:-1])):
             if not np.isfinite(values).all() or (path.endswith(".alpha") and (values <= 0).any()):
-                raise TrainingError("{}: {} after step {}; training cannot go on. Go back to the last checkpoint and "
-                                    "take a lower learning rate for quantizers (quantize.train.set_rates)".format(
-                                        path, values[:4], step))
+                raise TrainingError(f"{path}: {values[:4]} after step {step}; training cannot go on. Go back to the "
+                                    "last checkpoint and "
+                                    "take a lower learning rate for quantizers (quantize.train.set_rates)")

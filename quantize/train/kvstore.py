@@ -76,12 +76,12 @@ class Workers:
             raise ConfigError("kvstore {!r}: must be one of {}: these keep workers equal".format(
                 kind, ", ".join((NONE,) + KINDS)))
         if os.environ.get(ROLE) != "worker" or not os.environ.get(COUNT, "").isdigit():
-            raise ConfigError("kvstore {!r}: this process is not one of several workers; start it with: python "
-                              "examples/train_distributed.py --workers 2 SCRIPT ...".format(kind))
+            raise ConfigError(f"kvstore {kind!r}: this process is not one of several workers; start it with: python "
+                              "examples/train_distributed.py --workers 2 SCRIPT ...")
         try:
             timeout = float(os.environ.get(TIMEOUT, "600"))
         except ValueError:
-            raise ConfigError("{}={!r} is not a number of seconds".format(TIMEOUT, os.environ[TIMEOUT])) from None
+            raise ConfigError(f"{TIMEOUT}={os.environ[TIMEOUT]!r} is not a number of seconds") from None
         with _Patience(timeout):
             store = mx.kv.create(kind)
         # or a worker that fails would wait for the others before it ends, and they for it
@@ -108,8 +108,8 @@ class Workers:
     def batch_size(self, together: int) -> int:
         """Images of one worker's batch; ConfigError when the workers cannot share them evenly."""
         if together % self.count:
-            raise ConfigError("a batch of {} images cannot be shared by {} workers; take a multiple of {}".format(
-                together, self.count, self.count))
+            raise ConfigError(f"a batch of {together} images cannot be shared by {self.count} workers; take a multiple "
+                              f"of {self.count}")
         return together // self.count
 
     def broadcast(self, net: Block):
@@ -161,8 +161,9 @@ class Workers:
         self.broadcast(net)
         for name, parameter in net.collect_params().items():
             if name in before and not _near(before[name], parameter.list_data()[0].asnumpy()):
-                raise TrainingError("{}: worker {} has other values than worker 0; call broadcast(net) after whatever "
-                                    "each worker does by itself (calibration, start values)".format(name, self.rank))
+                raise TrainingError(f"{name}: worker {self.rank} has other values than worker 0; call broadcast(net) "
+                                    "after whatever "
+                                    "each worker does by itself (calibration, start values)")
 
     def sum(self, arrays: Sequence[mx.nd.NDArray]) -> List[mx.nd.NDArray]:
         """Sums over all workers, each of which calls this at the same point with arrays of the same shapes.
@@ -179,8 +180,9 @@ class Workers:
             self._store.pull(key, out=sent)
             total = sent[-1].asscalar()
         if total != self.count:
-            raise TrainingError("{} workers sent 1 each, and the server's sum is {}: it runs an optimizer, or another "
-                                "Trainer uses it; give Trainers kvstore=None".format(self.count, total))
+            raise TrainingError(f"{self.count} workers sent 1 each, and the server's sum is {total}: it runs an "
+                                "optimizer, or another "
+                                "Trainer uses it; give Trainers kvstore=None")
         ends = np.cumsum([a.size for a in arrays])
         return [sent[int(end) - a.size:int(end)].reshape(a.shape).as_in_context(a.context)
                 for a, end in zip(arrays, ends)]

@@ -12,7 +12,7 @@ from quantize.modes import quantizers, tile_quantizers
 
 def quantizer_parameters(net: Block) -> Dict[str, Parameter]:
     """Path ("features.3.input_quantizer.alpha") -> Parameter of every number that a quantizer trains."""
-    return {"{}.{}".format(path, name): getattr(quantizer, name)
+    return {f"{path}.{name}": getattr(quantizer, name)
             for path, quantizer in itertools.chain(quantizers(net), tile_quantizers(net)) for name in quantizer.trained}
 
 
@@ -30,7 +30,7 @@ def set_rates(net: Block, lr_mult: Optional[float] = None, wd_mult: Optional[flo
     """
     for name, value in (("lr_mult", lr_mult), ("wd_mult", wd_mult)):
         if value is not None and not 0 <= value < float("inf"):
-            raise ConfigError("{} must be a number from 0, got {!r}".format(name, value))
+            raise ConfigError(f"{name} must be a number from 0, got {value!r}")
     for parameter in quantizer_parameters(net).values():
         parameter.lr_mult = parameter.lr_mult if lr_mult is None else lr_mult
         parameter.wd_mult = parameter.wd_mult if wd_mult is None else wd_mult

@@ -17,8 +17,7 @@ def set_clamp_only(net: Block, clamp_only: bool = True):
     """
     chosen = [quantizer for _, quantizer in quantizers(net, "weight") if isinstance(quantizer, SATWeight)]
     if not chosen:
-        raise ConfigError("{}: no weights are quantized with method 'sat', so none can be clamped only".format(
-            net.name))
+        raise ConfigError(f"{net.name}: no weights are quantized with method 'sat', so none can be clamped only")
     for quantizer in chosen:
         quantizer.clamp_only = clamp_only
     clear_cached_graphs(net)

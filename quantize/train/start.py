@@ -32,14 +32,14 @@ def start_training(net: Block, batch=None, ranges: str = "ema"):
              if hasattr(quantizer, "start") and not quantizer.calibrated]
     if unset:
         if batch is None:
-            raise CalibrationError("{} trained steps have no start yet (first: {}); calibrate the network, or pass a "
-                                   "batch".format(len(unset), unset[0][0]))
+            raise CalibrationError(f"{len(unset)} trained steps have no start yet (first: {unset[0][0]}); calibrate "
+                                   "the network, or pass a "
+                                   "batch")
         _measure(net, batch, [quantizer for _, quantizer in unset])
     for path, quantizer in activations:
         new = ranges if quantizer.training_mode == "online" else "offline"
         if new == "offline" and not quantizer.calibrated:
-            raise CalibrationError("{} has no calibrated range yet; calibrate first, or train with other ranges".format(
-                path))
+            raise CalibrationError(f"{path} has no calibrated range yet; calibrate first, or train with other ranges")
         quantizer.mode = new
     for _, quantizer in quantizers(net, "weight"):
         quantizer.mode = quantizer.training_mode

@@ -84,8 +84,8 @@ def line(name, times, reference):
     """A row of the table of searches."""
     typical = statistics.median(times)
     if reference is None:
-        return "{:14} {:9.1f}".format(name, typical)
-    return "{:14} {:9.1f} {:9.0f} {:9.4f}".format(name, typical, reference, typical / reference)
+        return f"{name:14} {typical:9.1f}"
+    return f"{name:14} {typical:9.1f} {reference:9.0f} {typical / reference:9.4f}"
 
 
 def report_calibrators(data):

@@ -137,7 +137,7 @@ def main(argv=None):
         print("{:<16} {:8.1f} ms per batch, {:.2f} times float: {}".format(
             kind, 1000 * found[kind], found[kind] / found["float"], what), flush=True)
     for images in args.images:
-        print("memory for {:>5} images: {:7.0f} MiB resident at most".format(images, memory(args, images)), flush=True)
+        print(f"memory for {images:>5} images: {memory(args, images):7.0f} MiB resident at most", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def parse_args(argv=None):
     parser.add_argument("--operators", nargs="+", metavar="TEXT", help="only those whose name holds one of these")
     args = parser.parse_args(argv)
     if len(args.shape) < 2:
-        parser.error("--shape needs at least two lengths, got {}".format(args.shape))
+        parser.error(f"--shape needs at least two lengths, got {args.shape}")
     return parser, args
 
 

@@ -82,7 +82,7 @@ def main(argv=None):
     import mxnet as mx
     # The statistics of merged norms, which stay for the sake of checkpoints.
     warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
-    print("{} images per batch, median of {} rounds".format(args.batch_size, args.rounds))
+    print(f"{args.batch_size} images per batch, median of {args.rounds} rounds")
     line = "{:<20}{:<15}{:<10}{:>10}{:>9}{:>10}"
     print(line.format("network", "variant", "back end", "ms", "/ float", "/ merged"))
     for name in args.networks:
@@ -91,7 +91,7 @@ def main(argv=None):
         nets = networks(name, x, backends)
         found = common.medians({key: call(net, x) for key, net in nets.items()}, args.rounds)
         for (label, backend), seconds in found.items():
-            print(line.format(name, label, backend, "{:.2f}".format(1000 * seconds),
+            print(line.format(name, label, backend, f"{1000 * seconds:.2f}",
                               common.ratio(seconds, found["float", "-"]),
                               common.ratio(seconds, found["float, merged", "-"])), flush=True)
 

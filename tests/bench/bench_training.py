@@ -142,7 +142,7 @@ def main(argv=None):
                 steps[variant, backend] = mxnet_step(quantized_network(x, variant, backend), x, labels)
     if torch:
         steps["torch float", "-"] = torch_step(torch, args.batch_size)
-    print("batch {}, median of {} rounds".format(args.batch_size, args.rounds))
+    print(f"batch {args.batch_size}, median of {args.rounds} rounds")
     print("{:<15}{:<11}{:>9}{:>9}{:>9}".format("step", "back end", "ms", "/ float", "/ torch"))
     found = common.medians(steps, args.rounds)
     for (label, backend), seconds in found.items():

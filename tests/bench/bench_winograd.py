@@ -81,12 +81,12 @@ def compare(label, make, x, args, backend):
     nets = {"float": prepared(make, x, backend), "direct": prepared(make, x, backend, "none")}
     for variant in args.variants:
         for granularity in ("channel", "position"):
-            name = "{}/{}".format(variant, granularity)
+            name = f"{variant}/{granularity}"
             nets[name + " weights"] = prepared(make, x, backend, name)
         nets[name + " inputs"] = prepared(make, x, backend, name + "/inputs")
     found = common.medians({name: _call(net, x) for name, net in nets.items()}, args.rounds, clock=time.process_time)
     for name, seconds in found.items():
-        print(LINE.format(label, name, backend, "{:.2f}".format(1000 * seconds),
+        print(LINE.format(label, name, backend, f"{1000 * seconds:.2f}",
                           common.ratio(seconds, found["direct"]), common.ratio(seconds, found["float"])), flush=True)
 
 
@@ -105,12 +105,12 @@ def main(argv=None):
     import mxnet as mx
     # The statistics of merged norms, which stay for the sake of checkpoints.
     warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
-    print("{} images per batch, median of {} rounds".format(args.batch_size, args.rounds))
+    print(f"{args.batch_size} images per batch, median of {args.rounds} rounds")
     print(LINE.format("layer or network", "variant", "back end", "ms", "/ direct", "/ float"))
     for backend in backends:
         for channels, outputs, size in args.shapes:
             x = mx.nd.random.uniform(-1, 1, (args.batch_size, channels, size, size))
-            compare("{0}x{1}x{1} to {2}".format(channels, size, outputs), partial(layer, channels, outputs), x, args,
+            compare(f"{channels}x{size}x{size} to {outputs}", partial(layer, channels, outputs), x, args,
                     backend)
         for name in args.networks:
             x = mx.nd.random.uniform(-1, 1, (args.batch_size, 3, NETWORKS[name], NETWORKS[name]))

@@ -31,8 +31,8 @@ def start(parser, args):
     from quantize.ops import allocator, native
     reason = native.why_not() if args.backend != "composed" else ""
     if reason:
-        parser.error("the native operators cannot be measured: {}; --backend composed measures without "
-                     "them".format(reason))
+        parser.error(f"the native operators cannot be measured: {reason}; --backend composed measures without "
+                     "them")
     tuned = allocator.tune()
     backends = ["native", "composed"] if args.backend == "both" else [args.backend]
     print("back ends: {}; allocator {}; {} threads; load average {:.2f}".format(
@@ -48,7 +48,7 @@ def load_torch(threads):
         print("PyTorch is not installed: its columns stay empty")
         return None
     torch.set_num_threads(threads)
-    print("PyTorch {}".format(torch.__version__))
+    print(f"PyTorch {torch.__version__}")
     return torch
 
 
@@ -89,4 +89,4 @@ def medians(calls, rounds, warm=2, wake=False, clock=time.perf_counter):
 
 def ratio(seconds, reference):
     """Text of a ratio; "-" where there is no reference."""
-    return "-" if not reference else "{:.2f}".format(seconds / reference)
+    return "-" if not reference else f"{seconds / reference:.2f}"

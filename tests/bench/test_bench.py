@@ -12,20 +12,20 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 SCRIPTS = ("bench_operators.py", "bench_simulation.py", "bench_training.py")
 BACKENDS = ("native", "composed")
 # imports of torch fail
-WITHOUT_TORCH = "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; sys.path.insert(0, {!r}); " \
-                "runpy.run_path(sys.argv[0], run_name='__main__')".format(str(FOLDER))
+WITHOUT_TORCH = f"import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(FOLDER)!r}); " \
+                "runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 def run(script, *arguments):
     return subprocess.run([sys.executable, "-c", WITHOUT_TORCH, str(FOLDER / script)] + list(arguments),
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+                          capture_output=True, text=True)
 
 
 def table(done, backend):
     """Rows below the column titles, as lists of cells."""
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert lines[0].startswith("back ends: {}; ".format(backend))
+    assert lines[0].startswith(f"back ends: {backend}; ")
     head = next(i for i, line in enumerate(lines) if re.search(" ms +/ ", line))
     return [re.split("  +", line.strip()) for line in lines[head + 1:]]
 
@@ -79,15 +79,15 @@ def test_torch_network():
 
 def run_code(code):
     return subprocess.run([sys.executable, "-c", code], cwd=str(FOLDER), check=True, stdout=subprocess.PIPE,
-                          universal_newlines=True).stdout.strip()
+                          text=True).stdout.strip()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_missing_native_is_refused(script):
     code = ("from quantize.ops import native; native._state['reason'] = 'not built: run it'; "
-            "import {} as b; b.main([])").format(script[:-3])
-    done = subprocess.run([sys.executable, "-c", code], cwd=str(FOLDER), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True)
+            f"import {script[:-3]} as b; b.main([])")
+    done = subprocess.run([sys.executable, "-c", code], cwd=str(FOLDER), capture_output=True,
+                          text=True)
     assert done.returncode == 2 and "error: the native operators cannot be measured: not built" in done.stderr
     assert "--backend composed" in done.stderr and "Traceback" not in done.stderr
 
@@ -96,7 +96,7 @@ def test_missing_native_is_refused(script):
 @pytest.mark.parametrize("arguments", [("--rounds", "0"), ("--threads", "none"), ("--backend", "fast")])
 def test_bad_arguments_are_refused(script, arguments):
     done = run(script, *arguments)
-    assert done.returncode == 2 and re.search("error: .*{}".format(arguments[0]), done.stderr)
+    assert done.returncode == 2 and re.search(f"error: .*{arguments[0]}", done.stderr)
     assert "Traceback" not in done.stderr
 
 

@@ -9,8 +9,8 @@ SCRIPT = pathlib.Path(__file__).resolve().parent / "bench_calibrators.py"
 
 
 def run(*arguments):
-    return subprocess.run([sys.executable, str(SCRIPT)] + list(arguments), stdout=subprocess.PIPE,
-                          stderr=subprocess.PIPE, universal_newlines=True)
+    return subprocess.run([sys.executable, str(SCRIPT)] + list(arguments), capture_output=True,
+                          text=True)
 
 
 def test_it_prints_every_search_and_observer():

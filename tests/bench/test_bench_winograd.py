@@ -18,10 +18,10 @@ def test_rows_and_ratios(backend):
         pytest.skip(native.why_not())
     done = subprocess.run([sys.executable, str(SCRIPT), "--shapes", "16,16,40", "--networks", "--rounds", "1",
                            "--batch-size", "8", "--variants", "F43", "--backend", backend],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [re.split("  +", line.strip()) for line in done.stdout.splitlines()[3:]]
-    variants = ["float", "direct"] + ["{}/{}".format(variant, rest) for variant in ("F43",) for rest in (
+    variants = ["float", "direct"] + [f"{variant}/{rest}" for variant in ("F43",) for rest in (
         "channel weights", "position weights", "position inputs")]
     assert [row[:3] for row in rows] == [["16x40x40 to 16", variant, backend] for variant in variants]
     for row in rows:

@@ -57,7 +57,7 @@ def test_kl_ncnn_equals_ncnn2table(row):
     best = search_fractional(kl_naive.histogram(row["kind"], row["seed"]), 128)
     assert best == row["bins"]
     threshold = np.float32((best + 0.5) * row["largest"] / 2048)
-    assert "{:f}".format(np.float32(127) / threshold) == row["scale"]
+    assert f"{np.float32(127) / threshold:f}" == row["scale"]
 
 
 @pytest.mark.parametrize("seed", [3, 4, 6])

@@ -27,7 +27,7 @@ def state_of(indices, shards=1, have=(0,), kinds=EXACT, batch=8, **changes):
 
 
 def shards_of(count, **options):
-    return [("s{}".format(i), state_of(np.arange(40)[i::count], count, (i,), **options)) for i in range(count)]
+    return [(f"s{i}", state_of(np.arange(40)[i::count], count, (i,), **options)) for i in range(count)]
 
 
 @pytest.mark.parametrize("count, batch, order", [(4, 1, 1), (4, 64, -1), (3, 7, -1), (1, 40, 1)])

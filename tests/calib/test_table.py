@@ -135,7 +135,7 @@ def test_a_row_of_another_format_is_refused(spec, shape, says):
 
 
 def test_fingerprints_do_not_depend_on_order_and_add_up():
-    images = ["{}.png {}".format(i, i % 3) for i in range(10)]
+    images = [f"{i}.png {i % 3}" for i in range(10)]
     whole = data_fingerprint(images)
     assert whole == data_fingerprint(reversed(images)) and len(whole) == 16
     assert add_fingerprints([data_fingerprint(images[i::4]) for i in range(4)]) == whole

@@ -130,7 +130,7 @@ def test_aciq_ncnn_equals_ncnn2table(row):
     observer = HistogramObserver(per_image=1000)
     observer.update(image)
     threshold = np.float32(ACIQncnn().threshold(observer, INT8))
-    assert "{:f}".format(np.float32(127) / threshold) == row["scale"]
+    assert f"{np.float32(127) / threshold:f}" == row["scale"]
 
 
 def test_aciq_ncnn_of_single_values_is_the_largest():

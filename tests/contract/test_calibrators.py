@@ -56,5 +56,5 @@ def test_constant_data_gives_a_finite_positive_scale(name, spec, value):
 def test_the_wrong_observer_is_refused(name):
     calibrator = CALIBRATORS.get(name)()
     other = next(n for n in OBSERVERS.names() if n != calibrator.observer)
-    with pytest.raises(CalibrationError, match="needs a {} observer".format(calibrator.observer)):
+    with pytest.raises(CalibrationError, match=f"needs a {calibrator.observer} observer"):
         calibrator(OBSERVERS.get(other)(), QuantSpec(8))

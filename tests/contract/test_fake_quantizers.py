@@ -54,7 +54,7 @@ PACTS = (PACTFakeQuantize, CGPACTFakeQuantize, DoReFaActivation)
 BY_FORMULA = (DoReFaWeight, SATWeight)
 every_class = pytest.mark.parametrize("cls", MEMBERS, ids=lambda c: c.__name__)
 every_member = pytest.mark.parametrize("cls, spec", [
-    pytest.param(cls, spec, id="{}-{}".format(cls.__name__, spec)) for cls, specs in MEMBERS.items() for spec in specs])
+    pytest.param(cls, spec, id=f"{cls.__name__}-{spec}") for cls, specs in MEMBERS.items() for spec in specs])
 
 
 def values(cls, spec, x, params=None):

@@ -28,10 +28,11 @@ ROWS = [
 def simulate(shared_data, network, output, options):
     """result.json of a run with the fixed set of calibration images."""
     if network.startswith("cifar"):
-        data = "--data-dir {} --num-sample 100 --batch-size 100 ".format(shared_data)
+        data = f"--data-dir {shared_data} --num-sample 100 --batch-size 100 "
     else:
-        data = ("--data-dir {0}/imagenet_val_sample --resize 0 --calib-data-dir {0}/imagenet_sample --num-sample 1 "
-                "--num-calib-images 200 --batch-size 50 ".format(shared_data))
+        data = (f"--data-dir {shared_data}/imagenet_val_sample --resize 0 --calib-data-dir "
+                f"{shared_data}/imagenet_sample --num-sample 1 "
+                "--num-calib-images 200 --batch-size 50 ")
     argv = ["--onnx", str(shared_data / network / "model.onnx"), "--output", str(output)]
     assert simulate_quantization.main(argv + (data + OPTIONS + options).split()) == 0
     return json.loads((output / "result.json").read_text())
@@ -71,6 +72,6 @@ LOW_BITS = [(4, "mse", 8300), (3, "mse", 5000)]
 @pytest.mark.parametrize("bits, method, least", LOW_BITS)
 def test_few_bits(shared_data, tmp_path, bits, method, least):
     result = simulate(shared_data, "cifar_resnet20", tmp_path,
-                      "--compare-calibrators --weight-bits-width {0} --input-bits-width {0}".format(bits))
+                      f"--compare-calibrators --weight-bits-width {bits} --input-bits-width {bits}")
     counts = {name: row["top1_count"] for name, row in result["comparison"].items()}
     assert counts[method] >= least and counts[method] >= counts["minmax"]

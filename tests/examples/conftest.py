@@ -85,8 +85,8 @@ def image_folder(tmp_path):
         random = np.random.RandomState(5)
         for number, _ in enumerate(labels):
             pixels = random.randint(0, 256, (size[1], size[0], 3)) * brightness
-            Image.fromarray(pixels.astype(np.uint8)).save(str(folder / "{}.png".format(number)))
-        lines = ["{}.png {}".format(number, label) for number, label in enumerate(labels)]
+            Image.fromarray(pixels.astype(np.uint8)).save(str(folder / f"{number}.png"))
+        lines = [f"{number}.png {label}" for number, label in enumerate(labels)]
         (folder / "labels.txt").write_text("\n".join(lines) + "\n")
         return folder
     return make

@@ -159,7 +159,7 @@ def test_truncated_images_are_named(tmp_path, monkeypatch, suffix, keep):
     data = path.read_bytes()
     path.write_bytes(data[:keep if keep in (0, 2) else int(len(data) * keep)])
     (tmp_path / "labels.txt").write_text(path.name + " 1\n")
-    with pytest.raises(DataError, match="a{}: cannot be decoded".format(suffix)) as caught:
+    with pytest.raises(DataError, match=f"a{suffix}: cannot be decoded") as caught:
         list(batches(open_dataset("imagenet", tmp_path), Preprocessing(), 1))
     assert "\n" not in str(caught.value)
 
@@ -207,7 +207,7 @@ def test_files_that_are_no_npz(tmp_path):
 
 def test_several_cifar_pieces_and_the_mnist_folder(tmp_path):
     for number in (1, 2):
-        np.savez(str(tmp_path / "cifar10_train_{}.npz".format(number)),
+        np.savez(str(tmp_path / f"cifar10_train_{number}.npz"),
                  x=np.full((2, 32, 32, 3), number, np.uint8), y=np.full(2, number))
     data = open_dataset("cifar10", tmp_path, "train")
     assert data.labels.tolist() == [1, 1, 2, 2] and data.load(3).max() == 2
@@ -223,7 +223,7 @@ def test_failed_download_says_where_to_put_files(tmp_path, monkeypatch, capsys, 
         print("Downloading, 4 attempts left")
         raise OSError("no network")
     monkeypatch.setattr(mx.gluon.data.vision, class_name, refuse)
-    with pytest.raises(DataError, match="download failed.*put {} .*--data-dir".format(wanted)) as caught:
+    with pytest.raises(DataError, match=f"download failed.*put {wanted} .*--data-dir") as caught:
         open_dataset(name, tmp_path)
     assert str(tmp_path) in str(caught.value) and capsys.readouterr().out == ""
 

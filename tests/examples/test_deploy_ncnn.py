@@ -115,7 +115,7 @@ def test_the_python_program_names_the_class(whole):
     for index in range(3):
         Image.fromarray(np.squeeze(test.load(index))).save(str(folder.parent / "digit.png"))
         done = subprocess.run([sys.executable, str(folder / "run_ncnn.py"), str(folder.parent / "digit.png")],
-                              check=True, stdout=subprocess.PIPE, universal_newlines=True)
+                              check=True, stdout=subprocess.PIPE, text=True)
         found = [float(number) for number in done.stdout.splitlines()[0].split()]
         scores = engine.run(model, digits().apply(test.load(index))[None], arithmetic=NcnnArithmetic()).outputs[0][0]
         assert found == [scores.argmax(), pytest.approx(scores.max(), rel=1e-6)]
@@ -303,8 +303,7 @@ def test_a_full_disk(tmp_path):
     script = ("import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (100000, 100000)); import deploy_ncnn; "
               "sys.exit(deploy_ncnn.main(sys.argv[1:]))")
     done = subprocess.run([sys.executable, "-c", script] + [str(part) for part in FEW + ("--output", tmp_path / "out")],
-                          cwd=os.path.dirname(SCRIPT), stderr=subprocess.PIPE, stdout=subprocess.PIPE,
-                          universal_newlines=True)
+                          cwd=os.path.dirname(SCRIPT), capture_output=True, text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr
     assert re.search("error: .*cannot be written: File too large", done.stderr)
     assert list(tmp_path.iterdir()) == []

@@ -48,7 +48,7 @@ def test_its_code_runs_and_prints_what_it_holds(cells):
     script = "".join("{}\nprint({!r}, end='', flush=True)\n".format("".join(cell["source"]), mark) for cell in cells)
     environment = dict(os.environ, MPLBACKEND="Agg", OMP_NUM_THREADS="1")
     done = subprocess.run([sys.executable, "-"], input=script, cwd=str(PATH.parent), env=environment,
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+                          capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     found = done.stdout.split(mark)[:-1]
     assert len(found) == len(cells)
@@ -56,4 +56,4 @@ def test_its_code_runs_and_prints_what_it_holds(cells):
         if "Certificate" not in text:  # which names the machine
             assert without_numbers(text) == without_numbers(printed(cell))
     for side in ("simulation", "ncnn exact"):
-        assert "| {:26} | 100 % ".format(side) in done.stdout
+        assert f"| {side:26} | 100 % " in done.stdout

@@ -126,7 +126,7 @@ def test_npz_files(refused, digits, damaged, tmp_path):
 def test_labels_of_arrays(refused, digits, label):
     labels = np.arange(1797) % 10
     labels[6] = label
-    refused(*DIGITS, "--data-dir", digits(y=labels), says=["digits.npz", "label {} at position 6".format(label)])
+    refused(*DIGITS, "--data-dir", digits(y=labels), says=["digits.npz", f"label {label} at position 6"])
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -229,7 +229,7 @@ def test_file_in_the_way_of_the_output(cli, tmp_path):
     (tmp_path / "file").write_text("mine")
     for output in (tmp_path / "file", tmp_path / "file" / "below"):
         code, _, err = cli(*DIGITS, "--output", output)
-        assert code == 2 and re.fullmatch("error: --output {}[^\n]*\n".format(re.escape(str(output))), err)
+        assert code == 2 and re.fullmatch(f"error: --output {re.escape(str(output))}[^\n]*\n", err)
     assert (tmp_path / "file").read_text() == "mine" and len(list(tmp_path.rglob("*"))) == 1
 
 
@@ -242,7 +242,7 @@ def test_output_without_permission(refused, monkeypatch):
 def test_folder_in_the_way_of_a_result(cli, tmp_path, name):
     (tmp_path / name).mkdir()
     code, out, err = cli(*DIGITS, "--output", tmp_path)
-    assert code == 2 and re.fullmatch("error: --output [^\n]*{}[^\n]*\n".format(re.escape(name)), err)
+    assert code == 2 and re.fullmatch(f"error: --output [^\n]*{re.escape(name)}[^\n]*\n", err)
     assert [path.name for path in tmp_path.rglob("*")] == [name] and "Top-1" not in out
 
 

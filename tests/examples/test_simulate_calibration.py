@@ -47,7 +47,7 @@ def test_every_method(done, tmp_path, mode):
     out = done(*FEW, "--quantize-input-offline", "--calib-mode", mode, "--output", tmp_path)
     result = json.loads((tmp_path / "result.json").read_text())
     name = "kl-ncnn" if mode == "kl" else mode
-    assert result["calibration"]["method"] == name and "Thresholds by {}, 50 images".format(name) in out
+    assert result["calibration"]["method"] == name and f"Thresholds by {name}, 50 images" in out
     assert result["agreement_count"] >= 47 and len(result["thresholds"]) == 4
     assert result["calibration"]["samples"] == 50 and re.fullmatch("[0-9a-f]{16}", result["calibration"]["data"])
 
@@ -100,8 +100,7 @@ def test_bias_correction(done, tmp_path, method):
     added = {path: np.abs(values).max() for path, values in result["bias_corrections"].items()}
     assert set(added) == {path.replace(".input_quantizer", "") for path in result["thresholds"]}
     largest = max(added, key=added.get)
-    assert "Biases of 4 layers corrected ({}), by {:.6g} at most, in {}\n".format(
-        method, added[largest], largest) in out
+    assert f"Biases of 4 layers corrected ({method}), by {added[largest]:.6g} at most, in {largest}\n" in out
     assert result["agreement_count"] >= plain["agreement_count"]
     # ranges from a table: the biases are corrected from the images again
     done(*options, "--save-table", tmp_path / "t.table")
@@ -136,7 +135,7 @@ def test_a_table_gives_the_same_result(done, tmp_path):
     table = tmp_path / "t.table"
     done(*FEW, "--calib-mode", "kl", "--save-table", table, "--output", tmp_path / "a")
     out = done(*FEW, "--load-table", table, "--output", tmp_path / "b")
-    assert "Thresholds by table {} (kl-ncnn), 50 images".format(table) in out
+    assert f"Thresholds by table {table} (kl-ncnn), 50 images" in out
     first, second = (json.loads((tmp_path / name / "result.json").read_text()) for name in "ab")
     assert first["thresholds"] == second["thresholds"]
     assert first["agreement_count"] == second["agreement_count"]
@@ -170,15 +169,15 @@ def test_shards_give_the_bytes_of_one_process(done, tmp_path, mode):
     whole = ("--save-state", tmp_path / "whole.json", "--save-table", tmp_path / "whole.table")
     done(*options, "--batch-size", 64, *whole)
     for shard, size in zip((1, 2, 3, 4), (1, 64, 5, 64)):
-        out = done(*options, "--batch-size", size, "--calib-shard", "{}/4".format(shard), "--save-state",
-                   tmp_path / "{}.json".format(shard))
+        out = done(*options, "--batch-size", size, "--calib-shard", f"{shard}/4", "--save-state",
+                   tmp_path / f"{shard}.json")
         assert "Top-1" not in out and re.search("state of 1[23] images .data [0-9a-f]{16}. written to", out)
     for number, order in enumerate(((1, 2, 3, 4), (4, 2, 3, 1))):
-        out = done(*options, "--merge-states", *[tmp_path / "{}.json".format(shard) for shard in order],
+        out = done(*options, "--merge-states", *[tmp_path / f"{shard}.json" for shard in order],
                    "--save-state", tmp_path / "merged.json", "--save-table", tmp_path / "merged.table")
         assert "Stability between the shards" in out
         for name in ("json", "table"):
-            assert (tmp_path / "merged.{}".format(name)).read_bytes() == (tmp_path / "whole.{}".format(name)
+            assert (tmp_path / f"merged.{name}").read_bytes() == (tmp_path / f"whole.{name}"
                                                                           ).read_bytes(), (number, name)
 
 
@@ -187,7 +186,7 @@ def shards(done, tmp_path):
     """Two states of two shards."""
     paths = [tmp_path / "1.json", tmp_path / "2.json"]
     for number, path in enumerate(paths, 1):
-        done(*FEW, "--calib-mode", "kl", "--calib-shard", "{}/2".format(number), "--save-state", path)
+        done(*FEW, "--calib-mode", "kl", "--calib-shard", f"{number}/2", "--save-state", path)
     return paths
 
 
@@ -210,7 +209,7 @@ def test_states_that_do_not_fit(refused, done, shards, tmp_path):
 
 def test_a_merged_moving_average_is_the_sum_of_the_shards(done, tmp_path):
     for number in (1, 2):
-        done(*FEW, "--calib-shard", "{}/2".format(number), "--save-state", tmp_path / "{}".format(number))
+        done(*FEW, "--calib-shard", f"{number}/2", "--save-state", tmp_path / f"{number}")
     out = done(*FEW, "--merge-states", tmp_path / "2", tmp_path / "1", "--calib-data-dir", "not-needed")
     assert "Thresholds by naive, 50 images" in out
 

@@ -70,7 +70,7 @@ def test_result_file(simulated):
     assert result["images_per_second"] > 0
     assert set(result["thresholds"]) == {path + ".input_quantizer" for path in rows(plan) if path != "features.0"}
     for path, threshold in result["thresholds"].items():
-        assert 0 < threshold < 100 and re.search(r"{} +{:.6g}\n".format(re.escape(path), threshold), out)
+        assert 0 < threshold < 100 and re.search(rf"{re.escape(path)} +{threshold:.6g}\n", out)
     assert result["settings"]["calib_epoch"] == 3 and result["settings"]["preprocessing"]["colour_order"] == "L"
     for words in ("calib_epoch             3", "mean per class", "agreement", "images per second"):
         assert words in out
@@ -113,7 +113,7 @@ def test_merged_norms(simulated):
     (3, 3, "int3/layer", 335, 362), (8, 8, "int8/layer", 362, 364), (16, 16, "int16/layer", 364, 364)])
 def test_bit_widths(simulated, weight, inputs, column, least, most):
     result, plan, _ = simulated(*DIGITS, "--weight-bits-width", weight, "--input-bits-width", inputs)
-    assert rows(plan)["features.4"] == (column, "uint{}".format(inputs))
+    assert rows(plan)["features.4"] == (column, f"uint{inputs}")
     assert least <= result["agreement_count"] <= most
 
 
@@ -231,7 +231,7 @@ def test_options_of_the_predecessor(cli):
     for option, default in PREDECESSOR.items():
         assert given[names.get(option, option[2:].replace("-", "_"))] == default, option
         if default not in (None, False):
-            assert "default: {}".format(default) in described[option], option
+            assert f"default: {default}" in described[option], option
         assert len(described[option].split()) > 3, option
 
 
@@ -243,7 +243,7 @@ def test_winograd_spellings(simulated, spelling):
 def run_script(folder, *arguments):
     """The finished process; its stderr without the warning of a machine that could not build native operators."""
     run = subprocess.run([sys.executable, SCRIPT] + [str(argument) for argument in arguments], cwd=str(folder),
-                         stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True)
+                         capture_output=True, text=True)
     run.stderr = re.sub("WARNING: native operators are missing[^\n]*\n", "", run.stderr)
     return run
 

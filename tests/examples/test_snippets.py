@@ -67,7 +67,7 @@ def test_cpp(written, name):
     program, picture = compiled(folder), image(steps, (40, 60))
     path = str(folder / "image.{}".format("pgm" if steps.colour_order == "L" else "ppm"))
     picture.save(path)
-    out = subprocess.run([program, path], check=True, stdout=subprocess.PIPE, universal_newlines=True).stdout
+    out = subprocess.run([program, path], check=True, stdout=subprocess.PIPE, text=True).stdout
     places, values = np.array([line.split() for line in out.splitlines()], float).T
     expected = _input(steps, picture).ravel()
     assert len(places) == 5 and len(set(places)) == 5
@@ -86,5 +86,5 @@ def _input(steps, picture):
 
 
 def test_without_an_image_the_program_says_what_it_wants(written):
-    done = subprocess.run([compiled(written(STEPS["digits"]))], stderr=subprocess.PIPE, universal_newlines=True)
+    done = subprocess.run([compiled(written(STEPS["digits"]))], stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and "usage: run_ncnn IMAGE.pgm" in done.stderr

@@ -17,7 +17,7 @@ def test_one_epoch(tmp_path, capsys):
     assert [path.name for path in output.parent.iterdir()] == ["net.params"]
     model = open_model(ModelSource(name="digits_lenet", params=str(output)))
     trained = train_digits.accuracy(model.net, open_dataset("digits"))
-    assert trained > 0.5 and "{:.2%}".format(trained) in printed
+    assert trained > 0.5 and f"{trained:.2%}" in printed
 
 
 def test_same_seed_same_weights(tmp_path):

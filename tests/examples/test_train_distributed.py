@@ -41,8 +41,8 @@ def script(tmp_path):
     """A function that writes a worker's script; each worker leaves its process number in a file first."""
     def write(text):
         path = tmp_path / "script.py"
-        path.write_text("import os, sys, time\nopen({!r} + '/%d.pid' % os.getpid(), 'w').close()\n".format(
-            str(tmp_path)) + text)
+        path.write_text(f"import os, sys, time\nopen({str(tmp_path)!r} + '/%d.pid' % os.getpid(), "
+                        "'w').close()\n" + text)
         return path
     return write
 
@@ -58,7 +58,7 @@ def runs(number):
         os.kill(number, 0)
     except ProcessLookupError:
         return False
-    status = pathlib.Path("/proc/{}/status".format(number))
+    status = pathlib.Path(f"/proc/{number}/status")
     return not (status.exists() and re.search(r"State:\s+Z", status.read_text()))
 
 
@@ -68,11 +68,11 @@ def test_arguments_environment_and_output_pass_through(script):
     code, out, errors = launch(*ALONE, path, "--workers", "9", "x y")
     assert (code, errors) == (0, "")
     assert sorted(out.splitlines()) == [
-        "worker {} | ['--workers', '9', 'x y'] worker 2 127.0.0.1 9".format(number) for number in range(2)]
+        f"worker {number} | ['--workers', '9', 'x y'] worker 2 127.0.0.1 9" for number in range(2)]
 
 
 def test_the_first_failure_stops_all(script, tmp_path):
-    path = script("if len(os.listdir({!r})) > 2:\n    sys.exit('reason')\ntime.sleep(60)\n".format(str(tmp_path)))
+    path = script(f"if len(os.listdir({str(tmp_path)!r})) > 2:\n    sys.exit('reason')\ntime.sleep(60)\n")
     begin = time.monotonic()
     code, out, errors = launch(*ALONE, path)
     assert code == 1 and time.monotonic() - begin < 30
@@ -144,7 +144,7 @@ def test_digits_on_two_machines(tmp_path):
     first = mx.nd.load(str(tmp_path / "net.params"))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:{}".format(probe.getsockname()[1])
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
     machines = [start("--workers", "2", "--here", "1", "--address", address, *option, *digits(tmp_path))
                 for option in ((), ("--join",))]
     outputs = [process.communicate(timeout=120) for process in machines]

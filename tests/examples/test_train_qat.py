@@ -121,14 +121,14 @@ def test_fake_bn(trained, statistics):
 
 def test_frozen_bn_stays(trained):
     _, _, folder = trained("run", *SHORT, *FOUR, "--epochs", "2", "--freeze-bn-epoch", "1")
-    before, after = (parameters(folder / "checkpoints" / "epoch-{}".format(n) / "net.params") for n in (1, 2))
+    before, after = (parameters(folder / "checkpoints" / f"epoch-{n}" / "net.params") for n in (1, 2))
     np.testing.assert_array_equal(before["features.1.running_var"], after["features.1.running_var"])
     assert (before["features.4.weight"] != after["features.4.weight"]).any()
 
 
 def test_distilled(trained):
     result, log, _ = trained("run", *SHORT, *FOUR, "--distill", "1", "--temperature", "2")
-    assert result["final"]["top1"] > 0.9 and 0 < log["epochs"][0]["loss"]
+    assert result["final"]["top1"] > 0.9 and log["epochs"][0]["loss"] > 0
     _, mixed, _ = trained("mixed", *SHORT, *FOUR, "--distill", "0.5")
     assert mixed["epochs"][0]["loss"] != log["epochs"][0]["loss"]
 

@@ -20,7 +20,7 @@ def test_simulation(cli, tmp_path, options, spec):
     code, out, err = cli(*DIGITS, *options, "--output", tmp_path)
     assert code == 0, err
     plan = (tmp_path / "plan.txt").read_text()
-    assert plan.count("int8 {} ".format(spec)) == 2 and "no Winograd" not in plan
+    assert plan.count(f"int8 {spec} ") == 2 and "no Winograd" not in plan
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["agreement_count"] >= 355
 

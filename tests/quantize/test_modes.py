@@ -67,10 +67,9 @@ def test_thresholds_name_every_layer(converted, images):
 def test_the_context_restores_every_quantizer(converted):
     converted[0].input_quantizer.mode = "float"
     before = [quantizer.mode for _, quantizer in modes.quantizers(converted)]
-    with pytest.raises(RuntimeError):
-        with modes.mode(converted, "online"):
-            assert converted[0].input_quantizer.mode == "online"
-            raise RuntimeError
+    with pytest.raises(RuntimeError), modes.mode(converted, "online"):
+        assert converted[0].input_quantizer.mode == "online"
+        raise RuntimeError
     assert [quantizer.mode for _, quantizer in modes.quantizers(converted)] == before
 
 

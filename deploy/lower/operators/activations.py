@@ -45,7 +45,7 @@ def _leaky_relu(call: Call) -> str:
         return call.emit(ScalarOp, elu, op="mul", scalar=_SELU_SCALE)
     functions = {"leaky": Function("leaky_relu", (slope,)), "elu": Function("elu", (slope,)), "gelu": Function("gelu")}
     if kind not in functions:
-        raise Unsupported("LeakyReLU with act_type={}".format(kind))
+        raise Unsupported(f"LeakyReLU with act_type={kind}")
     return call.emit(Activation, call.blob(), function=functions[kind])
 
 

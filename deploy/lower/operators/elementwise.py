@@ -26,7 +26,7 @@ def _sum(call: Call) -> str:
 def _with_constant(call: Call, op: str, constant: np.ndarray, index: int) -> str:
     """`op` of operand `index` and a constant."""
     if call.in_shape(index) != call.shape:
-        raise Unsupported("a constant of shape {} makes the other operand larger".format(constant.shape))
+        raise Unsupported(f"a constant of shape {constant.shape} makes the other operand larger")
     if index == 1:
         op = _SWAPPED.get(op, op)
     if (constant == constant.ravel()[0]).all():
@@ -38,7 +38,7 @@ def _with_constant(call: Call, op: str, constant: np.ndarray, index: int) -> str
     factors = {"add": (one, constant), "sub": (one, -constant), "rsub": (-one, constant), "mul": (constant, None),
                "div": (1 / constant, None)}
     if op not in factors:
-        raise Unsupported("the {} of a blob and a tensor of constants".format(op))
+        raise Unsupported(f"the {op} of a blob and a tensor of constants")
     return affine(call, source, *factors[op])
 
 

@@ -16,7 +16,7 @@ def _bias(call: Call, absent: bool):
 def _windows(call: Call, weight: np.ndarray) -> dict:
     """Stride, dilation, pads and groups of a 2-D convolution."""
     if weight.ndim != 4:
-        raise Unsupported("a {}-D convolution (supported: 2-D)".format(weight.ndim - 2))
+        raise Unsupported(f"a {weight.ndim - 2}-D convolution (supported: 2-D)")
     call.only("layout", "NCHW")
     top, left = call.get("pad", (0, 0))
     return dict(stride=call.get("stride", (1, 1)), dilation=call.get("dilate", (1, 1)), pads=(top, left, top, left),

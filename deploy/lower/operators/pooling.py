@@ -11,7 +11,7 @@ from deploy.lower.unsupported import Unsupported
 def _planes(call: Call):
     """(channels, height, width) of the input."""
     if len(call.in_shape()) != 3:
-        raise Unsupported("operator {} on a tensor of shape {} (supported: images)".format(call.op, call.in_shape()))
+        raise Unsupported(f"operator {call.op} on a tensor of shape {call.in_shape()} (supported: images)")
     return call.in_shape()
 
 
@@ -72,7 +72,7 @@ def _upsampling(call: Call) -> str:
     channels = _planes(call)[0]
     if call.only("sample_type", "nearest", "bilinear") == "nearest":
         if call.count != 1:
-            raise Unsupported("UpSampling of {} tensors at once".format(call.count))
+            raise Unsupported(f"UpSampling of {call.count} tensors at once")
         return resize(call, call.blob(), "nearest")
     scale, weight = call.attrs["scale"], call.constant(1)
     pad = scale // 2

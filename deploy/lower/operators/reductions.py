@@ -11,10 +11,10 @@ def axes_of(call: Call):
     """Axes of a reduction, counted without the batch axis, sorted."""
     axes = call.get("axis")
     if axes is None:
-        raise Unsupported("operator {} over all axes, the batch axis too".format(call.op))
+        raise Unsupported(f"operator {call.op} over all axes, the batch axis too")
     axes = {call.axis(axis) for axis in (axes if isinstance(axes, tuple) else (axes,))}
     if call.get("exclude", False):
-        raise Unsupported("operator {} with exclude=True".format(call.op))
+        raise Unsupported(f"operator {call.op} with exclude=True")
     return tuple(sorted(axes))
 
 

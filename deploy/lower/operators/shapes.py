@@ -73,8 +73,9 @@ def _crop(call: Call, bounds) -> str:
     size = tuple(high - low for low, high in zip(begin, end))
     skips = any(step > 1 and length > 1 for step, length in zip(steps, size))
     if skips and (len(size) != 3 or steps[0] != 1):
-        raise Unsupported("a slice with steps {} of a tensor of shape {} (supported: steps along height and width of "
-                          "images)".format(steps, call.in_shape()))
+        raise Unsupported(f"a slice with steps {steps} of a tensor of shape {call.in_shape()} (supported: steps along "
+                          "height and width of "
+                          "images)")
     blob = call.blob()
     if size != call.in_shape():
         blob = call.emit(Crop, blob, size, "crop" if skips else "", begin=begin, end=end)
@@ -112,7 +113,7 @@ def _pad(call: Call) -> str:
     if len(shape) == 3:
         return call.emit(Padding, call.blob(), **fields)
     if len(shape) != 4 or shape[0] != 1:
-        raise Unsupported("padding of a tensor of shape {} (supported: images)".format(shape))
+        raise Unsupported(f"padding of a tensor of shape {shape} (supported: images)")
     # MXNet pads channels as the depth of a volume with one channel
     image = call.emit(Reshape, call.blob(), shape[1:], "image", shape=shape[1:])
     image = call.emit(Padding, image, call.shape[1:], "pad", channels=tuple(widths[4:6]), **fields)

@@ -15,7 +15,7 @@ POWERS = {"square": 2.0, "sqrt": 0.5}
 
 def survives_printing(value) -> bool:
     """Whether the float32 comes back from the six decimals that caffe2ncnn writes into a .param."""
-    return np.float32("{:e}".format(value)) == np.float32(value)
+    return np.float32(f"{value:e}") == np.float32(value)
 
 
 def activation(function, channels: int) -> Optional[Layer]:

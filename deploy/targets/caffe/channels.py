@@ -20,8 +20,8 @@ def reverse_channels(model: ir.Model) -> ir.Model:
     """
     for name in model.inputs:
         if model.shapes[name][0] != 3:
-            raise DeployError("input {!r} has {} channels: only images of 3 can be RGB or BGR".format(
-                name, model.shapes[name][0]))
+            raise DeployError(f"input {name!r} has {model.shapes[name][0]} channels: only images of 3 can be RGB or "
+                              "BGR")
     reversed_blobs = set(model.inputs)
     nodes = []
     for node in model.nodes:
@@ -30,8 +30,9 @@ def reverse_channels(model: ir.Model) -> ir.Model:
         nodes.append(node)
     left = reversed_blobs.intersection(model.outputs)
     if left:
-        raise DeployError("blob {!r}: no convolution reads the image before it leaves the network, its channels cannot "
-                          "be reversed".format(sorted(left)[0]))
+        raise DeployError(f"blob {sorted(left)[0]!r}: no convolution reads the image before it leaves the network, its "
+                          "channels cannot "
+                          "be reversed")
     return dataclasses.replace(model, nodes=tuple(nodes))
 
 
@@ -46,9 +47,10 @@ def _reverse(node, model, reversed_blobs):
     per_channel = {ir.BatchNorm: ("gamma", "beta", "mean", "variance"), ir.Affine: ("scale", "shift"),
                    ir.PReLU: ("slope",), ir.Activation: (), ir.ScalarOp: ()}
     if type(node) not in per_channel:
-        raise DeployError("{}: reads the image, but is neither a convolution without groups nor an operation on single "
+        raise DeployError(f"{node.path or node.name}: reads the image, but is neither a convolution without groups nor "
+                          "an operation on single "
                           "channels: the order of the image's channels cannot be changed before it; feed the order "
-                          "that the network was trained with".format(node.path or node.name))
+                          "that the network was trained with")
     reversed_blobs.update(node.outputs)
     arrays = {name: getattr(node, name) for name in per_channel[type(node)]}
     return dataclasses.replace(node, **{name: array[::-1].copy() for name, array in arrays.items()

@@ -41,12 +41,12 @@ def check(model: ir.Model) -> List[Problem]:
 
 def _node(node, model) -> Iterator[str]:
     if type(node) not in LAYERS:
-        yield "Caffe has no layer for {}".format(type(node).__name__)
+        yield f"Caffe has no layer for {type(node).__name__}"
         return
     for name in node.inputs + node.outputs:
         if len(model.shapes[name]) > 3:
-            yield "blob {!r} has the shape {}: ncnn's have 3 axes at most without the batch".format(
-                name, tuple(model.shapes[name]))
+            yield f"blob {name!r} has the shape {tuple(model.shapes[name])}: ncnn's have "
+                   "3 axes at most without the batch"
     yield from CHECKS.get(type(node), _nothing)(node, model)
     function = getattr(node, "activation", None)
     if function is not None:
@@ -59,7 +59,7 @@ def _nothing(node, model):
 
 def _function(function):
     if activation(function, 1) is None:
-        yield "Caffe and caffe2ncnn have no common layer for {}{}".format(function.kind, tuple(function.parameters))
+        yield f"Caffe and caffe2ncnn have no common layer for {function.kind}{tuple(function.parameters)}"
 
 
 def _warnings(node):
@@ -67,8 +67,9 @@ def _warnings(node):
     quantization = getattr(node, "quantization", None)
     if (isinstance(node, ir.Convolution) and quantization is not None and quantization.weight_qmax > WINOGRAD_QMAX
             and of_node(node).winograd):
-        yield ("weight codes up to {}: ncnn's Winograd kernels may overflow; use {} levels, or turn them off in the "
-               "engine, or use the target 'ncnn'".format(quantization.weight_qmax, WINOGRAD_QMAX))
+        yield (f"weight codes up to {quantization.weight_qmax}: ncnn's Winograd kernels may overflow; use "
+               f"{WINOGRAD_QMAX} levels, or turn them off in the "
+               "engine, or use the target 'ncnn'")
 
 
 @constraint(ir.Convolution)
@@ -77,7 +78,7 @@ def _convolution(node, model):
     if len(set(node.dilation)) > 1:
         yield "dilation {}x{}: caffe2ncnn reads one for both axes".format(*node.dilation)
     if node.pad_value:
-        yield "padding with {}, Caffe pads with 0".format(node.pad_value)
+        yield f"padding with {node.pad_value}, Caffe pads with 0"
     sizes, out = model.shapes[node.inputs[0]][1:], model.shapes[node.outputs[0]][1:]
     fit = [(size + 2 * pad - step * (length - 1) - 1) // stride + 1 for size, pad, step, length, stride in zip(
         sizes, node.pads[:2], node.dilation, node.weight.shape[2:], node.stride)]
@@ -97,8 +98,7 @@ def _deconvolution(node, model):
 
 def _planes(node, model):
     if len(model.shapes[node.inputs[0]]) != 3:
-        yield "its input has the shape {}, Caffe's layer takes (channels, height, width)".format(
-            model.shapes[node.inputs[0]])
+        yield f"its input has the shape {model.shapes[node.inputs[0]]}, Caffe's layer takes (channels, height, width)"
 
 
 def _asymmetric(node, fit, out):
@@ -134,7 +134,7 @@ def _pooling(node, model):
 @constraint(ir.Reduce)
 def _reduce(node, model):
     if node.op not in ("mean", "max") or tuple(sorted(node.axes)) != (1, 2) or len(model.shapes[node.inputs[0]]) != 3:
-        yield "{} over the axes {}: Caffe has mean and max over height and width".format(node.op, tuple(node.axes))
+        yield f"{node.op} over the axes {tuple(node.axes)}: Caffe has mean and max over height and width"
 
 
 @constraint(ir.Activation)
@@ -146,12 +146,12 @@ def _activation(node, model):
 def _scalar(node, model):
     if node.op == "pow":
         if not survives_printing(node.scalar):
-            yield "power {!r}: caffe2ncnn prints six decimals".format(node.scalar)
+            yield f"power {node.scalar!r}: caffe2ncnn prints six decimals"
     elif node.op == "div":
         if node.scalar == 0 or abs(np.frexp(node.scalar)[0]) != 0.5:
-            yield "division by {}: Caffe multiplies, which is the same for powers of two only".format(node.scalar)
+            yield f"division by {node.scalar}: Caffe multiplies, which is the same for powers of two only"
     elif node.op not in ("add", "sub", "rsub", "mul"):
-        yield "{!r} with a number is no layer of Caffe".format(node.op)
+        yield f"{node.op!r} with a number is no layer of Caffe"
 
 
 @constraint(ir.Elementwise)
@@ -166,4 +166,4 @@ def _elementwise(node, model):
 @constraint(ir.Permute)
 def _permute(node, model):
     if len(node.order) != 3:
-        yield "axes in the order {}: caffe2ncnn knows the orders of three axes".format(tuple(node.order))
+        yield f"axes in the order {tuple(node.order)}: caffe2ncnn knows the orders of three axes"

@@ -61,7 +61,7 @@ def _add_field(message, name, number, kind, label=""):
     if kind in MESSAGES:
         field.type, field.type_name = types.TYPE_MESSAGE, ".caffe." + kind
     elif kind in ENUMS:
-        field.type, field.type_name = types.TYPE_ENUM, ".caffe.{}.{}".format(HOLDER[kind], kind)
+        field.type, field.type_name = types.TYPE_ENUM, f".caffe.{HOLDER[kind]}.{kind}"
     else:
         field.type = getattr(types, "TYPE_" + kind.upper())
     if label == PACKED:

@@ -24,17 +24,17 @@ def find(tool: str) -> str:
     """The path of a tool; DeployError where it is not on the PATH."""
     path = shutil.which(tool)
     if path is None:
-        raise DeployError("{} is not on the PATH: build it with ncnn (cmake -DNCNN_BUILD_TOOLS=ON), or use the "
-                          "target 'ncnn', which needs no tools".format(tool))
+        raise DeployError(f"{tool} is not on the PATH: build it with ncnn (cmake -DNCNN_BUILD_TOOLS=ON), or use the "
+                          "target 'ncnn', which needs no tools")
     return path
 
 
 def _run(tool: str, *arguments):
     done = subprocess.run([find(tool)] + [str(argument) for argument in arguments], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True, errors="replace")
+                          stderr=subprocess.STDOUT, text=True, errors="replace")
     if done.returncode or INCOMPLETE_TABLE in done.stdout:
-        raise DeployError("{} failed (exit code {}) on {}:\n{}".format(
-            tool, done.returncode, arguments[0], done.stdout[-2000:].strip()))
+        raise DeployError(f"{tool} failed (exit code {done.returncode}) on "
+                          f"{arguments[0]}:\n{done.stdout[-2000:].strip()}")
 
 
 def caffe2ncnn(folder, to) -> Paths:
@@ -42,7 +42,7 @@ def caffe2ncnn(folder, to) -> Paths:
     sources = [pathlib.Path(folder) / name for name in (PROTOTXT, CAFFEMODEL)]
     for path in sources:
         if not path.is_file():
-            raise DeployError("{}: there is no such file".format(path))
+            raise DeployError(f"{path}: there is no such file")
     made = pathlib.Path(to) / "caffe.param", pathlib.Path(to) / "caffe.bin"
     _run("caffe2ncnn", *(sources + list(made)))
     return made

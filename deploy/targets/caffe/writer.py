@@ -58,7 +58,7 @@ def output_blobs(prototxt) -> List[str]:
     try:
         text_format.Parse(read_text(prototxt), net)
     except text_format.ParseError as error:
-        raise DeployError("{}: no .prototxt that this project has written: {}".format(prototxt, error)) from None
+        raise DeployError(f"{prototxt}: no .prototxt that this project has written: {error}") from None
     read = {blob for layer in net.layer for blob in layer.bottom}
     return [blob for layer in net.layer for blob in layer.top if blob not in read]
 
@@ -81,7 +81,7 @@ def _chain(node, layers: List[Layer], taken) -> Iterator[Tuple[LayerParameter, t
     named = next((layer for layer in layers if layer.blobs), layers[0])
     bottom = node.inputs
     for layer in layers:
-        fresh = _fresh("{}_{}".format(node.name, layer.type.lower()), taken)
+        fresh = _fresh(f"{node.name}_{layer.type.lower()}", taken)
         top = node.outputs if layer is layers[-1] else (fresh,)
         yield LayerParameter(name=node.name if layer is named else fresh, type=layer.type, bottom=bottom, top=top,
                              **(layer.parameters or {})), layer.blobs

@@ -16,9 +16,11 @@ from quantize.errors import DeployError, ModelFileError
 TAGS = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2"), 0x000D4B38: np.dtype("i1")}
 TINY = 1e-30  # ncnn's writers store less as 0: denormal numbers are slow
 
-PLAIN = frozenset("AbsVal BinaryOp Clip Concat Crop Dropout ELU Eltwise Flatten GELU HardSigmoid HardSwish Input "
-                  "Interp Mish Noop Padding Permute Pooling ReLU Reduction Reshape ShuffleChannel Sigmoid Slice "
-                  "Softmax Softplus Split Swish TanH UnaryOp".split())
+PLAIN = frozenset([
+    "AbsVal", "BinaryOp", "Clip", "Concat", "Crop", "Dropout", "ELU", "Eltwise", "Flatten", "GELU", "HardSigmoid",
+    "HardSwish", "Input", "Interp", "Mish", "Noop", "Padding", "Permute", "Pooling", "ReLU", "Reduction", "Reshape",
+    "ShuffleChannel", "Sigmoid", "Slice", "Softmax", "Softplus", "Split", "Swish", "TanH", "UnaryOp",
+])
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,13 @@ def fields(layer: Layer) -> Tuple[Field, ...]:
     if layer.type in PLAIN:
         return ()
     if layer.type not in _FIELDS:
-        raise DeployError("{}: what a layer of type {} stores is not known here".format(layer.name, layer.type))
+        raise DeployError(f"{layer.name}: what a layer of type {layer.type} stores is not known here")
 
     def size(number):
         value = layer.parameters.get(number, 0)
         if not isinstance(value, int) or value < 0:
-            raise DeployError("{}: parameter {} of a layer of type {} must be a whole number, not {}".format(
-                layer.name, number, layer.type, value))
+            raise DeployError(f"{layer.name}: parameter {number} of a layer of type {layer.type} must be a whole "
+                              f"number, not {value}")
         return value
     return tuple(_FIELDS[layer.type](size))
 
@@ -96,8 +98,8 @@ def write_binary(network: Network, weights: Weights) -> bytes:
         for item in fields(layer):
             array = np.ascontiguousarray(weights[layer.name][item.name]).reshape(-1)
             if array.size != item.count:
-                raise DeployError("{}: {} numbers for its {}, the .param says {}".format(
-                    layer.name, array.size, item.name, item.count))
+                raise DeployError(f"{layer.name}: {array.size} numbers for its {item.name}, the .param says "
+                                  f"{item.count}")
             parts.append(_stored(array, item, layer))
     return b"".join(parts)
 
@@ -108,7 +110,7 @@ def _stored(array, item, layer):
     else:
         tag, array = 0, array.astype("<f4")
         if not np.isfinite(array).all():
-            raise DeployError("{}: its {} holds values that are not finite".format(layer.name, item.name))
+            raise DeployError(f"{layer.name}: its {item.name} holds values that are not finite")
         array[np.abs(array) < TINY] = 0
     data = array.tobytes()
     return (np.uint32(tag).astype("<u4").tobytes() if item.tagged else b"") + data + bytes(-len(data) % 4)
@@ -124,17 +126,18 @@ def read_binary(network: Network, data: bytes, name: str = ".bin") -> Dict[str, 
     """
     weights, offset = {}, 0
     for layer in network.layers:
-        where = "{} byte {}: {}".format(name, offset, layer.name)
+        where = f"{name} byte {offset}: {layer.name}"
         try:
             expected = fields(layer)
         except DeployError as error:
-            raise ModelFileError("{}: {}".format(name, error)) from None
+            raise ModelFileError(f"{name}: {error}") from None
         for item in expected:
-            array, offset = _load(data, offset, item, "{} {}".format(where, item.name))
+            array, offset = _load(data, offset, item, f"{where} {item.name}")
             weights.setdefault(layer.name, {})[item.name] = array
     if offset != len(data):
-        raise ModelFileError("{}: the network's layers need {} bytes, the file has {}; it belongs to another .param"
-                             .format(name, offset, len(data)))
+        raise ModelFileError(f"{name}: the network's layers need {offset} bytes, the file has {len(data)}; it belongs "
+                             "to another .param"
+                             )
     return weights
 
 
@@ -144,18 +147,18 @@ def _load(data, offset, item, where):
         tag = int(np.frombuffer(_cut(data, offset, 4, where), "<u4")[0])
         if tag not in TAGS:
             raise ModelFileError("{}: unknown tag {:#x} of a weight; known are {}".format(
-                where, tag, ", ".join("{:#x} ({})".format(known, kind.name) for known, kind in TAGS.items())))
+                where, tag, ", ".join(f"{known:#x} ({kind.name})" for known, kind in TAGS.items())))
         dtype, offset = TAGS[tag], offset + 4
     size = item.count * dtype.itemsize
     array = np.frombuffer(_cut(data, offset, size, where), dtype)
     padding = -size % 4
     if any(_cut(data, offset + size, padding, where)):
-        raise ModelFileError("{}: {} bytes of padding that are not zero".format(where, padding))
+        raise ModelFileError(f"{where}: {padding} bytes of padding that are not zero")
     return array, offset + size + padding
 
 
 def _cut(data, offset, size, where):
     if offset + size > len(data):
-        raise ModelFileError("{}: {} bytes are missing; the file was cut off, or belongs to another .param".format(
-            where, offset + size - len(data)))
+        raise ModelFileError(f"{where}: {offset + size - len(data)} bytes are missing; the file was cut off, or "
+                             "belongs to another .param")
     return data[offset:offset + size]

@@ -132,8 +132,7 @@ def _plan_problems(entry, block, winograd) -> Iterator[str]:
         yield "ncnn has no int8 transposed convolution; exclude the layer"
         return
     if entry.output is not None:
-        yield "output {}, but ncnn quantizes the inputs of layers only; write \"output\": \"float\"".format(
-            entry.output)
+        yield f"output {entry.output}, but ncnn quantizes the inputs of layers only; write \"output\": \"float\""
         return
     if entry.input is None or entry.weight is None:
         yield "{} float, but ncnn computes in integers with both operands quantized, or in float; write a format for " \
@@ -148,14 +147,14 @@ def _plan_problems(entry, block, winograd) -> Iterator[str]:
 def _weight_problems(spec, geometry, winograd) -> Iterator[str]:
     if not (spec.signed and spec.symmetric) or spec.grid != "mid_tread" or spec.rounding != "half_away" or \
             spec.qmin < -QMAX or spec.qmax > QMAX:
-        yield "weight {}, but ncnn stores signed codes from -{} to {} without a zero point, rounded half away from " \
-              "zero; write for example int8/channel".format(spec, QMAX, QMAX)
+        yield f"weight {spec}, but ncnn stores signed codes from -{QMAX} to {QMAX} without a zero point, " \
+              "rounded half away from zero; write for example int8/channel"
     elif winograd and geometry is not None and geometry.winograd and spec.qmax > WINOGRAD_QMAX:
-        yield "weight {}, but Winograd convolutions have at most {} levels on each side; write int6/channel, or use " \
-              "the target without winograd".format(spec, WINOGRAD_QMAX)
+        yield f"weight {spec}, but Winograd convolutions have at most {WINOGRAD_QMAX} levels on each side; " \
+              "write int6/channel, or use the target without winograd"
     if not _one_scale_per_output(spec, geometry):
-        yield "weight {}, but ncnn has one weight scale for each group of a convolution with groups; write " \
-              "int{}/group".format(spec, spec.bits)
+        yield f"weight {spec}, but ncnn has one weight scale for each group of a convolution with groups; write " \
+              f"int{spec.bits}/group"
 
 
 def _one_scale_per_output(spec, geometry) -> bool:

@@ -38,14 +38,15 @@ def _names(model) -> Iterator[Problem]:
     layers = [(node.path or node.name, node.name) for node in model.nodes]
     for where, name in layers + [("blob", blob) for blob in model.shapes]:
         if not name or any(character.isspace() for character in name):
-            yield Problem(where, "the name {!r} is empty or has a space in it; ncnn's files separate names by spaces. "
-                          "Rename the layer".format(name))
+            yield Problem(where, f"the name {name!r} is empty or has a space in it; ncnn's files separate names by "
+                                 "spaces. "
+                          "Rename the layer")
         elif len(name.encode("utf-8")) > MAX_NAME:
             yield Problem(where, "the name has {} bytes, ncnn takes {}. Rename the layer".format(
                 len(name.encode("utf-8")), MAX_NAME))
     for name, count in Counter(name for _, name in layers).items():
         if count > 1:
-            yield Problem(name, "{} layers have this name".format(count))
+            yield Problem(name, f"{count} layers have this name")
 
 
 def _shared_blobs(model) -> Iterator[Problem]:
@@ -58,31 +59,31 @@ def _shared_blobs(model) -> Iterator[Problem]:
         if len(scales) > 1:
             yield Problem(blob, "layers that read this blob quantize it with different steps ({}); ncnn has one. "
                           "Calibrate them as one, or leave all but one float".format(
-                              ", ".join("{}: {:g}".format(where, scale) for scale, where in scales.items())))
+                              ", ".join(f"{where}: {scale:g}" for scale, where in scales.items())))
 
 
 def _not_finite(node) -> Iterator[str]:
     for field in fields(node):
         value = getattr(node, field.name)
         if isinstance(value, np.ndarray) and not np.isfinite(value).all():
-            yield "{} of {} elements of {} are no finite numbers. Was the network trained, or loaded, to the " \
-                  "end?".format(int((~np.isfinite(value)).sum()), value.size, field.name)
+            yield f"{int((~np.isfinite(value)).sum())} of {value.size} elements of {field.name} are no finite numbers. Was the network trained, or loaded, to the " \
+                  "end?"
 
 
 def _grids(node, winograd) -> Iterator[str]:
     grid, weight_q = node.quantization.input, node.quantization.weight_q.astype(np.int64)
     if (grid.qmin, grid.qmax, grid.zero_point) != (-QMAX, QMAX, 0):
-        yield "its input has codes {} to {} with zero point {}, ncnn has {} to {} with 0. Convert with " \
-              "target='ncnn'".format(grid.qmin, grid.qmax, grid.zero_point, -QMAX, QMAX)
+        yield f"its input has codes {grid.qmin} to {grid.qmax} with zero point {grid.zero_point}, ncnn has {-QMAX} to {QMAX} with 0. Convert with " \
+              "target='ncnn'"
     allowed = min(node.quantization.weight_qmax, QMAX)
     if weight_q.size and np.abs(weight_q).max() > allowed:
-        yield "weight codes reach {}, {} is allowed".format(int(np.abs(weight_q).max()), allowed)
+        yield f"weight codes reach {int(np.abs(weight_q).max())}, {allowed} is allowed"
     if not isinstance(node, Convolution):
         return
     geometry = of_node(node)
     if winograd and geometry.winograd and node.quantization.weight_qmax > WINOGRAD_QMAX:
-        yield "its weights have {} levels on each side, {} are allowed where ncnn may use Winograd. Convert with the " \
-              "same target, or write it without winograd".format(node.quantization.weight_qmax, WINOGRAD_QMAX)
+        yield f"its weights have {node.quantization.weight_qmax} levels on each side, {WINOGRAD_QMAX} are allowed where ncnn may use Winograd. Convert with the " \
+              "same target, or write it without winograd"
     if geometry.grouped and len(node.quantization.weight_scale) == len(weight_q):
         scales = node.quantization.weight_scale.reshape(geometry.groups, -1)
         if (scales != scales[:, :1]).any():
@@ -93,31 +94,30 @@ def _grids(node, winograd) -> Iterator[str]:
 def _scales(node) -> Iterator[Problem]:
     where, step, steps = node.path or node.name, node.quantization.input.scale, node.quantization.weight_scale
     if steps.shape != node.quantization.weight_q.shape[:1]:
-        yield Problem(where, "there are {} weight steps for {} outputs".format(
-            steps.size, len(node.quantization.weight_q)))
+        yield Problem(where, f"there are {steps.size} weight steps for {len(node.quantization.weight_q)} outputs")
         return
     with np.errstate(all="ignore"):
         product = multiplier(step) * multiplier(steps)
         usable = np.isfinite(multiplier(step)) & np.isfinite(product) & (product > 0) & np.isfinite(1 / product)
     if not usable.all():
-        yield Problem(where, "the steps of input ({:g}) and weight ({:g}) of {} outputs cannot be inverted in float32. "
-                      "Dead channels get the step 1".format(step, float(steps[~usable][0]), int((~usable).sum())))
+        yield Problem(where, f"the steps of input ({step:g}) and weight ({float(steps[~usable][0]):g}) of "
+                             f"{int((~usable).sum())} outputs cannot be inverted in float32. "
+                      "Dead channels get the step 1")
     dead = int((node.quantization.weight_q.reshape(len(steps), -1) == 0).all(axis=1).sum())
     if dead:
-        yield Problem(where, "{} of {} outputs have only zero weights and compute their bias".format(dead, len(steps)),
+        yield Problem(where, f"{dead} of {len(steps)} outputs have only zero weights and compute their bias",
                       fatal=False)
 
 
 def _sums(node, winograd) -> Iterator[Problem]:
     where, limit = node.path or node.name, bound(node)
     if limit > INT32_MAX:
-        yield Problem(where, "its sums can reach {}, int32 ends at {}. Use fewer bits for its weights".format(
-            limit, INT32_MAX))
+        yield Problem(where, f"its sums can reach {limit}, int32 ends at {INT32_MAX}. Use fewer bits for its weights")
     if not isinstance(node, Convolution):
         return
     if of_node(node).grouped:
         yield Problem(where, constraints.GROUPS_ADVICE, fatal=False)
     if (by_winograd(node) or winograd and of_node(node).winograd) and limit > WINOGRAD_EXACT:
         yield Problem(where, "its sums can reach {}; ncnn's Winograd {}. Write it without winograd, or verify on your "
-                      "data".format(limit, "overflows int32 beyond {}".format(WINOGRAD_LIMIT) if limit > WINOGRAD_LIMIT
-                                    else "is one too small at times beyond {}".format(WINOGRAD_EXACT)), fatal=False)
+                      "data".format(limit, f"overflows int32 beyond {WINOGRAD_LIMIT}" if limit > WINOGRAD_LIMIT
+                                    else f"is one too small at times beyond {WINOGRAD_EXACT}"), fatal=False)

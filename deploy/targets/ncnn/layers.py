@@ -78,7 +78,7 @@ class Build:
     def add_reshape(self, name, source, target, shape):
         """A layer that gives a blob a new shape; ncnn lists the fastest axis first, and depth last."""
         if not 1 <= len(shape) <= 4:
-            raise DeployError("{}: ncnn's blobs have 1 to 4 axes without the batch, not {}".format(name, len(shape)))
+            raise DeployError(f"{name}: ncnn's blobs have 1 to 4 axes without the batch, not {len(shape)}")
         ids = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
         sizes = dict(zip(ids, map(int, shape)))
         self.add("Reshape", name, [source], [target], {number: sizes.get(number) for number in (0, 1, 11, 2)})
@@ -86,7 +86,7 @@ class Build:
     def add_function(self, name, source, target, function):
         """A layer that applies an activation function."""
         if function.kind not in FUNCTIONS:
-            raise DeployError("{}: ncnn has no layer for the activation {!r}".format(name, function.kind))
+            raise DeployError(f"{name}: ncnn has no layer for the activation {function.kind!r}")
         kind, parameters = FUNCTIONS[function.kind]
         self.add(kind, name, [source], [target], parameters(*map(float, function.parameters)))
 
@@ -163,7 +163,7 @@ def _elementwise(node, build):
     result = blobs[0]
     for number, blob in enumerate(blobs[1:], 1):
         last = number == len(blobs) - 1
-        name = node.name if last else "{}_part_{}".format(node.name, number)
+        name = node.name if last else f"{node.name}_part_{number}"
         target = node.outputs[0] if last else name
         build.add("BinaryOp", name, [result, blob], [target], {0: BINARY[node.op]})
         result = target
@@ -175,7 +175,7 @@ def _with_rank(node, build, number, rank):
     shape = build.shape(blob)
     if len(shape) == rank:
         return blob
-    wide = "{}_wide_{}".format(node.name, number)
+    wide = f"{node.name}_wide_{number}"
     build.add_reshape(wide, blob, wide, (1,) * (rank - len(shape)) + shape)
     return wide
 
@@ -233,8 +233,7 @@ def _check_nearest(node, build):
         place = np.arange(new)
         picked = np.minimum((place.astype(np.float32) * (np.float32(old) / np.float32(new))).astype(int), old - 1)
         if (picked != place * old // new).any():
-            raise DeployError("{}: ncnn rounds the positions of {} to {} elements differently".format(
-                node.name, old, new))
+            raise DeployError(f"{node.name}: ncnn rounds the positions of {old} to {new} elements differently")
 
 
 @converter(ir.Reduce)

@@ -39,12 +39,11 @@ def to_network(model: ir.Model, integers: bool = True) -> Tuple[Network, Dict[st
     for blob in model.inputs:
         shape = build.shape(blob)
         if not 1 <= len(shape) <= 3:
-            raise DeployError("input {}: ncnn's inputs have 1 to 3 axes without the batch, not {}".format(
-                blob, len(shape)))
+            raise DeployError(f"input {blob}: ncnn's inputs have 1 to 3 axes without the batch, not {len(shape)}")
         build.add("Input", blob, [], [blob], dict(zip((0, 1, 2), map(int, reversed(shape)))))
     for node in model.nodes:
         if type(node) not in CONVERTERS:
-            raise DeployError("{}: ncnn has no layer for {}".format(node.path or node.name, type(node).__name__))
+            raise DeployError(f"{node.path or node.name}: ncnn has no layer for {type(node).__name__}")
         CONVERTERS[type(node)](node, build)
     layers = _split(build.layers)
     if integers:
@@ -80,9 +79,9 @@ def _split(layers) -> List[Layer]:
         for blob in layer.outputs:
             count = len(readers.get(blob, ()))
             if count > 1:
-                names[blob] = ["{}_splitncnn_{}".format(blob, k) for k in range(count)]
+                names[blob] = [f"{blob}_splitncnn_{k}" for k in range(count)]
                 number = sum(item.type == "Split" for item in result)
-                result.append(Layer("Split", "splitncnn_{}".format(number), (blob,), tuple(names[blob])))
+                result.append(Layer("Split", f"splitncnn_{number}", (blob,), tuple(names[blob])))
     return result
 
 

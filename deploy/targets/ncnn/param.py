@@ -64,16 +64,16 @@ class Network:
 
 def format_param(network: Network) -> str:
     """The file's text; DeployError for what the format cannot hold."""
-    lines = [MAGIC, "{} {}".format(len(network.layers), len(network.blobs))]
+    lines = [MAGIC, f"{len(network.layers)} {len(network.blobs)}"]
     for layer in network.layers:
-        lines.append(" ".join(["{:<24} {:<24} {} {}".format(layer.type, layer.name, len(layer.inputs),
-                                                            len(layer.outputs)), *layer.inputs, *layer.outputs]
+        lines.append(" ".join([f"{layer.type:<24} {layer.name:<24} {len(layer.inputs)} "
+                               f"{len(layer.outputs)}", *layer.inputs, *layer.outputs]
                               + [_parameter(layer, number, value) for number, value in layer.parameters.items()]))
     text = "".join(line + "\n" for line in lines)
     try:
         parse_param(text)
     except ModelFileError as error:
-        raise DeployError("this network cannot be written for ncnn: {}".format(error)) from None
+        raise DeployError(f"this network cannot be written for ncnn: {error}") from None
     return text
 
 
@@ -84,7 +84,7 @@ def format_float(value) -> str:
     """
     value = np.float32(value)
     if not np.isfinite(value):
-        raise DeployError("{} cannot be a parameter of an ncnn layer, only finite numbers can".format(value))
+        raise DeployError(f"{value} cannot be a parameter of an ncnn layer, only finite numbers can")
     texts = ("{:.{}e}".format(float(value), digits) for digits in (6, 7, 8))
     return next(text for text in texts if read_float(text) == value)
 
@@ -105,12 +105,12 @@ def read_float(text) -> float:
 
 def _parameter(layer, number, value):
     if isinstance(value, tuple):
-        return ",".join(["{}={}".format(-ARRAY - number, len(value)), *map(_value, value)])
-    return "{}={}".format(number, _value(value))
+        return ",".join([f"{-ARRAY - number}={len(value)}", *map(_value, value)])
+    return f"{number}={_value(value)}"
 
 
 def _value(value):
-    return format_float(value) if isinstance(value, float) else "{:d}".format(value)
+    return format_float(value) if isinstance(value, float) else f"{value:d}"
 
 
 def parse_param(text: str, name: str = ".param") -> Network:
@@ -128,20 +128,19 @@ def parse_param(text: str, name: str = ".param") -> Network:
     """
     lines = text.split("\n")
     if lines[0].rstrip("\r") != MAGIC:
-        raise ModelFileError("{} line 1: expected ncnn's magic number {}, got {!r}".format(name, MAGIC, lines[0][:20]))
+        raise ModelFileError(f"{name} line 1: expected ncnn's magic number {MAGIC}, got {lines[0][:20]!r}")
     if lines.pop():
-        raise ModelFileError("{} line {}: the file ends inside a line; it was cut off".format(name, len(lines) + 1))
-    counts = _Tokens(lines[1] if len(lines) > 1 else "", "{} line 2".format(name))
+        raise ModelFileError(f"{name} line {len(lines) + 1}: the file ends inside a line; it was cut off")
+    counts = _Tokens(lines[1] if len(lines) > 1 else "", f"{name} line 2")
     layer_count, blob_count = counts.count(), counts.count()
     counts.end()
     if len(lines) - 2 != layer_count:
-        raise ModelFileError("{}: line 2 says {} layers, {} lines follow".format(name, layer_count, len(lines) - 2))
-    network = Network(tuple(_layer(_Tokens(line, "{} line {}".format(name, number)))
+        raise ModelFileError(f"{name}: line 2 says {layer_count} layers, {len(lines) - 2} lines follow")
+    network = Network(tuple(_layer(_Tokens(line, f"{name} line {number}"))
                             for number, line in enumerate(lines[2:], 3)))
     _check_graph(network, name)
     if len(network.blobs) != blob_count:
-        raise ModelFileError("{}: line 2 says {} blobs, the layers write {}".format(name, blob_count,
-                                                                                   len(network.blobs)))
+        raise ModelFileError(f"{name}: line 2 says {blob_count} blobs, the layers write {len(network.blobs)}")
     return network
 
 
@@ -156,7 +155,7 @@ class _Tokens:
     def error(self, token, expected, got=None):
         column = token.start() + 1 if token else (self.found[-1].end() + 1 if self.found else 1)
         got = repr((got or token.group())[:40]) if token else "the line's end"
-        raise ModelFileError("{} column {}: expected {}, got {}".format(self.where, column, expected, got))
+        raise ModelFileError(f"{self.where} column {column}: expected {expected}, got {got}")
 
     def take(self):
         token = self.found[self.next] if self.next < len(self.found) else None
@@ -166,7 +165,7 @@ class _Tokens:
     def name(self, what):
         token = self.take()
         if not token or not _NAME.fullmatch(token.group()) or len(token.group().encode("utf-8")) > MAX_NAME:
-            self.error(token, "{} of at most {} bytes without spaces".format(what, MAX_NAME))
+            self.error(token, f"{what} of at most {MAX_NAME} bytes without spaces")
         return token.group()
 
     def count(self):
@@ -184,7 +183,7 @@ class _Tokens:
         if number <= -ARRAY:  # the old spelling of arrays starts with the length
             number, length, texts = -number - ARRAY, texts[0], texts[1:]
             if length != str(len(texts)):
-                self.error(token, "an array of {} values after its length".format(length[:10]))
+                self.error(token, f"an array of {length[:10]} values after its length")
         elif len(texts) == 1:
             return self.id(token, number), self.value(token, text)
         values = tuple(self.value(token, item) for item in texts)
@@ -194,7 +193,7 @@ class _Tokens:
 
     def id(self, token, number):
         if not 0 <= number <= MAX_ID:
-            self.error(token, "an id from 0 to {}".format(MAX_ID))
+            self.error(token, f"an id from 0 to {MAX_ID}")
         return number
 
     def value(self, token, text):
@@ -215,7 +214,7 @@ def _layer(tokens):
     kind, name = tokens.name("a layer type"), tokens.name("a layer name")
     counts = tokens.count(), tokens.count()
     if sum(counts) > len(tokens.found) - tokens.next:
-        tokens.error(None, "{} blobs".format(sum(counts)))
+        tokens.error(None, f"{sum(counts)} blobs")
     inputs, outputs = (tuple(tokens.name("a blob name") for _ in range(count)) for count in counts)
     parameters = {}
     while tokens.next < len(tokens.found):
@@ -230,15 +229,14 @@ def _layer(tokens):
 def _check_graph(network, name):
     names, blobs = set(), set()
     for number, layer in enumerate(network.layers, 3):
-        where = "{} line {}".format(name, number)
+        where = f"{name} line {number}"
         if layer.name in names:
-            raise ModelFileError("{}: a second layer {}".format(where, layer.name))
+            raise ModelFileError(f"{where}: a second layer {layer.name}")
         names.add(layer.name)
         for blob in layer.inputs:
             if blob not in blobs:
-                raise ModelFileError("{}: {} reads the blob {}, which no layer before it writes".format(
-                    where, layer.name, blob))
+                raise ModelFileError(f"{where}: {layer.name} reads the blob {blob}, which no layer before it writes")
         for blob in layer.outputs:
             if blob in blobs:
-                raise ModelFileError("{}: {} writes the blob {} a second time".format(where, layer.name, blob))
+                raise ModelFileError(f"{where}: {layer.name} writes the blob {blob} a second time")
             blobs.add(blob)

@@ -52,8 +52,7 @@ def engine():
     try:
         import ncnn
     except ImportError as error:
-        raise DeployError("the ncnn engine cannot be loaded ({}); install it with: pip install ncnn".format(
-            error)) from None
+        raise DeployError(f"the ncnn engine cannot be loaded ({error}); install it with: pip install ncnn") from None
     return ncnn
 
 
@@ -78,9 +77,9 @@ class Runner:
         options.apply(self._net.opt)  # later than this they have no effect
         for load, path in ((self._net.load_param, param), (self._net.load_model, weights)):
             if not pathlib.Path(path).is_file():
-                raise DeployError("{}: there is no such file".format(path))
+                raise DeployError(f"{path}: there is no such file")
             if load(str(path)):
-                raise DeployError("{}: ncnn cannot load it (it says why on the standard error)".format(path))
+                raise DeployError(f"{path}: ncnn cannot load it (it says why on the standard error)")
         self.inputs = tuple(self._net.input_names())
         self.blobs = tuple(blob.name for blob in self._net.blobs())
 
@@ -111,7 +110,7 @@ class Runner:
             for name, value in self._run(dict(zip(inputs, sample)), found, keep=True).items():
                 shape = (shapes or {}).get(name, value.shape)
                 if int(np.prod(shape)) != value.size:
-                    raise DeployError("blob {}: ncnn has the shape {}, expected {}".format(name, value.shape, shape))
+                    raise DeployError(f"blob {name}: ncnn has the shape {value.shape}, expected {shape}")
                 found[name].append(value.reshape(shape))
         return {name: np.stack(values) for name, values in found.items()}
 
@@ -131,7 +130,7 @@ class Runner:
                 raise DataError("the network has the inputs {}: give a dict".format(", ".join(self.inputs)))
             inputs = {self.inputs[0]: inputs}
         if set(inputs) != set(self.inputs):
-            raise DataError("inputs {} were given, but the network has {}".format(sorted(inputs), sorted(self.inputs)))
+            raise DataError(f"inputs {sorted(inputs)} were given, but the network has {sorted(self.inputs)}")
         inputs = {name: np.ascontiguousarray(values, np.float32) for name, values in inputs.items()}
         counts = {len(values) for values in inputs.values()}
         if len(counts) > 1 or 0 in counts:
@@ -144,13 +143,12 @@ class Runner:
         extractor.set_light_mode(not keep)
         for name, value in sample.items():
             if extractor.input(name, self._ncnn.Mat(value)):
-                raise DeployError("ncnn refuses the input {}".format(name))
+                raise DeployError(f"ncnn refuses the input {name}")
         found = {}
         for name in extract:
             code, blob = extractor.extract(name)
             if code:
-                raise DeployError("ncnn fails at the blob {} (code {}; it says why on the standard error)".format(
-                    name, code))
+                raise DeployError(f"ncnn fails at the blob {name} (code {code}; it says why on the standard error)")
             found[name] = np.array(blob)
         return found
 

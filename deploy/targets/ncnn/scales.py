@@ -24,7 +24,7 @@ def table_scales(model: Model) -> Dict[str, Tuple[np.ndarray, np.float32]]:
     DeployError
         With every layer that a table cannot describe.
     """
-    problems = ["{}: {}".format(node.path or node.name, text) for node in quantized(model) for text in _problems(node)]
+    problems = [f"{node.path or node.name}: {text}" for node in quantized(model) for text in _problems(node)]
     if problems:
         raise DeployError("no calibration table can describe this network:\n" + "\n".join(problems))
     return {node.name: multipliers(node) for node in quantized(model)}
@@ -41,16 +41,16 @@ def multipliers(node) -> Tuple[np.ndarray, np.float32]:
     if isinstance(node, Convolution) and node.groups != 1:
         steps = steps.reshape(node.groups, -1)
         if (steps != steps[:, :1]).any():
-            raise DeployError("{}: the channels of a group have different weight scales, ncnn holds one for each group"
-                              .format(node.path or node.name))
+            raise DeployError(f"{node.path or node.name}: the channels of a group have different weight scales, ncnn "
+                              "holds one for each group"
+                              )
         steps = steps[:, 0]
     return multiplier(steps), multiplier(quantization.input.scale)
 
 
 def _problems(node):
     if "_param_" in node.name or len(node.name.encode("utf-8")) > MAX_NAME:
-        yield ("{!r}: names in a table have no '_param_' and at most {} bytes; rename the layer".format(
-            node.name[:40], MAX_NAME))
+        yield (f"{node.name[:40]!r}: names in a table have no '_param_' and at most {MAX_NAME} bytes; rename the layer")
     try:
         with np.errstate(over="ignore", divide="ignore"):
             values = np.append(*multipliers(node))

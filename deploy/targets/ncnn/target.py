@@ -64,7 +64,7 @@ class NcnnTarget(Target):
         """
         param = pathlib.Path(folder) / (NAME + ".param")
         if not param.is_file():
-            raise DeployError("{}: there is no such file; write the network there first".format(param))
+            raise DeployError(f"{param}: there is no such file; write the network there first")
         network = parse_param(param.read_text(encoding="utf-8"), str(param))
         read = {blob for layer in network.layers for blob in layer.inputs}
         names = [blob for blob in network.blobs if blob not in read]

@@ -42,11 +42,11 @@ class Case(NamedTuple):
 
     def write(self, file):
         """Append the case to a binary file, as cases.h reads it."""
-        file.write("case {} {}\n".format(self.kernel, self.title).encode())
+        file.write(f"case {self.kernel} {self.title}\n".encode())
         for name, value in self.numbers.items():
-            file.write("number {} {!r}\n".format(name, float(value)).encode())
+            file.write(f"number {name} {float(value)!r}\n".encode())
         for name, array in self.inputs.items():
-            _write_array(file, "in {} {} 0 0".format(name, array.size), array)
+            _write_array(file, f"in {name} {array.size} 0 0", array)
         for name, (array, tolerance) in self.outputs.items():
             _write_array(file, "out {} {} {!r} {!r}".format(name, array.size, *tolerance), array)
         file.write(b"end\n")

@@ -68,7 +68,7 @@ def compile_harness(options, program) -> bool:
     else:
         command = ["nvcc", "-arch=" + usable_arch(options.arch), *NVCC_FLAGS, *map(str, SOURCES), "-o", str(program)]
     if shutil.which(command[0]) is None:
-        print("{} not found".format(command[0]))
+        print(f"{command[0]} not found")
         return False
     return subprocess.run(command).returncode == 0
 

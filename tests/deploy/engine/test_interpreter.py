@@ -125,7 +125,7 @@ def test_an_arithmetic_replaces_operations_and_functions(images):
 
 def test_memory_is_bounded():
     """A chain of 40 blobs of 4 MB an image needs a few of them, whatever the number of images."""
-    names = ["a"] + ["b{}".format(i) for i in range(40)]
+    names = ["a"] + [f"b{i}" for i in range(40)]
     nodes = [ir.ScalarOp(b, (a,), (b,), op="add", scalar=1.0) for a, b in zip(names, names[1:])]
     nodes.append(ir.Reduce("sum", (names[-1],), ("sum",), op="sum", axes=(1, 2)))
     model = model_of(nodes, a=(4, 512, 512))

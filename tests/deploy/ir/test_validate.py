@@ -91,7 +91,7 @@ def test_what_does_not_fit_is_named(node, message):
     assert len(found) == 1
     with pytest.raises(DeployError, match=message) as error:
         validate(of(node))
-    assert re.search("features.0: |Convolution 'c': |^{}: ".format(node.name), str(error.value), re.MULTILINE)
+    assert re.search(f"features.0: |Convolution 'c': |^{node.name}: ", str(error.value), re.MULTILINE)
 
 
 def test_all_problems_come_together():

@@ -76,7 +76,7 @@ def test_a_layer_computes_with_quantized_operands(layer, shape, weight_spec):
     layer.weight.set_data(fq(weight, weight_spec))
     expected = layer(fq(x, QuantSpec(8))).asnumpy()
     layer.weight.set_data(weight)
-    convert_model(net, config_list=[{"weight": "int{}/{}".format(weight_spec.bits, granularity), "input": "int8"}])
+    convert_model(net, config_list=[{"weight": f"int{weight_spec.bits}/{granularity}", "input": "int8"}])
     assert isinstance(net[0], (QConv2D, QDense, QConv2DTranspose)) and plan(net)["0"].weight == weight_spec
     np.testing.assert_array_equal(net(x).asnumpy(), expected)
     net.hybridize()

@@ -38,7 +38,7 @@ def test_a_method_by_name(small_net, images, method, weight, signed, unsigned):
     assert {entry.weight_method for entry in net.plan.entries} == {method}
     text = str(net.plan).splitlines()[1]
     if method in ("pact", "cgpact", "sat"):
-        assert "int4 mid-rise/layer {}".format(method) in text and "{} clips below zero: lsq".format(method) in text
+        assert f"int4 mid-rise/layer {method}" in text and f"{method} clips below zero: lsq" in text
 
 
 @pytest.mark.parametrize("method", METHODS.names())

@@ -457,7 +457,7 @@ def test_preprocessing(tmp_path):
 def test_network_like_onnxruntime(network, shared_data):
     path = shared_data / network / "model.onnx"
     if not path.is_file():
-        pytest.skip("{} is absent".format(path))
+        pytest.skip(f"{path} is absent")
     net = import_onnx(path)
     facts = net.preprocessing
     shape = (2,) + net.input_shape[1:]
@@ -474,7 +474,7 @@ def test_network_like_onnxruntime(network, shared_data):
 def test_squeezenet_runs_at_another_size(shared_data):
     path = shared_data / "squeezenet_v1.1" / "model.onnx"
     if not path.is_file():
-        pytest.skip("{} is absent".format(path))
+        pytest.skip(f"{path} is absent")
     net = import_onnx(path)
     model = onnx.load(str(path))
     for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:

@@ -25,7 +25,7 @@ def test_a_network_gets_three_quantizers_for_each_layer(small_net):
     net = SimQAT().apply(small_net)
     assert net is small_net
     formats = specs_of(net)
-    assert set(formats) == {"{}.{}_quantizer".format(layer, operand) for layer in "036"
+    assert set(formats) == {f"{layer}.{operand}_quantizer" for layer in "036"
                             for operand in ("input", "weight", "output")}
     assert set(formats.values()) == {"int8 asymmetric/layer"}
     assert (quantizers_of(net)["0.weight_quantizer"].spec.qmin) == -128

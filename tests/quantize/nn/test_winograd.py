@@ -39,7 +39,7 @@ def net_of(options, size, seed=0):
 
 
 def converted(net, winograd, bits=8):
-    return convert_model(net, config_list=[{"weight": "int{}".format(bits), "input": "int8", "winograd": winograd}])
+    return convert_model(net, config_list=[{"weight": f"int{bits}", "input": "int8", "winograd": winograd}])
 
 
 def numbers(net, x):
@@ -73,7 +73,7 @@ def test_in_float_it_is_the_convolution(variant, options, size):
 def test_rounded_tiles_and_weights(variant, options, size, granularity):
     net, x = net_of(options, size)
     operands = numbers(net, x)
-    layer = converted(net, "{}/{}/inputs".format(variant, granularity))[0]
+    layer = converted(net, f"{variant}/{granularity}/inputs")[0]
     # scales that have nothing to do with each other, so that nothing lies on a half; some values are clipped
     steps = np.random.RandomState(1).uniform(0.02, 0.05, layer.tile_quantizer.scale.shape).astype(np.float32)
     layer.input_quantizer.set_qparams(QParams.symmetric([0.0177]))
@@ -90,7 +90,7 @@ def test_rounded_tiles_and_weights(variant, options, size, granularity):
 def test_ranges_of_a_batch(granularity):
     """Online ranges are the largest magnitudes of the batch."""
     net, x = net_of(SHAPES[3], SIZES[3])
-    layer = converted(net, "F43/{}/inputs".format(granularity))[0]
+    layer = converted(net, f"F43/{granularity}/inputs")[0]
     online = net(x).asnumpy()
     rounded = fake_quantized(x.asnumpy(), QuantSpec())
     peaks = np.abs(tiles_of(rounded, "F43", (1, 1))).max(axis=(0, 1, 2, 3)).ravel()
@@ -108,7 +108,7 @@ def test_ranges_of_a_batch(granularity):
 @every_variant
 def test_rounded_weights(variant, granularity, bits):
     net, x = net_of(SHAPES[1], SIZES[1])
-    layer = converted(net, "{}/{}".format(variant, granularity), bits)[0]
+    layer = converted(net, f"{variant}/{granularity}", bits)[0]
     weight = layer.weight.data().asnumpy().astype(np.float64)
     kernels = transforms(variant)[1]
     positions = len(kernels) ** 2
@@ -194,7 +194,7 @@ def test_trained_steps():
 def test_fixed_ranges_of_tiles(granularity):
     net, x = net_of(SHAPES[0], SIZES[0])
     pad = net[0]._kwargs["pad"]
-    net = converted(net, "F43/{}/inputs".format(granularity))
+    net = converted(net, f"F43/{granularity}/inputs")
     net[0].input_quantizer.set_qparams(reference.find_qparams(x.asnumpy(), QuantSpec()))
     quantize_input(net, online=False)
     found = calibrate_tiles(net, [x[:1], x[1:]])
@@ -219,7 +219,7 @@ def test_trained_steps_of_tiles(granularity, hybridized):
     net, x = net_of(SHAPES[0], SIZES[0])
     net = convert_model(net, config_list=[{
         "weight": "int8", "weight_method": "ste", "input": "int8", "input_method": "lsq",
-        "winograd": "F43/{}/inputs".format(granularity)}])
+        "winograd": f"F43/{granularity}/inputs"}])
     layer = net[0]
     layer.input_quantizer.set_qparams(reference.find_qparams(x.asnumpy(), QuantSpec()))
     quantize_input(net, online=False)

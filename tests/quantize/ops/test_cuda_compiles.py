@@ -24,7 +24,7 @@ KERNELS = ROOT / "quantize" / "ops" / "csrc"
 def test_nvcc_compiles(source, tmp_path):
     done = subprocess.run(["nvcc", "-std=c++17", "--fmad=false", "-arch=sm_90", "-Werror", "all-warnings", "-Xcompiler",
                            "-Wall", "-I", str(KERNELS), "-c", str(source), "-o", str(tmp_path / "object.o")],
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
 
 
@@ -40,7 +40,7 @@ def test_positions_in_huge_views(tmp_path):
 @pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is absent")
 def test_emulated_kernels_equal_the_reference():
     done = subprocess.run([sys.executable, str(HARNESS / "run_harness.py"), "--emulate"], stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, universal_newlines=True)
+                          stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
 
 

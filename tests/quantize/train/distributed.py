@@ -92,10 +92,10 @@ def results(workers, seed):
         np.random.seed(seed)
         net, losses = run(workers)
         found[name + ":losses"] = losses
-        found.update({"{}:{}".format(name, key): p.data().asnumpy() for key, p in net.collect_params().items()})
+        found.update({f"{name}:{key}": p.data().asnumpy() for key, p in net.collect_params().items()})
     return found
 
 
 if __name__ == "__main__":
     with Workers.connect() as joined:
-        np.savez(str(pathlib.Path(sys.argv[1]) / "{}.npz".format(joined.rank)), **results(joined, seed=joined.rank))
+        np.savez(str(pathlib.Path(sys.argv[1]) / f"{joined.rank}.npz"), **results(joined, seed=joined.rank))

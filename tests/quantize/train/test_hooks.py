@@ -136,7 +136,7 @@ def test_a_trained_number_that_is_lost_stops_training(small_net, images, name, v
     values[0] = value
     parameter.set_data(mx.nd.array(values))
     hook.after_step(4)
-    with pytest.raises(TrainingError, match="{}: .* after step 5.*set_rates".format(name)):
+    with pytest.raises(TrainingError, match=f"{name}: .* after step 5.*set_rates"):
         hook.after_step(5)
     with pytest.raises(ConfigError, match="at least 1"):
         CheckNumbers(small_net, every=0)

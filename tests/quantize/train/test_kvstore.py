@@ -21,7 +21,7 @@ SCRIPT = HERE / "distributed.py"
 def launch(*command, seconds=120):
     """What became of a launcher with two workers."""
     return subprocess.run([sys.executable, str(LAUNCHER), "--timeout", str(seconds)] + [str(part) for part in command],
-                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True,
+                          capture_output=True, text=True,
                           timeout=seconds + 30, cwd=str(HERE.parents[2]))
 
 
@@ -97,7 +97,7 @@ def test_a_worker_that_is_left_alone_gives_up(tmp_path):
                       "store = types.SimpleNamespace(rank=0, num_workers=2, init=lambda key, value: None,\n"
                       "                              push=lambda key, value: time.sleep(60))\n"
                       "Workers(store, timeout=0.5).sum([mx.nd.ones((1,))])\n")
-    done = subprocess.run([sys.executable, str(script)], stderr=subprocess.PIPE, universal_newlines=True, timeout=50)
+    done = subprocess.run([sys.executable, str(script)], stderr=subprocess.PIPE, text=True, timeout=50)
     assert done.returncode == LOST
     assert "the other workers have not answered for 0.5 seconds" in done.stderr
 

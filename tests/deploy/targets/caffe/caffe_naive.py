@@ -82,7 +82,7 @@ def read_blobs(data):
         layer = read_wire(raw)
         blobs = []
         for blob in map(read_wire, layer.get(7, [])):
-            values = struct.unpack("<{}f".format(len(blob[5][0]) // 4), blob[5][0])
+            values = struct.unpack(f"<{len(blob[5][0]) // 4}f", blob[5][0])
             blobs.append(np.array(values, np.float32).reshape(read_varints(read_wire(blob[7][0])[1][0])))
         layers[layer[1][0].decode()] = blobs
     return layers

@@ -23,7 +23,7 @@ def ncnn_tools():
     pytest.importorskip("ncnn")
     for tool in ("caffe2ncnn", "ncnnoptimize", "ncnn2int8"):
         if shutil.which(tool) is None:
-            pytest.skip("{} is not on the PATH".format(tool))
+            pytest.skip(f"{tool} is not on the PATH")
 
 
 @pytest.mark.parametrize("name", CASES)

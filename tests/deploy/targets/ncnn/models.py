@@ -78,7 +78,7 @@ FUNCTIONS = (ir.Function("relu"), ir.Function("leaky_relu", (0.1,)), ir.Function
 
 
 def _activations():
-    cases = {"{0.kind}{0.parameters}".format(f): one(ir.Activation, (3, 4, 5), function=f) for f in FUNCTIONS}
+    cases = {f"{f.kind}{f.parameters}": one(ir.Activation, (3, 4, 5), function=f) for f in FUNCTIONS}
     cases["sqrt"] = model((3, 4, 5), [ir.Activation("a", ("data",), ("a",), function=ir.Function("square")),
                                       ir.Activation("x", ("a",), ("x",), function=ir.Function("sqrt"))])
     for f in FUNCTIONS:
@@ -184,13 +184,13 @@ def _shapes():
     cases["permute 10"] = one(ir.Permute, (3, 4), order=(1, 0))
     for mode, size, corners in (("nearest", (8, 15), False), ("nearest", (7, 4), False), ("bilinear", (7, 12), False),
                                 ("bilinear", (7, 12), True), ("bilinear", (3, 2), True)):
-        cases["{} {} {}".format(mode, size, corners)] = one(ir.Resize, (3, 4, 5), size=size, mode=mode,
+        cases[f"{mode} {size} {corners}"] = one(ir.Resize, (3, 4, 5), size=size, mode=mode,
                                                             align_corners=corners)
     for op in ("mean", "sum", "max", "min"):
         for axes in ((0,), (1, 2), (2,), (0, 1, 2)):
             for keepdims in (False, True):
                 if len(axes) < 3 or keepdims:
-                    cases["{} {} {}".format(op, axes, keepdims)] = one(ir.Reduce, (3, 4, 5), op=op, axes=axes,
+                    cases[f"{op} {axes} {keepdims}"] = one(ir.Reduce, (3, 4, 5), op=op, axes=axes,
                                                                        keepdims=keepdims)
     return cases
 

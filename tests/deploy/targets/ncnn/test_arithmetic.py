@@ -133,11 +133,11 @@ def test_batch_norm_and_scale(ncnn, rng, shape):
     x = rng.randn(3, *shape).astype(np.float32)
     node = ir.BatchNorm("layer", ("in0",), ("out",), gamma=gamma, beta=beta, mean=mean, variance=variance, epsilon=1e-5)
     binary = b"".join(values.tobytes() for values in (gamma, mean, variance, beta))
-    check_float(ncnn, node, "BatchNorm 1 1 in0 out 0={} 1={:e}".format(shape[0], 1e-5), binary, [x])
+    check_float(ncnn, node, f"BatchNorm 1 1 in0 out 0={shape[0]} 1={1e-5:e}", binary, [x])
     node = ir.Affine("layer", ("in0",), ("out",), scale=gamma, shift=beta)
-    check_float(ncnn, node, "Scale 1 1 in0 out 0={} 1=1".format(shape[0]), gamma.tobytes() + beta.tobytes(), [x])
+    check_float(ncnn, node, f"Scale 1 1 in0 out 0={shape[0]} 1=1", gamma.tobytes() + beta.tobytes(), [x])
     node = ir.Affine("layer", ("in0",), ("out",), scale=gamma)
-    check_float(ncnn, node, "Scale 1 1 in0 out 0={}".format(shape[0]), gamma.tobytes(), [x])
+    check_float(ncnn, node, f"Scale 1 1 in0 out 0={shape[0]}", gamma.tobytes(), [x])
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 3), (2, 3), (3, 3), (5, 7), (7, 7), (8, 8), (14, 14)], ids=str)
@@ -176,7 +176,7 @@ def test_elementwise_and_activations(ncnn, rng, shape):
                             "HardSigmoid 1 1 in0 out 0=1.66666672e-01 1=5.000000e-01")]:
         check_float(ncnn, ir.Activation("layer", ("in0",), ("out",), function=function), line, b"", [x])
     slope = rng.uniform(0, 0.5, shape[0]).astype(np.float32)
-    check_float(ncnn, ir.PReLU("layer", ("in0",), ("out",), slope=slope), "PReLU 1 1 in0 out 0={}".format(shape[0]),
+    check_float(ncnn, ir.PReLU("layer", ("in0",), ("out",), slope=slope), f"PReLU 1 1 in0 out 0={shape[0]}",
                 slope.tobytes(), [x])
 
 
@@ -185,7 +185,7 @@ def test_elementwise_and_activations(ncnn, rng, shape):
 def test_numbers(ncnn, rng, op, number):
     x = rng.uniform(0.5, 4, (2, 5, 6, 7)).astype(np.float32)
     node = ir.ScalarOp("layer", ("in0",), ("out",), op=op, scalar=3.14159274)
-    check_float(ncnn, node, "BinaryOp 1 1 in0 out 0={} 1=1 2=3.14159274e+00".format(number), b"", [x])
+    check_float(ncnn, node, f"BinaryOp 1 1 in0 out 0={number} 1=1 2=3.14159274e+00", b"", [x])
 
 
 def test_codes_of_halves_and_of_what_is_no_number(ncnn):

@@ -39,9 +39,9 @@ def networks(draw):
     layers, blobs = [], []
     for number in range(draw(st.integers(1, 4))):
         read = draw(st.lists(st.sampled_from(blobs), max_size=2)) if blobs else []
-        written = ["{}_{}".format(name, number) for name in draw(st.lists(names, max_size=2, unique=True))]
+        written = [f"{name}_{number}" for name in draw(st.lists(names, max_size=2, unique=True))]
         parameters = draw(st.dictionaries(st.integers(0, 31), values, max_size=3))
-        layers.append(Layer(draw(names), "{}_{}".format(draw(names), number), tuple(read), tuple(written), parameters))
+        layers.append(Layer(draw(names), f"{draw(names)}_{number}", tuple(read), tuple(written), parameters))
         blobs += written
     return Network(tuple(layers))
 
@@ -163,9 +163,9 @@ def test_floats_are_as_short_as_they_can_be(value, text):
 def read_by_the_engine(ncnn, texts):
     """The float32 numbers that ncnn makes of texts: each is added to 0."""
     count = len(texts)
-    lines = ["7767517", "{} {}".format(count + 2, 2 * count + 1), "Input x 0 1 x",
-             "Split s 1 {} x {}".format(count, " ".join("x{}".format(k) for k in range(count)))]
-    lines += ["BinaryOp y{0} 1 1 x{0} y{0} 0=0 1=1 2={1}".format(k, text) for k, text in enumerate(texts)]
+    lines = ["7767517", f"{count + 2} {2 * count + 1}", "Input x 0 1 x",
+             "Split s 1 {} x {}".format(count, " ".join(f"x{k}" for k in range(count)))]
+    lines += [f"BinaryOp y{k} 1 1 x{k} y{k} 0=0 1=1 2={text}" for k, text in enumerate(texts)]
     net = ncnn.Net()
     net.opt.num_threads = 1
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
@@ -174,14 +174,14 @@ def read_by_the_engine(ncnn, texts):
     extractor = net.create_extractor()
     extractor.set_light_mode(False)
     extractor.input("x", ncnn.Mat(zero))
-    return [float(np.array(extractor.extract("y{}".format(k))[1])[0]) for k in range(count)]
+    return [float(np.array(extractor.extract(f"y{k}")[1])[0]) for k in range(count)]
 
 
 def test_the_engine_reads_the_same_floats(ncnn):
     rng = np.random.RandomState(2)
     bits = rng.randint(0, 2 ** 32, 600, dtype=np.uint64).astype(np.uint32).view(np.float32)
     numbers = [float(x) for x in bits if np.isfinite(x) and abs(x) > 1e-37] + [1 / 3, 0.1, -6.0, 3.4028235e38]
-    texts = ["{:e}".format(x) for x in numbers] + ["7.", "1E3", "-8e-1", "0.000001234"]
+    texts = [f"{x:e}" for x in numbers] + ["7.", "1E3", "-8e-1", "0.000001234"]
     assert read_by_the_engine(ncnn, [format_float(x) for x in numbers]) == [float(np.float32(x)) for x in numbers]
     assert read_by_the_engine(ncnn, texts) == [read_float(text) for text in texts]
 

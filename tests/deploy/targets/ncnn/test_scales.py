@@ -60,7 +60,7 @@ def test_everything_that_a_table_cannot_say_comes_at_once():
             layer("low", (1, 1, 1, 1), [1], step=1e-45), layer("good", (1, 1, 1, 1), [1])))
     lines = str(caught.value).split("\n")
     assert len(lines) == 6 and "good" not in str(caught.value)
-    for line, says in zip(lines[1:], ("'_param_'", "at most {} bytes".format(MAX_NAME), "channels of a group", "finite",
+    for line, says in zip(lines[1:], ("'_param_'", f"at most {MAX_NAME} bytes", "channels of a group", "finite",
                                       "finite")):
         assert line.startswith("features.") and says in line
 

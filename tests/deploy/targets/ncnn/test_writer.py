@@ -55,7 +55,7 @@ def assert_same_network(ours, tool):
 def seven_digits(value):
     if isinstance(value, tuple):
         return tuple(map(seven_digits, value))
-    return "{:e}".format(value) if isinstance(value, float) else value
+    return f"{value:e}" if isinstance(value, float) else value
 
 
 @pytest.mark.parametrize("name", QUANTIZED)

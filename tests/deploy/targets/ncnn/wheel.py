@@ -27,7 +27,7 @@ def run_layer(ncnn, line, binary, inputs, packing=False, winograd43=True):
     net.opt.use_winograd43_convolution = winograd43
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     kind, rest = line.split(" ", 1)
-    lines = ["Input in{0} 0 1 in{0}".format(i) for i in range(len(inputs))] + ["{} layer {}".format(kind, rest)]
+    lines = [f"Input in{i} 0 1 in{i}" for i in range(len(inputs))] + [f"{kind} layer {rest}"]
     text = "7767517\n{0} {0}\n{1}\n".format(len(lines), "\n".join(lines))
     assert net.load_param_mem(text) == 0
     net.load_model_mem(binary)
@@ -36,7 +36,7 @@ def run_layer(ncnn, line, binary, inputs, packing=False, winograd43=True):
         with net.create_extractor() as extractor:
             for i, image in enumerate(images):
                 image = np.ascontiguousarray(image)  # a name: a Mat does not keep its array alive
-                extractor.input("in{}".format(i), ncnn.Mat(image).clone())
+                extractor.input(f"in{i}", ncnn.Mat(image).clone())
             code, mat = extractor.extract("out")
             assert code == 0
             outputs.append(np.array(mat))
@@ -45,20 +45,20 @@ def run_layer(ncnn, line, binary, inputs, packing=False, winograd43=True):
 
 def quantized_layer(node, output_scale=None):
     """Line and bytes of a quantized Convolution or InnerProduct, requantized for a consumer with `output_scale`."""
-    words = ["0={}".format(len(node.weight))]
+    words = [f"0={len(node.weight)}"]
     term, kind = 2, "InnerProduct"
     if isinstance(node, Convolution):
         kind = "Convolution" if node.groups == 1 else "ConvolutionDepthWise"
         term = 2 if node.groups == 1 else 1
         top, left, bottom, right = node.pads
         words += ["11={} 1={}".format(*node.weight.shape[2:]), "12={} 2={}".format(*node.dilation),
-                  "13={} 3={}".format(*node.stride), "4={} 14={} 15={} 16={}".format(left, top, right, bottom),
-                  "5={} 6={} 7={} 31=64".format(int(node.bias is not None), node.weight.size, node.groups)]
+                  "13={} 3={}".format(*node.stride), f"4={left} 14={top} 15={right} 16={bottom}",
+                  f"5={int(node.bias is not None)} 6={node.weight.size} 7={node.groups} 31=64"]
     else:
-        words += ["1={} 2={}".format(int(node.bias is not None), node.weight.size)]
-    words.append("8={}".format(term if output_scale is None else term + 100))
+        words += [f"1={int(node.bias is not None)} 2={node.weight.size}"]
+    words.append(f"8={term if output_scale is None else term + 100}")
     if node.activation is not None:
-        values = ["{:.8e}".format(value) for value in node.activation.parameters]
+        values = [f"{value:.8e}" for value in node.activation.parameters]
         words.append("9={} -23310={}".format(ACTIVATIONS[node.activation.kind], ",".join([str(len(values))] + values)))
     return "{} 1 1 in0 out {}".format(kind, " ".join(words)), _quantized_bytes(node, output_scale)
 
