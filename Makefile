@@ -15,7 +15,7 @@ export OMP_NUM_THREADS ?= 1
 # A stamp carries the checksum of what was installed: other content, another stamp, whatever the file times say.
 # It is written last, so an interrupted install leaves none.
 checksum = $(firstword $(shell cat $(1) | cksum))
-MADE := $(VENV)/.stamp-made
+MADE := $(VENV)/.stamp-importable
 RUNTIME := $(VENV)/.stamp-runtime-$(call checksum,requirements.txt)
 TESTS := $(VENV)/.stamp-tests-$(call checksum,requirements.txt tests/requirements.txt)
 
@@ -81,7 +81,7 @@ $(MADE):
 	    echo "Making $(VENV) with $$found (Python $$version)" >&2; \
 	    "$$found" -m venv --clear $(VENV) >&2; \
 	fi
-	@$(PY) -c 'import sysconfig; open(sysconfig.get_path("purelib") + "/gluon_quantize.pth", "w").write("../../../..\n")'
+	@$(PY) -c 'import sysconfig; open(sysconfig.get_path("purelib") + "/gluon_quantize.pth", "w").write("../../../..\n../../../../examples\n")'
 	@touch $@
 
 $(RUNTIME): $(MADE)

@@ -10,13 +10,13 @@ import numpy as np
 from mxnet import autograd, gluon
 from tqdm import tqdm
 
-from common import preprocess
-from common.datasets import batches, open_dataset
-from common.models import EMBEDDED_PARAMS
-from common.nets import digits_lenet
-from common.params import save_params
+from gluon_quantize.data import preprocess
+from gluon_quantize.data.datasets import batches, open_dataset
+from gluon_quantize.models.loading import EMBEDDED_PARAMS
+from gluon_quantize.models.nets import digits_lenet
+from gluon_quantize.models.params import save_params
+from gluon_quantize.training.workers import NONE, Workers
 from quantize.errors import QuantizeError
-from quantize.train.kvstore import NONE, Workers
 
 
 def parse_args(argv=None):

@@ -131,7 +131,8 @@ def _first_offence(missing, shaped, extra, arrays) -> str:
         return f"{missing[0]!r} is missing"
     if shaped:
         node = shaped[0]
-        return f"{node.name!r} has shape {arrays[node.name].shape}, but {node.wanted_shape or node.declared_shape} is needed"
+        return (f"{node.name!r} has shape {arrays[node.name].shape}, "
+                f"but {node.wanted_shape or node.declared_shape} is needed")
     return f"{extra[0]!r} is not in the network"
 
 

@@ -12,8 +12,8 @@ FOLDER = pathlib.Path(__file__).resolve().parent
 SCRIPTS = ("bench_operators.py", "bench_simulation.py", "bench_training.py")
 BACKENDS = ("native", "composed")
 # imports of torch fail
-WITHOUT_TORCH = f"import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; sys.path.insert(0, {str(FOLDER)!r}); " \
-                "runpy.run_path(sys.argv[0], run_name='__main__')"
+WITHOUT_TORCH = "import runpy, sys; sys.modules['torch'] = None; sys.argv = sys.argv[1:]; " \
+                f"sys.path.insert(0, {str(FOLDER)!r}); runpy.run_path(sys.argv[0], run_name='__main__')"
 
 
 def run(script, *arguments):

@@ -14,9 +14,9 @@ import pytest
 from mxnet import autograd
 
 import deploy_ncnn
-from common import zoo
-from common.batches import batches
-from common.datasets import open_dataset
+from gluon_quantize.data.batches import batches
+from gluon_quantize.data.datasets import open_dataset
+from gluon_quantize.models import zoo
 
 pytestmark = pytest.mark.slow
 

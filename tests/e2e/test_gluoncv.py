@@ -2,7 +2,8 @@
 """Every classification network of gluoncv with random weights: converts, runs, hybridizes, keeps names and checkpoints.
 
 The slow test goes over the whole list, the quick one over a network of each family. Nothing is excluded: the zoo's
-group-normalised networks, which gluoncv's own layer keeps from being traced, are built on `common.nets.GroupNorm`.
+group-normalised networks, which gluoncv's own layer keeps from being traced, are built on
+`gluon_quantize.models.nets.GroupNorm`.
 """
 
 import mxnet as mx
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from mxnet.gluon import nn
 
-from common import zoo
+from gluon_quantize.models import zoo
 from quantize.convert import convert_model, merge_bn, trace
 from quantize.errors import ConversionError
 from quantize.modes import disable_quantize

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from common import preprocess
-from common.array_sets import read_npz
-from common.datasets import balanced_indices, batches, open_dataset
-from common.image_set import ArraySet
-from common.preprocess import Preprocessing
+from gluon_quantize.data import preprocess
+from gluon_quantize.data.arrays import read_npz
+from gluon_quantize.data.datasets import balanced_indices, batches, open_dataset
+from gluon_quantize.data.image_set import ArraySet
+from gluon_quantize.data.preprocess import Preprocessing
 from quantize.errors import ConfigError, DataError
 
 WNIDS = ["n01440764", "n01443537", "n01484850"]

@@ -13,14 +13,14 @@ import pytest
 from PIL import Image
 
 import deploy_ncnn
-from calib.ncnn_table import read_ncnn_table
 from calib.table import read_table
-from common.datasets import open_dataset
-from common.preprocess import digits
 from deploy import engine
-from deploy.certificate import file_facts
 from deploy.ir.file import load
+from deploy.proof.certificate import file_facts
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
+from deploy.targets.ncnn.table import read_ncnn_table
+from gluon_quantize.data.datasets import open_dataset
+from gluon_quantize.data.preprocess import digits
 
 SCRIPT = os.path.abspath(deploy_ncnn.__file__)
 DIGITS = ("--model", "digits_lenet", "--latency-runs", 1)

@@ -7,7 +7,7 @@ import pytest
 from mxnet import autograd
 from scipy.special import log_softmax
 
-from common.distillation import Distillation, LabelLoss
+from gluon_quantize.training.distillation import Distillation, LabelLoss
 
 LABELS = np.array([2, 0, 1, 1])
 

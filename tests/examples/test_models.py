@@ -9,10 +9,12 @@ import mxnet as mx
 import numpy as np
 import pytest
 
-from common import models, preprocess, zoo
-from common.models import EMBEDDED_PARAMS, ModelSource, list_models, open_model
-from common.nets import GroupNorm, digits_lenet
-from common.params import load_params, save_params
+from gluon_quantize.data import preprocess
+from gluon_quantize.models import loading as models
+from gluon_quantize.models import zoo
+from gluon_quantize.models.loading import EMBEDDED_PARAMS, ModelSource, list_models, open_model
+from gluon_quantize.models.nets import GroupNorm, digits_lenet
+from gluon_quantize.models.params import load_params, save_params
 from quantize.errors import ConfigError, ModelFileError
 
 
@@ -124,7 +126,7 @@ def test_bad_sources(source, message):
 
 def test_gluoncv_that_does_not_import():
     code = ("import sys; sys.path.insert(0, 'examples'); sys.modules['gluoncv'] = None\n"
-            "from common.models import list_models\nfrom quantize.errors import ConfigError\n"
+            "from gluon_quantize.models.loading import list_models\nfrom quantize.errors import ConfigError\n"
             "try: list_models()\nexcept ConfigError as err: print(err)")
     root = EMBEDDED_PARAMS.parent.parent.parent
     printed = subprocess.run([sys.executable, "-c", code], cwd=str(root), stdout=subprocess.PIPE, check=True).stdout

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from common import plots
+from gluon_quantize.report import plots
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import onnx
 import pytest
 from PIL import Image
 
-from common import preprocess
-from common.preprocess import Preprocessing
+from gluon_quantize.data import preprocess
+from gluon_quantize.data.preprocess import Preprocessing
 from quantize.errors import ConfigError, DataError, ModelFileError
 
 GREY = Preprocessing("L", 1.0, (0.0,), (1.0,))

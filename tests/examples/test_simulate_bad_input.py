@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.array_sets import DATA
-from common.models import EMBEDDED_PARAMS
+from gluon_quantize.data.arrays import DATA
+from gluon_quantize.models.loading import EMBEDDED_PARAMS
 
 DIGITS = ("--model", "digits_lenet")
 OFFLINE = DIGITS + ("--quantize-input-offline",)

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from common.calibration import method_names
-from common.options import MODES
+from gluon_quantize.commands.options import MODES
+from gluon_quantize.runs.calibration import method_names
 
 DIGITS = ("--model", "digits_lenet", "-j", 1)
 FEW = DIGITS + ("--num-images", 50)
@@ -240,7 +240,7 @@ def test_files_that_cannot_be_written_are_told_at_once(refused, tmp_path, option
 def test_never_active_inputs_and_dead_channels(done, tmp_path):
     import mxnet as mx
 
-    from common.models import EMBEDDED_PARAMS
+    from gluon_quantize.models.loading import EMBEDDED_PARAMS
     arrays = mx.nd.load(str(EMBEDDED_PARAMS))
     arrays["features.4.weight"][3] = 0
     arrays = {name: array * 0 if name.startswith("features.0.") else array for name, array in arrays.items()}

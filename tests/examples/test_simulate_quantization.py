@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import simulate_quantization
-from common.models import ModelSource, list_models, open_model
-from common.options import build_parser
+from gluon_quantize.commands.options import build_parser
+from gluon_quantize.models.loading import ModelSource, list_models, open_model
 
 SCRIPT = os.path.abspath(simulate_quantization.__file__)
 DIGITS = ("--model", "digits_lenet")

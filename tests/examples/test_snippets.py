@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common import preprocess
-from common.preprocess import Preprocessing
-from common.snippets import write_snippets
+from gluon_quantize.data import preprocess
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.runs.programs import write_snippets
 
 STUB = pathlib.Path(__file__).resolve().parent / "ncnn_stub"
 IMAGENET = preprocess.imagenet()

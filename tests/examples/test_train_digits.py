@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import train_digits
-from common.datasets import open_dataset
-from common.models import ModelSource, open_model
+from gluon_quantize.data.datasets import open_dataset
+from gluon_quantize.models.loading import ModelSource, open_model
 
 
 def test_one_epoch(tmp_path, capsys):

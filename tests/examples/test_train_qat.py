@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import train_qat
-from common import training
+from gluon_quantize.training import loop as training
 
 SCRIPT = os.path.abspath(train_qat.__file__)
 DIGITS = ("--model", "digits_lenet", "--batch-size", "64")

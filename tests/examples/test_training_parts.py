@@ -7,15 +7,15 @@ import pytest
 from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
-from common import preprocess
-from common.augmentation import Augmentation
-from common.batches import batches
-from common.image_set import ArraySet
-from common.metrics import NAMES, class_metrics, mean_metrics
-from common.models import ModelSource, open_model
-from common.rates import Rates
-from common.training import GradientSum, OptimizerChoice, Optimizers, restarted, where_not_finite
-from common.training_data import ArrayReader, FileReader, TrainingImages
+from gluon_quantize.data import preprocess
+from gluon_quantize.data.batches import batches
+from gluon_quantize.data.image_set import ArraySet
+from gluon_quantize.models.loading import ModelSource, open_model
+from gluon_quantize.report.metrics import NAMES, class_metrics, mean_metrics
+from gluon_quantize.training.augmentation import Augmentation
+from gluon_quantize.training.images import ArrayReader, FileReader, TrainingImages
+from gluon_quantize.training.loop import GradientSum, OptimizerChoice, Optimizers, restarted, where_not_finite
+from gluon_quantize.training.rates import Rates
 from quantize.convert import convert_model, trace
 from quantize.errors import ConfigError, DataError
 from quantize.modes import set_mode, update_ema

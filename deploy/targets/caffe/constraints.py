@@ -45,8 +45,8 @@ def _node(node, model) -> Iterator[str]:
         return
     for name in node.inputs + node.outputs:
         if len(model.shapes[name]) > 3:
-            yield f"blob {name!r} has the shape {tuple(model.shapes[name])}: ncnn's have "
-                   "3 axes at most without the batch"
+            yield (f"blob {name!r} has the shape {tuple(model.shapes[name])}: ncnn's have "
+                   "3 axes at most without the batch")
     yield from CHECKS.get(type(node), _nothing)(node, model)
     function = getattr(node, "activation", None)
     if function is not None:

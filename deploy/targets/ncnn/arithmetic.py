@@ -12,9 +12,9 @@ own (`Convolution_x86`, `InnerProduct_x86`, `BatchNorm`, `Pooling`), and so are 
 import numpy as np
 
 from deploy.arithmetic import Arithmetic, per_channel
-from deploy.engine.fma import fma
 from deploy.ir import Convolution
 from deploy.targets.ncnn import floats
+from deploy.targets.ncnn.fma import fma
 
 QMAX = 127
 

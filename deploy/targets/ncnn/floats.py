@@ -10,9 +10,9 @@ import numpy as np
 
 from deploy.engine import operations
 from deploy.engine.elementwise import BINARY
-from deploy.engine.fma import fma
 from deploy.engine.pooling import window_areas, window_sums
 from deploy.ir import Affine, BatchNorm, Pooling, ScalarOp
+from deploy.targets.ncnn.fma import fma
 
 
 def _batch_norm(node, inputs, arithmetic):

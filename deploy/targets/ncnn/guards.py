@@ -66,15 +66,15 @@ def _not_finite(node) -> Iterator[str]:
     for field in fields(node):
         value = getattr(node, field.name)
         if isinstance(value, np.ndarray) and not np.isfinite(value).all():
-            yield f"{int((~np.isfinite(value)).sum())} of {value.size} elements of {field.name} are no finite numbers. Was the network trained, or loaded, to the " \
-                  "end?"
+            yield f"{int((~np.isfinite(value)).sum())} of {value.size} elements of {field.name} are no finite " \
+                  "numbers. Was the network trained, or loaded, to the end?"
 
 
 def _grids(node, winograd) -> Iterator[str]:
     grid, weight_q = node.quantization.input, node.quantization.weight_q.astype(np.int64)
     if (grid.qmin, grid.qmax, grid.zero_point) != (-QMAX, QMAX, 0):
-        yield f"its input has codes {grid.qmin} to {grid.qmax} with zero point {grid.zero_point}, ncnn has {-QMAX} to {QMAX} with 0. Convert with " \
-              "target='ncnn'"
+        yield f"its input has codes {grid.qmin} to {grid.qmax} with zero point {grid.zero_point}, " \
+              f"ncnn has {-QMAX} to {QMAX} with 0. Convert with target='ncnn'"
     allowed = min(node.quantization.weight_qmax, QMAX)
     if weight_q.size and np.abs(weight_q).max() > allowed:
         yield f"weight codes reach {int(np.abs(weight_q).max())}, {allowed} is allowed"
@@ -82,8 +82,9 @@ def _grids(node, winograd) -> Iterator[str]:
         return
     geometry = of_node(node)
     if winograd and geometry.winograd and node.quantization.weight_qmax > WINOGRAD_QMAX:
-        yield f"its weights have {node.quantization.weight_qmax} levels on each side, {WINOGRAD_QMAX} are allowed where ncnn may use Winograd. Convert with the " \
-              "same target, or write it without winograd"
+        yield f"its weights have {node.quantization.weight_qmax} levels on each side, " \
+              f"{WINOGRAD_QMAX} are allowed where ncnn may use Winograd. Convert with the same target, or " \
+              "write it without winograd"
     if geometry.grouped and len(node.quantization.weight_scale) == len(weight_q):
         scales = node.quantization.weight_scale.reshape(geometry.groups, -1)
         if (scales != scales[:, :1]).any():

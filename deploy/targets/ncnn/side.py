@@ -5,8 +5,8 @@ from typing import Callable
 
 import numpy as np
 
-from deploy.compare import Observed
 from deploy.ir import Model, consumers
+from deploy.proof.compare import Observed
 from deploy.targets.ncnn.network import integer_blobs, to_network
 from deploy.targets.ncnn.runner import Runner
 

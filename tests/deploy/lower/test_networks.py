@@ -4,8 +4,8 @@
 import pytest
 from mxnet.gluon import nn
 
-from common import zoo
-from common.nets import GroupNorm
+from gluon_quantize.models import zoo
+from gluon_quantize.models.nets import GroupNorm
 from quantize.importers.onnx import import_onnx
 
 NAMES = sorted(zoo.classification_models())

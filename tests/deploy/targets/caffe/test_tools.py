@@ -5,12 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from calib.ncnn_table import NcnnScales, write_ncnn_table
 from deploy import ir
 from deploy.targets.caffe import tools, writer
 from deploy.targets.caffe.weights import that_becomes_codes
 from deploy.targets.ncnn import scales
 from deploy.targets.ncnn import writer as direct
+from deploy.targets.ncnn.table import NcnnScales, write_ncnn_table
 from quantize.errors import DeployError
 from tests.deploy.targets.caffe.models import accepted, conv, inputs, model, quantized_model, real, tiny
 

@@ -4,9 +4,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from calib.ncnn_table import NcnnScales, format_ncnn_table, parse_ncnn_table
 from deploy import ir
 from deploy.targets.ncnn.scales import MAX_NAME, multipliers, table_scales
+from deploy.targets.ncnn.table import NcnnScales, format_ncnn_table, parse_ncnn_table
 from quantize.errors import DeployError
 
 

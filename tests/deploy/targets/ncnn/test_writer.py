@@ -9,10 +9,10 @@ import subprocess
 
 import pytest
 
-from calib.ncnn_table import NcnnScales, write_ncnn_table
 from deploy.targets.ncnn import writer
 from deploy.targets.ncnn.param import parse_param
 from deploy.targets.ncnn.scales import table_scales
+from deploy.targets.ncnn.table import NcnnScales, write_ncnn_table
 from quantize.errors import DataError
 from tests.deploy.targets.ncnn import models
 

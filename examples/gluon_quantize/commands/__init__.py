@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The command line: parsers, and what is printed."""

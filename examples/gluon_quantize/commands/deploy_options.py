@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: MIT
+"""The command line of `deploy_ncnn.py`."""
+
+from gluon_quantize.commands.options import (
+    Parser,
+    add_choice_of_layers,
+    add_data,
+    add_fixed_calibration,
+    add_model,
+    add_seed,
+    whole,
+)
+from gluon_quantize.commands.options import build_parser as simulation_parser
+
+PROG = "deploy_ncnn.py"
+DESCRIPTION = ("Quantize a CNN for ncnn, write the files that ncnn runs in int8, and prove that it computes what was "
+               "simulated.")
+EPILOG = """example:
+  python {} --model digits_lenet --output out
+"""
+
+
+def build_parser() -> Parser:
+    """The parser; what `simulate_quantization.py` offers too comes from there, and what it alone offers has a value."""
+    parser, offered = _offered(), settings()
+    parser.set_defaults(**{name: value for name, value in vars(simulation_parser().parse_args([])).items()
+                           if name not in offered})
+    parser.set_defaults(merge_bn=True, quantize_input_offline=True)
+    return parser
+
+
+def settings(args=None):
+    """The options that this command offers and their values, in alphabetical order."""
+    defaults = vars(_offered().parse_args([]))
+    given = defaults if args is None else vars(args)
+    return {name: given[name] for name in sorted(defaults)}
+
+
+def _offered():
+    parser = Parser(prog=PROG, description=DESCRIPTION, epilog=EPILOG.format(PROG))
+    add_model(parser)
+    add_data(parser)
+    add_choice_of_layers(parser)
+    add_fixed_calibration(parser, "mse")
+    _add_files(parser)
+    _add_proof(parser)
+    add_seed(parser.add_argument_group("the run"))
+    return parser
+
+
+def _add_files(parser):
+    group = parser.add_argument_group("the files")
+    group.add_argument("--output", metavar="DIR", help="folder of the results, which appears whole or not at all")
+    group.add_argument("--force", action="store_true", help="replace the folder if it is there")
+    group.add_argument("--keep-winograd", action="store_true",
+                       help="31 instead of 127 weight levels for 3x3 convolutions with stride 1, so that ncnn may use "
+                            "Winograd for them, as ncnn2table does (default: 127 levels, without Winograd)")
+    group.add_argument("--bgr", action="store_true",
+                       help="the network takes BGR images: its first layer's weights are reordered")
+    group.add_argument("--caffe", action="store_true",
+                       help="also write a prototxt and a caffemodel, for caffe2ncnn")
+
+
+def _add_proof(parser):
+    group = parser.add_argument_group("the proof")
+    group.add_argument("--verify-images", type=whole(0), default=50, metavar="N",
+                       help="images on which every blob is compared, 0: all that are evaluated (default: %(default)s)")
+    group.add_argument("--latency-runs", type=whole(1), default=20, metavar="N",
+                       help="timed runs of the float and the int8 files (default: %(default)s)")
+    group.add_argument("--winograd-report", action="store_true",
+                       help="say which layers could overflow in ncnn's int8 Winograd, and whether 31 weight levels "
+                            "(--keep-winograd) or 127 without Winograd is better on these images")
+    group.add_argument("--recheck", metavar="DIR",
+                       help="only compare the files of an earlier run again, on this machine: needs its folder and "
+                            "images, no network; --output DIR takes the new certificate")
+    group.add_argument("--no-engine", action="store_true",
+                       help="write the files without running them in ncnn (needs no ncnn package)")
+
+
+def check(parser, args):
+    """Options that are needed."""
+    if not args.output and not args.list_models:
+        parser.error("--output DIR is needed")

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""Images: data sets, decoding, preprocessing, batches."""

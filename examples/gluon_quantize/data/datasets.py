@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""The data sets of the examples, by name."""
+
+import pathlib
+
+from gluon_quantize.data.arrays import open_cifar10, open_digits, open_mnist
+from gluon_quantize.data.batches import batches
+from gluon_quantize.data.folder import open_image_folder
+from gluon_quantize.data.sampling import balanced_indices
+from quantize.errors import ConfigError, DataError
+from quantize.registry import closest
+
+__all__ = ["DATASETS", "balanced_indices", "batches", "open_dataset"]
+
+
+def open_imagenet(data_dir, split):
+    """ImageNet from `data_dir`; see `gluon_quantize.data.folder`."""
+    if data_dir is None:
+        raise DataError("imagenet is not downloaded: name its folder with --data-dir")
+    return open_image_folder(data_dir, split)
+
+
+DATASETS = {"cifar10": open_cifar10, "digits": open_digits, "imagenet": open_imagenet, "mnist": open_mnist}
+
+
+def open_dataset(name, data_dir=None, split="test"):
+    """One split of a data set.
+
+    Parameters
+    ----------
+    name : {'imagenet', 'cifar10', 'mnist', 'digits'}
+    data_dir : str or path, optional
+        Folder of the files. Needless for 'digits', which is embedded; 'cifar10' and 'mnist' are downloaded without it.
+    split : {'train', 'test'}
+        ImageNet's ``val`` is 'test'.
+
+    Returns
+    -------
+    ImageSet
+
+    Raises
+    ------
+    ConfigError
+        A name or split that does not exist.
+    DataError
+        Files that are missing or unusable, named.
+    """
+    if name not in DATASETS:
+        raise ConfigError("unknown data set {!r}; known: {}{}".format(
+            name, ", ".join(sorted(DATASETS)), closest(name, DATASETS)))
+    if split not in ("train", "test"):
+        raise ConfigError(f"unknown split {split!r}; use 'train' or 'test'")
+    return DATASETS[name](None if data_dir is None else pathlib.Path(data_dir).expanduser(), split)

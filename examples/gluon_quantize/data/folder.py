@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: MIT
+"""ImageNet in a folder: gluoncv's layout, or a flat folder with labels.txt or synset.txt."""
+
+import os
+
+from gluon_quantize.data.image_set import FileSet
+from quantize.errors import DataError
+
+CLASSES = 1000
+SPLIT_FOLDERS = {"train": "train", "test": "val"}
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+LAYOUTS = ("val/<wnid>/*.JPEG and train/<wnid>/*.JPEG, or <wnid>/*.JPEG, or images with labels.txt "
+           "('file class_index' lines), or <wnid>*.JPEG images with synset.txt ('wnid name' lines)")
+
+
+def open_image_folder(folder, split):
+    """The images of one split of ImageNet.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The folder that holds ``val`` and ``train``, or one split itself, which then serves both.
+    split : {'train', 'test'}
+        'test' is ImageNet's ``val``.
+
+    Returns
+    -------
+    FileSet
+
+    Raises
+    ------
+    DataError
+        A folder, label list, label or image that is missing or makes no sense.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; wanted is {LAYOUTS}")
+    root = _split_folder(folder, split)
+    if (root / "labels.txt").is_file():
+        pairs = _read_labels_txt(root / "labels.txt")
+    elif any(path.is_dir() for path in root.iterdir()):
+        pairs = _read_class_folders(root, _wnids(root, folder))
+    elif (root / "synset.txt").is_file():
+        pairs = _read_wnid_files(root, _wnids(root))
+    else:
+        raise DataError(f"{root}: no labels.txt, no synset.txt and no class folders; wanted is {LAYOUTS}")
+    if not pairs:
+        raise DataError("{}: no images ({}); wanted is {}".format(root, " ".join(EXTENSIONS), LAYOUTS))
+    return FileSet("imagenet", [path for path, _ in pairs], [label for _, label in pairs], CLASSES)
+
+
+def _split_folder(folder, split):
+    """``folder/val`` or ``folder/train`` where these exist, else `folder` itself."""
+    present = [name for name in SPLIT_FOLDERS.values() if (folder / name).is_dir()]
+    wanted = SPLIT_FOLDERS[split]
+    if present and wanted not in present:
+        raise DataError(f"{folder}: has {present[0]!r} but no {wanted!r} folder; add it, or name a folder that serves "
+                        "every split")
+    return folder / wanted if present else folder
+
+
+def _read_labels_txt(path):
+    """(file, class index) of every line "file class_index"."""
+    listed = set(os.listdir(path.parent))
+    pairs = []
+    for number, line in _lines(path):
+        name, index = ([""] + line.rsplit(None, 1))[-2:]
+        if not name or not index.isdecimal() or int(index) >= CLASSES:
+            raise DataError(f"{path} line {number}: {line!r}; want 'file class_index' with a class index "
+                            f"0..{CLASSES - 1}")
+        # One listing instead of a stat per line; names in subfolders are looked up one by one.
+        if name not in listed and not (path.parent / name).is_file():
+            raise DataError(f"{path} line {number}: file {name!r} is not in the folder; add it or remove the line")
+        pairs.append((path.parent / name, int(index)))
+    return pairs
+
+
+def _read_class_folders(root, wnids):
+    """(file, class index) of every image in the class folders of `root`."""
+    pairs = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+        if folder.name not in wnids:
+            raise DataError(f"{root}: {folder.name!r} is no ImageNet class (wnid such as n01440764); remove the folder "
+                            "or add a "
+                            "synset.txt that lists it")
+        pairs += [(path, wnids[folder.name]) for path in _images(folder)]
+    return pairs
+
+
+def _read_wnid_files(root, wnids):
+    """(file, class index) of every image in `root`, whose name starts with its class's wnid."""
+    pairs = []
+    for path in _images(root):
+        wnid = path.stem.split("_")[0]
+        if wnid not in wnids:
+            raise DataError("{}: the name must start with a wnid listed in {}".format(path, root / "synset.txt"))
+        pairs.append((path, wnids[wnid]))
+    return pairs
+
+
+def _wnids(*folders):
+    """wnid -> class index: from the first synset.txt in `folders`, else the standard 1000 classes."""
+    # A position in the sorted folders would be wrong wherever some of the 1000 classes are absent.
+    for folder in folders:
+        path = folder / "synset.txt"
+        if path.is_file():
+            index = {line.split()[0]: position for position, (_, line) in enumerate(_lines(path))}
+            if not 0 < len(index) <= CLASSES:
+                raise DataError(f"{path}: {len(index)} different wnids; want 1 to {CLASSES}")
+            return index
+    try:
+        from gluoncv.data import ImageNet1kAttr  # takes seconds to import
+    except ImportError as err:
+        raise DataError(f"{folders[0]}: has no synset.txt, and gluoncv's list of classes cannot be imported ({err}); "
+                        "add a "
+                        "synset.txt") from None
+    return {wnid: index for index, wnid in enumerate(ImageNet1kAttr().synset)}
+
+
+def _lines(path):
+    """(line number, stripped line) of every line of a text file that is not empty."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise DataError(f"{path}: cannot be read as text ({err})") from None
+    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+
+
+def _images(folder):
+    """The image files of a folder, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)

@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: MIT
+"""The networks of the examples: embedded, gluoncv's, or from an ONNX or symbol file."""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any, Mapping, Optional, Tuple
+
+import mxnet as mx
+
+from gluon_quantize.data import preprocess
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models import zoo
+from gluon_quantize.models.nets import digits_lenet, mnist_lenet
+from gluon_quantize.models.params import load_params
+from quantize.errors import ConfigError, ModelFileError
+from quantize.registry import closest
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "digits_lenet"
+LENET = "mnist_lenet"
+EMBEDDED_PARAMS = pathlib.Path(__file__).resolve().parent.parent / "assets" / "digits_lenet.params"
+# Data sets by the (channels, height) of their images; larger colour images are taken for ImageNet's.
+HINTS = {(1, 8): "digits", (1, 28): "mnist", (3, 32): "cifar10"}
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSource:
+    """Where a network comes from: exactly one of `name`, `onnx` and `symbol`.
+
+    Parameters
+    ----------
+    name : str
+        'digits_lenet' or a classification network of gluoncv.
+    onnx : str or path
+        An ONNX file.
+    symbol : str or path
+        A ``-symbol.json`` of HybridBlock.export.
+    params : str or path
+        Weights for `name` or `symbol`; overrides `pretrained` and the embedded ones.
+    pretrained : bool
+        Use gluoncv's weights, downloading them where needed.
+    options : mapping
+        Keywords for gluoncv: classes, use_gn, batch_norm, use_se, last_gamma, ...; see
+        `gluon_quantize.models.zoo.build`.
+    """
+
+    name: str = ""
+    onnx: str = ""
+    symbol: str = ""
+    params: str = ""
+    pretrained: bool = False
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        given = [kind for kind in ("name", "onnx", "symbol") if getattr(self, kind)]
+        if len(given) != 1:
+            raise ConfigError("a model is one of a name (--model), an ONNX file (--onnx) and a symbol file (--symbol); "
+                              "given: {}".format(" and ".join(given) or "none"))
+        if self.onnx and self.params:
+            raise ConfigError(f"{self.onnx}: an ONNX file holds its own weights; leave out --params")
+        if self.options and not self.name:
+            raise ConfigError(f"option {next(iter(self.options))!r} is for networks by name, not for files; leave it "
+                              "out")
+        classes = self.options.get("classes", 1)
+        if not isinstance(classes, int) or classes < 1:
+            raise ConfigError(f"option 'classes' is {classes!r}; want a whole number of at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A network ready to run.
+
+    Parameters
+    ----------
+    net : mxnet.gluon.HybridBlock
+        Initialised, every shape known, not hybridized.
+    name : str
+        Name of the network, or the stem of its file (the folder's name for ``model.onnx``).
+    preprocessing : Preprocessing or None
+        What its input wants, where known.
+    dataset_hint : str or None
+        The data set it seems made for.
+    input_shape : tuple of int or None
+        (C, H, W), where known.
+    """
+
+    net: mx.gluon.HybridBlock
+    name: str
+    preprocessing: Optional[Preprocessing] = None
+    dataset_hint: Optional[str] = None
+    input_shape: Optional[Tuple[int, int, int]] = None
+
+
+def list_models():
+    """Names for `ModelSource.name`, sorted, the embedded network first."""
+    return [EMBEDDED] + sorted([LENET] + list(zoo.classification_models()))
+
+
+def open_model(source, ctx=None):
+    """The network of a source.
+
+    Parameters
+    ----------
+    source : ModelSource
+    ctx : mxnet.Context, optional
+        Where the parameters go; the CPU when None.
+
+    Returns
+    -------
+    LoadedModel
+
+    Raises
+    ------
+    ConfigError
+        An unknown network or option.
+    ModelFileError
+        Weights or a model file that is missing, broken, of another network or not finite.
+    """
+    ctx = ctx or mx.cpu()
+    if source.onnx:
+        return _open_onnx(source, ctx)
+    if source.symbol:
+        return _open_symbol(source, ctx)
+    if source.name in (EMBEDDED, LENET):
+        return _open_small(source, ctx)
+    return _open_zoo(source, ctx)
+
+
+def _open_small(source, ctx):
+    """digits_lenet with the embedded or the given weights; mnist_lenet with the given or random ones."""
+    unknown = [option for option in source.options if option != "classes"]
+    if unknown:
+        raise ConfigError("option {!r} is not known to model {!r}; leave it out{}".format(
+            unknown[0], source.name, closest(unknown[0], ["classes"])))
+    if source.name == LENET:
+        net = mnist_lenet(**source.options)
+        if source.params:
+            load_params(net, source.params, ctx, LENET)
+        else:
+            _random_weights(net, LENET, ctx)
+        return LoadedModel(net, LENET, preprocess.mnist(), "mnist", (1, 28, 28))
+    net = digits_lenet(**source.options)
+    load_params(net, source.params or EMBEDDED_PARAMS, ctx, EMBEDDED)
+    return LoadedModel(net, EMBEDDED, preprocess.digits(), "digits", (1, 8, 8))
+
+
+def _random_weights(net, name, ctx):
+    logger.warning("%s has random weights: neither --params nor --pretrained is given", name)
+    net.initialize(mx.init.Xavier(), ctx=ctx)
+
+
+def _open_zoo(source, ctx):
+    """A network of gluoncv with given, pretrained or random weights."""
+    known = list_models()
+    if source.name not in known:
+        raise ConfigError(f"unknown model {source.name!r}; --list-models prints the {len(known)} "
+                          f"known{closest(source.name, known)}")
+    name, net = zoo.build(source.name, source.options)
+    if source.params:
+        load_params(net, source.params, ctx, name)
+    elif source.pretrained:
+        zoo.load_pretrained(name, net, ctx)
+    else:
+        _random_weights(net, name, ctx)
+    dataset, steps = zoo.preset(name)
+    shape = (3, 32, 32) if dataset == "cifar10" else (3, steps.crop, steps.crop)
+    if not (source.params or source.pretrained) or source.options.get("use_gn"):
+        zoo.run_once(name, net, shape, ctx)
+    return LoadedModel(net, name, steps, dataset, shape)
+
+
+def _open_onnx(source, ctx):
+    """The network of an ONNX file."""
+    from quantize.importers.onnx import import_onnx  # onnx is an optional dependency
+    path = pathlib.Path(source.onnx)
+    if not path.is_file():
+        raise ModelFileError(f"{path}: no such ONNX file")
+    net = import_onnx(str(path), ctx=ctx)
+    stated = getattr(net, "preprocessing", None)
+    try:
+        steps = Preprocessing.from_onnx_metadata(stated) if stated else None
+    except (ConfigError, ModelFileError) as err:
+        raise ModelFileError(f"{path}: {err}") from None
+    shape = getattr(net, "input_shape", None)
+    shape = tuple(shape)[-3:] if shape else None
+    name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
+    return LoadedModel(net, name, steps, _hint(shape), shape)
+
+
+def _open_symbol(source, ctx):
+    """The network of an exported symbol and its parameters."""
+    from quantize.importers.symbol import import_symbol
+    path = pathlib.Path(source.symbol)
+    for file in filter(None, (source.symbol, source.params)):
+        if not pathlib.Path(file).is_file():
+            raise ModelFileError(f"{file}: no such file")
+    net = import_symbol(str(path), str(source.params) if source.params else None, ctx=ctx)
+    name = path.stem[:-len("-symbol")] if path.stem.endswith("-symbol") else path.stem
+    return LoadedModel(net, name)
+
+
+def _hint(shape):
+    """The data set whose images have this (C, H, W), or None."""
+    if not shape:
+        return None
+    return HINTS.get(tuple(shape[:2]), "imagenet" if shape[0] == 3 and (shape[1] or 0) > 64 else None)

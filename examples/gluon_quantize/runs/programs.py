@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""A Python and a C++ program that run the written files on an image, with the preprocessing that the network wants."""
+
+import pathlib
+import string
+
+import numpy as np
+
+from gluon_quantize.data.preprocess import CHANNELS
+from quantize.files import read_text, write_whole
+
+TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "assets"
+
+
+def write_snippets(folder, name, preprocessing, files, blobs):
+    """`run_ncnn.py` and `run_ncnn.cpp` in a folder.
+
+    Parameters
+    ----------
+    preprocessing : Preprocessing
+    files : (str, str)
+        Names of the .param and .bin files.
+    blobs : (str, str)
+        Names of the input and output blobs.
+    """
+    common = {"name": name, "steps": _steps(preprocessing), "param": files[0], "bin": files[1], "input": blobs[0],
+              "output": blobs[1]}
+    for suffix, values in (("py", _python(preprocessing)), ("cpp", _cpp(preprocessing))):
+        template = string.Template(read_text(TEMPLATES / f"run_ncnn.{suffix}.txt"))
+        write_whole(folder / f"run_ncnn.{suffix}", template.substitute(common, **values))
+
+
+def _steps(p):
+    """The preprocessing in words."""
+    geometry = []
+    if p.resize:
+        geometry.append(f"short side resized to {p.resize} (bilinear, antialiased)")
+    if p.crop:
+        geometry.append("centre crop {1}x{0}".format(*_crop(p)))
+    return ", ".join(geometry + ["(byte * {:.7g} - mean) / std in {} order".format(
+        p.scale, "grey" if p.colour_order == "L" else p.colour_order)])
+
+
+def _crop(p):
+    return p.crop if isinstance(p.crop, tuple) else (p.crop, p.crop)
+
+
+def _python(p):
+    lines = []
+    if p.resize:
+        lines += ["short = min(image.size)",
+                  f"image = image.resize(tuple(max(side * {p.resize} // short, {p.resize}) for side in image.size), "
+                  "Image.BILINEAR)"
+                  ]
+    if p.crop:
+        lines += ["left, top = (image.width - {1}) // 2, (image.height - {0}) // 2".format(*_crop(p)),
+                  "image = image.crop((left, top, left + {1}, top + {0}))".format(*_crop(p))]
+    grey = p.colour_order == "L"
+    return {"mode": "L" if grey else "RGB", "geometry": "\n".join("    " + line for line in lines),
+            "reverse": "[:, :, ::-1]" if p.colour_order == "BGR" else "", "scale": repr(float(p.scale)),
+            "mean": repr(list(p.mean)), "std": repr(list(p.std))}
+
+
+def _cpp(p):
+    grey = p.colour_order == "L"
+    conversion = {"L": "PIXEL_GRAY", "RGB": "PIXEL_RGB", "BGR": "PIXEL_RGB2BGR"}[p.colour_order]
+    if p.resize:
+        lines = ["// ncnn's resize looks at 2x2 pixels only, Pillow's averages: shrink large images by area first",
+                 "const int side = std::min(width, height);",
+                 f"ncnn::Mat in = ncnn::Mat::from_pixels_resize(pixels, ncnn::Mat::{conversion}, width, height,\n"
+                 f"        std::max(width * {p.resize} / side, {p.resize}), std::max(height * {p.resize} / side, "
+                 f"{p.resize}));"]
+    else:
+        lines = [f"ncnn::Mat in = ncnn::Mat::from_pixels(pixels, ncnn::Mat::{conversion}, width, height);"]
+    if p.crop:
+        crop = ("const int left = (in.w - {1}) / 2, top = (in.h - {0}) / 2;", "ncnn::Mat cropped;",
+                "ncnn::copy_cut_border(in, cropped, top, in.h - {0} - top, left, in.w - {1} - left);", "in = cropped;")
+        lines += [line.format(*_crop(p)) for line in crop]
+    mean, std = np.float64(p.mean), np.float64(p.std)
+    return {"geometry": "\n".join("    " + line for line in lines), "channels": CHANNELS[p.colour_order],
+            "mean": _floats(mean / p.scale), "norm": _floats(p.scale / std),
+            "suffix": "pgm" if grey else "ppm", "kind": "PGM" if grey else "PPM", "magic": "P5" if grey else "P6",
+            "pixels": "grey" if grey else "RGB"}
+
+
+def _floats(values):
+    """C++ constants."""
+    return ", ".join(f"{value:#.9g}f" for value in values)

@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: MIT
+"""The training loop and what it works with."""

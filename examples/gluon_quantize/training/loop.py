@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: MIT
+"""The training loop: steps, epochs, optimizers. A run is a function of its settings and the number of the epoch."""
+
+import contextlib
+import itertools
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any, Dict, List, Optional
+
+import mxnet as mx
+import numpy as np
+from mxnet import autograd, gluon
+from tqdm import tqdm
+
+from gluon_quantize.runs.evaluation import Predictions, evaluate
+from gluon_quantize.training.distillation import LabelLoss
+from gluon_quantize.training.images import TrainingImages
+from gluon_quantize.training.rates import Rates
+from gluon_quantize.training.workers import Workers
+from quantize.errors import ConfigError, TrainingError
+from quantize.modes import clear_cached_graphs, eager, quantizers, update_ema
+from quantize.registry import closest
+from quantize.train import Hook, quantizer_parameters, weight_parameters
+from quantize.tree import walk
+
+
+@dataclass
+class Progress:
+    """How far a training has come; all of it is saved with a checkpoint.
+
+    Attributes
+    ----------
+    epoch, step : int
+        Epochs and updates done.
+    best, best_epoch
+        Largest value of the metric that decides, and the epoch (from 0) that reached it; None before the first.
+    history : list of dict
+        One record for each epoch.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best: Optional[float] = None
+    best_epoch: Optional[int] = None
+    history: List[Dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class OptimizerChoice:
+    """An optimizer of MXNet by name, its learning rate and its options."""
+
+    name: str
+    lr: float
+    options: Dict[str, float]
+
+    def __post_init__(self):
+        known = sorted(mx.optimizer.Optimizer.opt_registry)
+        if self.name.lower() not in known:
+            raise ConfigError("unknown optimizer {!r}; known: {}{}".format(
+                self.name, ", ".join(known), closest(self.name, known)))
+
+
+class Optimizers:
+    """Two Gluon trainers that step together: one for weights, one for the numbers that quantizers train.
+
+    Parameters
+    ----------
+    net : Block
+    weights, steps : OptimizerChoice
+    """
+
+    def __init__(self, net, weights: OptimizerChoice, steps: OptimizerChoice):
+        chosen = {"weights": (weights_of(net), weights), "quantizers": (quantizer_parameters(net), steps)}
+        self.parameters = [p for parameters, _ in chosen.values() for p in parameters.values()]
+        self._trainers = {}
+        for name, (parameters, choice) in chosen.items():
+            if parameters:
+                trainer = gluon.Trainer(parameters, choice.name, dict(choice.options, learning_rate=choice.lr),
+                                        kvstore=None)
+                self._trainers[name] = (trainer, choice.lr)
+
+    def set_share(self, share: float):
+        """Every rate is this share of its first value."""
+        for trainer, lr in self._trainers.values():
+            trainer.set_learning_rate(lr * share)
+
+    def step(self, images: int):
+        """One update, from gradients that are sums over so many images."""
+        for trainer, _ in self._trainers.values():
+            trainer.step(images, ignore_stale_grad=True)
+
+    def save(self, folder):
+        """A file of states for each trainer."""
+        for name, (trainer, _) in self._trainers.items():
+            trainer.save_states(str(folder / (name + ".states")))
+
+    def load(self, folder):
+        """What `save` wrote."""
+        for name, (trainer, _) in self._trainers.items():
+            trainer.load_states(str(folder / (name + ".states")))
+
+
+def weights_of(net):
+    """The trained parameters apart from the quantizers' numbers."""
+    return {name: p for name, p in weight_parameters(net).items() if p.grad_req != "null"}
+
+
+class GradientSum:
+    """Gradients summed over several backward passes (MXNet's own ``grad_req='add'`` is lost on extension operators)."""
+
+    def __init__(self, parameters):
+        self._parameters = parameters
+        self._sums = {}
+
+    def add(self):
+        """Add the gradients as they are."""
+        for key, gradient in self._gradients():
+            self._sums[key] = self._sums[key] + gradient if key in self._sums else gradient.copy()
+
+    def put(self):
+        """Let the sums be the gradients, and start anew."""
+        for key, gradient in self._gradients():
+            if key in self._sums:
+                gradient[:] = self._sums[key]
+        self._sums = {}
+
+    def _gradients(self):
+        for parameter in self._parameters:
+            if parameter.grad_req != "null":
+                for number, gradient in enumerate(parameter.list_grad()):
+                    yield (parameter.name, number), gradient
+
+
+@dataclass
+class Run:
+    """A network in training, with everything that a step needs.
+
+    Attributes
+    ----------
+    rates : callable
+        Step -> share of the learning rates (`Rates.share`).
+    accumulate : int
+        Batches whose gradients make one step.
+    start : int
+        The step from which on layers are quantized.
+    workers : Workers
+        Those that train together.
+    loss : callable
+        (images, outputs, labels) -> losses of the images.
+    """
+
+    net: gluon.Block
+    images: TrainingImages
+    optimizers: Optimizers
+    hooks: Hook
+    rates: Any
+    ctx: mx.Context
+    seed: int = 0
+    accumulate: int = 1
+    start: int = 0
+    workers: Workers = field(default_factory=Workers)
+    progress: Progress = field(default_factory=Progress)
+    loss: Any = field(default_factory=LabelLoss)
+
+    def __post_init__(self):
+        self.gradients = GradientSum(self.optimizers.parameters)
+        if self.steps_per_epoch < 1:
+            raise ConfigError(f"--accumulate {self.accumulate}: an epoch has only {len(self.images)} batches")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Updates in an epoch; batches that make no whole update are left out."""
+        return len(self.images) // self.accumulate
+
+
+def train_epoch(run: Run) -> Dict[str, float]:
+    """Train one epoch; returns {"loss", "seconds", "images_per_second", "lr_share"}. `run.progress` moves on."""
+    seed_epoch(run.seed, run.progress.epoch)
+    losses, start = [], time.perf_counter()
+    stream = run.images.epoch(run.progress.epoch)
+    with contextlib.closing(stream), tqdm(total=run.steps_per_epoch, unit="step", disable=None,
+                                          desc=f"epoch {run.progress.epoch}") as bar:
+        for _ in range(run.steps_per_epoch):
+            losses.append(train_step(run, itertools.islice(stream, run.accumulate)))
+            bar.update()
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
+    run.workers.average_statistics(run.net)
+    run.progress.epoch += 1
+    seconds = time.perf_counter() - start
+    trained = run.steps_per_epoch * run.accumulate * run.images.batch_size * run.workers.count
+    return {"loss": float(np.mean(losses)), "seconds": seconds, "images_per_second": trained / seconds,
+            "lr_share": run.rates(run.progress.step - 1)}
+
+
+def seed_epoch(seed: int, epoch: int):
+    """Random numbers of an epoch depend on nothing that came before, so that a resumed run draws the same ones."""
+    drawn = np.random.RandomState((seed, epoch)).randint(0, 2 ** 31 - 1, 2)
+    np.random.seed(drawn[0])
+    mx.random.seed(int(drawn[1]))
+
+
+def train_step(run: Run, batches) -> float:
+    """One update from a few batches; returns their mean loss. TrainingError when it is not finite."""
+    step, total, images = run.progress.step, 0.0, 0
+    run.hooks.before_step(step)
+    run.optimizers.set_share(run.rates(step))
+    for x, y in batches:
+        x, y = x.as_in_context(run.ctx), y.as_in_context(run.ctx)
+        with autograd.record():
+            loss = run.loss(x, run.net(x), y)
+        loss.backward()
+        if run.accumulate > 1:
+            run.gradients.add()
+        total, images = total + float(loss.sum().asscalar()), images + len(x)
+        if not math.isfinite(total):
+            raise TrainingError(f"the loss is {total} at step {step}; {where_not_finite(run.net, x)}. Take a lower "
+                                "learning rate (the last checkpoint is "
+                                "kept)")
+    if run.accumulate > 1:
+        run.gradients.put()
+    run.workers.sum_gradients(run.optimizers.parameters)
+    run.optimizers.step(images * run.workers.count)
+    run.hooks.after_step(step)
+    run.progress.step += 1
+    return total / images
+
+
+def where_not_finite(net, x) -> str:
+    """Which layer's output is the first that holds NaN or infinity, in words."""
+    found = []
+
+    def watch(path):
+        def look(block, inputs, output):
+            if not found and isinstance(output, mx.nd.NDArray) and not np.isfinite(output.asnumpy()).all():
+                found.append(path)
+        return look
+    handles = [block.register_forward_hook(watch(path or "(net)")) for path, block in walk(net)]
+    try:
+        with eager(net), autograd.train_mode():
+            net(x)
+    finally:
+        for handle in handles:
+            handle.detach()
+    return f"the first output that is not finite is that of {found[0]}" if found else "all outputs are finite"
+
+
+@contextlib.contextmanager
+def fixed_ranges(net):
+    """Context for inference: activations with moving averages compute with the ranges these have reached."""
+    moving = [quantizer for _, quantizer in quantizers(net, "activation") if quantizer.mode == "ema"]
+    if not moving:
+        yield
+        return
+    update_ema(net)
+    for quantizer in moving:
+        quantizer.mode = "offline"
+    clear_cached_graphs(net)
+    try:
+        yield
+    finally:
+        for quantizer in moving:
+            quantizer.mode = "ema"
+        clear_cached_graphs(net)
+
+
+def validate(net, batches, ctx, description="validation") -> Predictions:
+    """Predictions as the network would give them in inference."""
+    with fixed_ranges(net):
+        return evaluate(net, batches, ctx, description)
+
+
+def restarted(first: Rates, then: Rates, ratio: float = 1.0):
+    """Step -> share: `ratio` times that of `first` while its steps last, then that of `then`."""
+    return lambda step: ratio * first.share(step) if step < first.steps else then.share(step - first.steps)
