@@ -50,7 +50,7 @@ bench: $(TESTS) native ## run the benchmarks in tests/bench one after the other
 	done; exit $$failed
 
 clean: ## remove caches and build products; .venv and results stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis quantize/ops/_native
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis quantize/ops/_native
 	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## remove .venv too

@@ -111,10 +111,10 @@ class Feed:
 
 
 def _extremes(x):
-    """(images, 2): smallest and largest value of each; one image after the other, so that the second look finds it in
-    the cache."""
+    """(images, 2): smallest and largest value of each."""
     values = x.reshape(len(x), -1)
     found = np.empty((len(x), 2), np.float32)
+    # one image after the other, so that the second look finds it in the cache
     for row, image in zip(found, values):
         row[0], row[1] = image.min(), image.max()
     return found

@@ -128,9 +128,9 @@ def imported_names(tree: ast.AST, path: str):
             base = base + ([node.module] if node.module else [])
             for alias in node.names:
                 yield node.lineno, ".".join(base + [alias.name])
-        elif isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in ("__import__", "import_module"):
-            if node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str):
-                yield node.lineno, node.args[0].value
+        elif (isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in ("__import__", "import_module")
+                and node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)):
+            yield node.lineno, node.args[0].value
 
 
 def import_problems(tree: ast.AST, path: str):
@@ -215,10 +215,10 @@ def style_problems(tree: ast.AST, path: str, text: str):
             yield Problem("sys.path", path, "", f"line {node.lineno}: touches sys.path")
         if isinstance(node, ast.Call) and dotted(node.func) == "print" and path.split("/")[0] in LIBRARIES:
             yield Problem("print", path, "", f"line {node.lineno}: prints; use logging")
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
-            if any(is_mutable(default) for default in node.args.defaults + node.args.kw_defaults):
-                yield Problem("mutable default", path, getattr(node, "name", "lambda"),
-                              f"line {node.lineno}: mutable default argument")
+        if (isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
+                and any(is_mutable(default) for default in node.args.defaults + node.args.kw_defaults)):
+            yield Problem("mutable default", path, getattr(node, "name", "lambda"),
+                          f"line {node.lineno}: mutable default argument")
 
 
 def problems_of(path: str, text: str) -> List[Problem]:

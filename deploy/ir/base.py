@@ -50,7 +50,7 @@ class Quantization:
 
 @dataclass(frozen=True)
 class Function:
-    """An activation function. Kinds and their parameters:
+    """An activation function: its kind and the parameters which that kind has.
 
     relu; leaky_relu (slope); clip (min, max); sigmoid; tanh; hard_sigmoid (alpha, beta): clip(alpha*x + beta, 0, 1);
     hard_swish (alpha, beta): x * hard_sigmoid(x); swish: x * sigmoid(x); softplus; gelu; elu (alpha); exp; abs; square;

@@ -32,7 +32,7 @@ def freeze_bn(net: Block, frozen: bool = True):
         if getattr(layer, "norm", None) is not None:
             layer.norm.frozen = frozen
     for _, block in walk(net):
-        if type(block) is nn.BatchNorm and block._kwargs["use_global_stats"] != frozen:
-            if frozen or getattr(block, "frozen_by_us", False):
-                block._kwargs["use_global_stats"] = block.frozen_by_us = frozen
+        if (type(block) is nn.BatchNorm and block._kwargs["use_global_stats"] != frozen
+                and (frozen or getattr(block, "frozen_by_us", False))):
+            block._kwargs["use_global_stats"] = block.frozen_by_us = frozen
     clear_cached_graphs(net)

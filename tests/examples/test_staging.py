@@ -56,10 +56,10 @@ def test_an_error_leaves_nothing(tmp_path):
 
 
 def test_a_full_disk(tmp_path):
-    with pytest.raises(DataError, match="out: cannot be written: No space left on device"):
-        with staged(tmp_path / "out", force=False) as folder:
-            (folder / "a").write_text("half")
-            raise OSError(errno.ENOSPC, "No space left on device")
+    refusal = pytest.raises(DataError, match="out: cannot be written: No space left on device")
+    with refusal, staged(tmp_path / "out", force=False) as folder:
+        (folder / "a").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
     assert tree(tmp_path) == []
 
 

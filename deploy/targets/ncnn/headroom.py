@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Could ncnn's int8 Winograd overflow in this network, on these images, and what is the better cure?
+"""Whether ncnn's int8 Winograd could overflow in this network, on these images, and the better cure.
 
 Beyond a sum of `WINOGRAD_EXACT` ncnn's F(4,3) may be one too small, beyond `WINOGRAD_LIMIT` it gives garbage. There
 are two cures: 31 levels of the weights instead of 127, as ncnn2table does, or 127 levels and a mark in the file (31=64)
