@@ -25,6 +25,7 @@ class BuildWithOperators(build_py):
     """Compiles the native operators into the package; without a compiler the composed ones serve."""
 
     def run(self):
+        """The packages, with the native operators beside them where they could be compiled."""
         from quantize.errors import QuantizeError
         from quantize.ops import build
         try:

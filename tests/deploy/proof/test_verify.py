@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from deploy import engine
-from deploy.proof import machine, verify
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Convolution, Function, Grid, InnerProduct, Model, Pooling, Quantization
+from deploy.proof import machine, verify
 from deploy.proof.certificate import (
     Circumstances,
     certificate,
