@@ -4,8 +4,7 @@ simulated."""
 
 
 from gluon_quantize.commands import running as command
-from gluon_quantize.commands.deploy_options import build_parser, check, settings
-from gluon_quantize.commands.options import NO_MODEL
+from gluon_quantize.commands.deploy_options import PROG, build_parser, check, settings
 from gluon_quantize.report import text as report
 from gluon_quantize.runs.staging import check_new, staged
 from quantize.errors import DeployError
@@ -106,15 +105,15 @@ def recheck(args):
         print(f"\nwritten to {args.output}")
 
 
-def main(argv=None) -> int:
+def main(argv=None, prog: str = PROG) -> int:
     """The command; returns the exit code."""
-    parser = build_parser()
+    parser = build_parser(prog)
 
     def work(args):
         if args.recheck:
             recheck(args)
         elif not (args.model or args.onnx or args.symbol):
-            print(NO_MODEL.format(prog=parser.prog))
+            print(command.NO_MODEL.format(prog=command.spelled(parser.prog)))
         else:
             check(parser, args)
             deploy(args)

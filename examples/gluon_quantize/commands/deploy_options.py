@@ -2,7 +2,6 @@
 """The command line of `deploy_ncnn.py`."""
 
 from gluon_quantize.commands.options import (
-    Parser,
     add_choice_of_layers,
     add_data,
     add_fixed_calibration,
@@ -11,18 +10,19 @@ from gluon_quantize.commands.options import (
     whole,
 )
 from gluon_quantize.commands.options import build_parser as simulation_parser
+from gluon_quantize.commands.running import Parser, spelled
 
 PROG = "deploy_ncnn.py"
 DESCRIPTION = ("Quantize a CNN for ncnn, write the files that ncnn runs in int8, and prove that it computes what was "
                "simulated.")
 EPILOG = """example:
-  python {} --model digits_lenet --output out
+  {} --model digits_lenet --output out
 """
 
 
-def build_parser() -> Parser:
+def build_parser(prog: str = PROG) -> Parser:
     """The parser; what `simulate_quantization.py` offers too comes from there, and what it alone offers has a value."""
-    parser, offered = _offered(), settings()
+    parser, offered = _offered(prog), settings()
     parser.set_defaults(**{name: value for name, value in vars(simulation_parser().parse_args([])).items()
                            if name not in offered})
     parser.set_defaults(merge_bn=True, quantize_input_offline=True)
@@ -36,8 +36,8 @@ def settings(args=None):
     return {name: given[name] for name in sorted(defaults)}
 
 
-def _offered():
-    parser = Parser(prog=PROG, description=DESCRIPTION, epilog=EPILOG.format(PROG))
+def _offered(prog=PROG):
+    parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG.format(spelled(prog)))
     add_model(parser)
     add_data(parser)
     add_choice_of_layers(parser)

@@ -4,31 +4,12 @@
 import argparse
 
 from calib.calibrators import CALIBRATORS
+from gluon_quantize.commands.running import Parser
 from quantize.errors import ConfigError
 from quantize.winograd import GRANULARITIES, NONE, POINTS
 
 PROG = "simulate_quantization.py"
 DESCRIPTION = "Simulate the quantization of a CNN and say what it loses against the float network."
-NO_MODEL = """Name a network to quantize, in one of four ways:
-
-  --model digits_lenet       the embedded example: a LeNet of 40 thousand weights on 8x8 handwritten digits; evaluates
-                             364 test images in float and in int8 within seconds and needs no download
-  --model mobilenet1.0       any classification network of gluoncv (--list-models prints them); its pretrained
-                             weights are downloaded, or read from --params FILE
-  --onnx FILE                a CNN in an ONNX file
-  --symbol FILE              a network exported by Gluon: NAME-symbol.json, with --params NAME-0000.params
-
-Try:  python {prog} --model digits_lenet
-      python {prog} --help
-"""
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors."""
-
-    def error(self, message):
-        """Print one line and exit with 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def whole(low, high=None):
@@ -53,9 +34,9 @@ def shard(text):
     return int(number), int(count)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     """The parser; every option of Quantization.MXNet with its default, and ours."""
-    parser = Parser(prog=PROG, description=DESCRIPTION)
+    parser = Parser(prog=prog, description=DESCRIPTION)
     for add in (add_model, add_data, _add_quantization, _add_calibration, _add_run):
         add(parser)
     return parser

@@ -3,7 +3,7 @@
 
 
 from gluon_quantize.commands import running as command
-from gluon_quantize.commands.options import build_parser, check
+from gluon_quantize.commands.options import PROG, build_parser, check
 from gluon_quantize.report import text as report
 
 
@@ -47,6 +47,6 @@ def simulate(args):
         print(f"written to {args.output}")
 
 
-def main(argv=None) -> int:
+def main(argv=None, prog: str = PROG) -> int:
     """The command; returns the exit code."""
-    return command.run_if_asked(build_parser(), argv, check, simulate)
+    return command.run_if_asked(build_parser(prog), argv, check, simulate)

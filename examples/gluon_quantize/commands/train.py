@@ -4,7 +4,7 @@
 import pathlib
 
 from gluon_quantize.commands import running as command
-from gluon_quantize.commands.train_options import build_parser, check
+from gluon_quantize.commands.train_options import PROG, build_parser, check
 from gluon_quantize.report import text as report
 from quantize.errors import ConfigError, DataError
 
@@ -170,6 +170,6 @@ def train_with(args, workers):
     finish(args, task, run, rules)
 
 
-def main(argv=None) -> int:
+def main(argv=None, prog: str = PROG) -> int:
     """The command; returns the exit code."""
-    return command.run_if_asked(build_parser(), argv, check, train)
+    return command.run_if_asked(build_parser(prog), argv, check, train)

@@ -6,7 +6,6 @@ import math
 
 from gluon_quantize.commands.options import (
     MODES,
-    Parser,
     add_data,
     add_device,
     add_model,
@@ -14,6 +13,7 @@ from gluon_quantize.commands.options import (
     add_winograd,
     whole,
 )
+from gluon_quantize.commands.running import Parser, spelled
 from gluon_quantize.report.metrics import NAMES as METRICS
 from gluon_quantize.training.augmentation import AUGMENTATIONS
 from gluon_quantize.training.rates import SCHEDULES
@@ -23,10 +23,10 @@ DESCRIPTION = "Retrain a CNN with fake quantization, so that it gets back what r
 STARTS = tuple(mode for mode in MODES if mode != "easyquant") + ("none",)
 METHODS = ("ste", "lsq", "lsq+", "pact", "cgpact", "dorefa", "sat", "bnn")
 EPILOG = """examples:
-  python {prog} --model digits_lenet --method lsq --weight-bits 4 --input-bits 4 --epochs 3 --output out
-  python {prog} --onnx model.onnx --data-dir data --method lsq --weight-bits 4 --input-bits 4 --output out
-  python {prog} --model mnist_lenet --data-dir data --method sat --clamp-only --epochs 10 --output clamped
-  python {prog} --model mnist_lenet --data-dir data --method sat -w clamped/final.params --output out
+  {prog} --model digits_lenet --method lsq --weight-bits 4 --input-bits 4 --epochs 3 --output out
+  {prog} --onnx model.onnx --data-dir data --method lsq --weight-bits 4 --input-bits 4 --output out
+  {prog} --model mnist_lenet --data-dir data --method sat --clamp-only --epochs 10 --output clamped
+  {prog} --model mnist_lenet --data-dir data --method sat -w clamped/final.params --output out
 
 A run that was killed goes on with the same command and --resume.
 """
@@ -45,9 +45,9 @@ def number(low=0.0, high=math.inf):
     return parse
 
 
-def build_parser() -> Parser:
+def build_parser(prog: str = PROG) -> Parser:
     """The parser; networks and images are named as in `simulate_quantization.py`."""
-    parser = Parser(prog=PROG, description=DESCRIPTION, epilog=EPILOG.format(prog=PROG),
+    parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG.format(prog=spelled(prog)),
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     add_model(parser)
     parser.add_argument("--from-scratch", action="store_true",

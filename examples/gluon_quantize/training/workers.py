@@ -15,6 +15,9 @@ The server only adds. Each worker updates its own copy, from equal gradients by 
 to the last bit whatever the optimizers are, however many (one for the steps of quantizers, for example).
 ``gluon.Trainer(kvstore="dist_sync")`` knows weights alone, lets two Trainers overwrite each other's keys on the server,
 and with ``update_on_kvstore=False`` may take a gradient for a weight when it starts; none of that can happen here.
+
+It is part of the application and not of `quantize.train`: processes, their launcher (`runs.distributed`) and the
+environment between the two belong together, and no quantizer knows of them.
 """
 
 import ctypes
@@ -76,8 +79,9 @@ class Workers:
             raise ConfigError("kvstore {!r}: must be one of {}: these keep workers equal".format(
                 kind, ", ".join((NONE,) + KINDS)))
         if os.environ.get(ROLE) != "worker" or not os.environ.get(COUNT, "").isdigit():
-            raise ConfigError(f"kvstore {kind!r}: this process is not one of several workers; start it with: python "
-                              "examples/train_distributed.py --workers 2 SCRIPT ...")
+            raise ConfigError(f"kvstore {kind!r}: this process is not one of several workers; start it with: "
+                              "gluon-quantize train-distributed --workers 2 -- train ... (or python "
+                              "examples/train_distributed.py --workers 2 SCRIPT ...)")
         try:
             timeout = float(os.environ.get(TIMEOUT, "600"))
         except ValueError:
