@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What every calibrator is."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import ClassVar
 
 import numpy as np
@@ -29,6 +29,17 @@ class Calibrator:
 
     name: ClassVar[str] = ""
     observer: ClassVar[str] = ""
+
+    @property
+    def full_name(self) -> str:
+        """The name with the parameters that are not as usual: `percentile:99.9`; `named_calibrator` reads it.
+
+        It has no blanks, because a line of a table is cut at blanks.
+        """
+        values = [(field.name, getattr(self, field.name), field.default) for field in fields(self)]
+        # values in front of a changed one stand without their keys, so that `percentile:99.9` comes back as it was
+        last = max((number for number, (_, value, usual) in enumerate(values) if value != usual), default=-1)
+        return ":".join([self.name] + [",".join(str(value) for _, value, _ in values[:last + 1])] * (last >= 0))
 
     def new_observer(self) -> Observer:
         """A fresh observer of the kind this calibrator needs."""

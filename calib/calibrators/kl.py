@@ -16,11 +16,18 @@ from calib.calibrators.base import (
 )
 from calib.calibrators.kl_core import search_fractional, search_interpolated, search_occupied
 from calib.calibrators.kl_symmetric import search_symmetric
+from quantize.errors import CalibrationError
+
+MIN_BINS = 16
+MAX_BINS = 16384  # what the observer has on each side: finer ones would be made up
 
 
 @dataclass(frozen=True)
 class _KL(ThresholdCalibrator):
     observer: ClassVar[str] = "histogram"
+
+    def __post_init__(self) -> None:
+        _check_bins(self.bins)
 
     def _search(self, histogram, levels):
         """The best number of bins."""
@@ -128,6 +135,11 @@ class KLMXNet(ThresholdCalibrator):
     observer: ClassVar[str] = "histogram"
     bins: int = 8001
 
+    def __post_init__(self) -> None:
+        _check_bins(self.bins)
+        if self.bins % 2 == 0:
+            raise CalibrationError(f"bins must be an odd number, one in the middle; got {self.bins!r}")
+
     def threshold(self, observer, spec):
         """The end of the chosen range; the largest magnitude for grids with more levels than bins."""
         top = top_magnitude(observer, spec)
@@ -151,3 +163,8 @@ class KLMXNet(ThresholdCalibrator):
 
 def _pairs(halves):
     return halves[1:].reshape(-1, 2).sum(axis=1)
+
+
+def _check_bins(bins):
+    if not MIN_BINS <= bins <= MAX_BINS:
+        raise CalibrationError(f"bins must be from {MIN_BINS} to {MAX_BINS}, got {bins!r}")

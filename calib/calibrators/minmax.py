@@ -35,6 +35,9 @@ class Naive(MinMax):
     observer: ClassVar[str] = "ema"
     momentum: float = 0.9
 
+    def __post_init__(self) -> None:
+        self.new_observer()  # which checks the momentum
+
     def new_observer(self):
         """A fresh EMA observer."""
         return EMAObserver(self.momentum)

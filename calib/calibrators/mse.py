@@ -26,11 +26,20 @@ class MSE(ThresholdCalibrator):
     6 % apart, then at 33 between the best one's neighbours.
 
     Source: the criterion is as old as quantization (Max 1960); for networks e.g. Shin et al., arXiv:1511.06488.
+
+    Parameters
+    ----------
+    clip_weight : float
+        How often the error of clipped values counts; above 0.
     """
 
     name: ClassVar[str] = "mse"
     observer: ClassVar[str] = "histogram"
-    clip_weight: ClassVar[float] = 1.0
+    clip_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.clip_weight < float("inf"):
+            raise CalibrationError(f"clip_weight must be a number above 0, got {self.clip_weight!r}")
 
     def threshold(self, observer, spec):
         """The best threshold; CalibrationError for a mid-rise grid."""
@@ -70,7 +79,7 @@ class SQNR(MSE):
     """
 
     name: ClassVar[str] = "sqnr"
-    clip_weight: ClassVar[float] = 3.0
+    clip_weight: float = 3.0
 
 
 class _Side:

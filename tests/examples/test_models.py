@@ -12,14 +12,15 @@ import pytest
 from gluon_quantize.data import preprocess
 from gluon_quantize.models import loading as models
 from gluon_quantize.models import zoo
-from gluon_quantize.models.loading import EMBEDDED_PARAMS, ModelSource, list_models, open_model
+from gluon_quantize.models.loading import EMBEDDED_PARAMS, list_models, open_model
 from gluon_quantize.models.nets import GroupNorm, digits_lenet
 from gluon_quantize.models.params import load_params, save_params
+from gluon_quantize.models.request import NetworkRequest
 from quantize.errors import ConfigError, ModelFileError
 
 
 def opened(name, params="", pretrained=False, **options):
-    return open_model(ModelSource(name=name, params=str(params), pretrained=pretrained, options=options))
+    return open_model(NetworkRequest(model=name, params=str(params), pretrained=pretrained, options=options))
 
 
 def logits(net, shape=(2, 1, 8, 8)):
@@ -117,11 +118,11 @@ def test_bad_names_and_options(name, options, message):
 
 
 @pytest.mark.parametrize("source, message", [
-    (dict(), "given: none"), (dict(name="a", onnx="b"), "name and onnx"),
+    (dict(), "given: none"), (dict(model="a", onnx="b"), "name and onnx"),
     (dict(onnx="a", params="b"), "leave out --params"), (dict(symbol="a", options=dict(classes=3)), "'classes'")])
 def test_bad_sources(source, message):
     with pytest.raises(ConfigError, match=message):
-        ModelSource(**source)
+        NetworkRequest(**source)
 
 
 def test_gluoncv_that_does_not_import():
@@ -272,7 +273,7 @@ def test_onnx(tmp_path, monkeypatch):
                   input_shape=(1, 3, 224, 224))
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "model.onnx").write_bytes(b"")
-    model = open_model(ModelSource(onnx=str(tmp_path / "net" / "model.onnx")))
+    model = open_model(NetworkRequest(onnx=str(tmp_path / "net" / "model.onnx")))
     assert (model.name, model.dataset_hint, model.input_shape) == ("net", "imagenet", (3, 224, 224))
     assert model.preprocessing == preprocess.imagenet()
 
@@ -281,21 +282,21 @@ def test_onnx_with_unusable_preprocessing(tmp_path, monkeypatch):
     fake_importer(monkeypatch, "quantize.importers.onnx", preprocessing={"scale": 1})
     (tmp_path / "n.onnx").write_bytes(b"")
     with pytest.raises(ModelFileError, match="n.onnx: preprocessing metadata lacks colour_order"):
-        open_model(ModelSource(onnx=tmp_path / "n.onnx"))
+        open_model(NetworkRequest(onnx=tmp_path / "n.onnx"))
 
 
 def test_symbol(tmp_path, monkeypatch):
     calls = fake_importer(monkeypatch, "quantize.importers.symbol")
     (tmp_path / "n-symbol.json").write_text("{}")
-    model = open_model(ModelSource(symbol=str(tmp_path / "n-symbol.json")))
+    model = open_model(NetworkRequest(symbol=str(tmp_path / "n-symbol.json")))
     assert (model.name, model.preprocessing, model.dataset_hint) == ("n", None, None) and calls[0][1] is None
     with pytest.raises(ModelFileError, match="n.params: no such file"):
-        open_model(ModelSource(symbol=str(tmp_path / "n-symbol.json"), params=str(tmp_path / "n.params")))
+        open_model(NetworkRequest(symbol=str(tmp_path / "n-symbol.json"), params=str(tmp_path / "n.params")))
 
 
 def test_missing_onnx_file(tmp_path):
     with pytest.raises(ModelFileError, match="no.onnx: no such ONNX file"):
-        open_model(ModelSource(onnx=tmp_path / "no.onnx"))
+        open_model(NetworkRequest(onnx=tmp_path / "no.onnx"))
 
 
 @pytest.mark.parametrize("shape, want", [((1, 8, 8), "digits"), ((1, 28, 28), "mnist"), ((3, 32, 32), "cifar10"),

@@ -13,7 +13,8 @@ import pytest
 
 import simulate_quantization
 from gluon_quantize.commands.options import build_parser
-from gluon_quantize.models.loading import ModelSource, list_models, open_model
+from gluon_quantize.models.loading import list_models, open_model
+from gluon_quantize.models.request import NetworkRequest
 
 SCRIPT = os.path.abspath(simulate_quantization.__file__)
 DIGITS = ("--model", "digits_lenet")
@@ -183,7 +184,7 @@ def test_calibration_images_elsewhere(simulated, small_onnx, image_folder):
 
 
 def test_exported_symbol(simulated, tmp_path):
-    net = open_model(ModelSource(name="digits_lenet")).net
+    net = open_model(NetworkRequest(model="digits_lenet")).net
     net.hybridize()
     net(mx.nd.zeros((1, 1, 8, 8)))
     net.export(str(tmp_path / "lenet"), epoch=3)
@@ -195,7 +196,7 @@ def test_exported_symbol(simulated, tmp_path):
 
 
 def test_network_of_gluoncv(simulated, tmp_path):
-    net = open_model(ModelSource(name="cifar_resnet20_v1")).net
+    net = open_model(NetworkRequest(model="cifar_resnet20_v1", pretrained=False)).net
     net.save_parameters(str(tmp_path / "random.params"))
     random = np.random.RandomState(0)
     for name in ("cifar10_test.npz", "cifar10_train_1.npz"):

@@ -6,7 +6,8 @@ import pytest
 
 import train_digits
 from gluon_quantize.data.datasets import open_dataset
-from gluon_quantize.models.loading import ModelSource, open_model
+from gluon_quantize.models.loading import open_model
+from gluon_quantize.models.request import NetworkRequest
 
 
 def test_one_epoch(tmp_path, capsys):
@@ -15,7 +16,7 @@ def test_one_epoch(tmp_path, capsys):
     printed, _ = capsys.readouterr()
     assert str(output) in printed and "364 test images" in printed
     assert [path.name for path in output.parent.iterdir()] == ["net.params"]
-    model = open_model(ModelSource(name="digits_lenet", params=str(output)))
+    model = open_model(NetworkRequest(model="digits_lenet", params=str(output)))
     trained = train_digits.accuracy(model.net, open_dataset("digits"))
     assert trained > 0.5 and f"{trained:.2%}" in printed
 
@@ -28,7 +29,7 @@ def test_same_seed_same_weights(tmp_path):
 
 
 def test_embedded_weights():
-    net = open_model(ModelSource(name="digits_lenet")).net
+    net = open_model(NetworkRequest(model="digits_lenet")).net
     assert train_digits.accuracy(net, open_dataset("digits")) >= 0.985
     size = sum(int(np.prod(parameter.shape)) for parameter in net.collect_params().values())
     assert 10000 <= size <= 60000

@@ -10,7 +10,8 @@ from mxnet.gluon import nn
 from gluon_quantize.data import preprocess
 from gluon_quantize.data.batches import batches
 from gluon_quantize.data.image_set import ArraySet
-from gluon_quantize.models.loading import ModelSource, open_model
+from gluon_quantize.models.loading import open_model
+from gluon_quantize.models.request import NetworkRequest
 from gluon_quantize.report.metrics import NAMES, class_metrics, mean_metrics
 from gluon_quantize.training.augmentation import Augmentation
 from gluon_quantize.training.images import ArrayReader, FileReader, TrainingImages
@@ -198,5 +199,5 @@ def test_unknown_optimizer():
 
 
 def test_last_layers():
-    graph = trace(open_model(ModelSource(name="digits_lenet")).net)
+    graph = trace(open_model(NetworkRequest(model="digits_lenet")).net)
     assert (graph.first_layers(), graph.last_layers()) == (["features.0"], ["output"])

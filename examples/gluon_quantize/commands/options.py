@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The command line of `simulate_quantization.py`, and the groups of options that other commands share with it."""
 
-import argparse
-
-from calib.calibrators import CALIBRATORS
-from gluon_quantize.commands.running import Parser
+from gluon_quantize.commands.parser import EASYQUANT, MODES, Parser, calibration_method, shard, whole
+from gluon_quantize.data.request import ImagesRequest
+from gluon_quantize.models.request import NetworkRequest, RunRequest
 from quantize.errors import ConfigError
 from quantize.winograd import GRANULARITIES, NONE, POINTS
 
@@ -12,29 +11,7 @@ PROG = "simulate_quantization.py"
 DESCRIPTION = "Simulate the quantization of a CNN and say what it loses against the float network."
 
 
-def whole(low, high=None):
-    """Argument type: a whole number in a range."""
-    def parse(text):
-        try:
-            value = int(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
-        if value < low or (high is not None and value > high):
-            allowed = f"at least {low}" if high is None else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"{value} is not allowed, it must be {allowed}")
-        return value
-    return parse
-
-
-def shard(text):
-    """Argument type: i/n, with 1 <= i <= n."""
-    number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form i/n with i from 1 to n, such as 2/4")
-    return int(number), int(count)
-
-
-def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
+def build_parser(prog: str = PROG) -> Parser:
     """The parser; every option of Quantization.MXNet with its default, and ours."""
     parser = Parser(prog=prog, description=DESCRIPTION)
     for add in (add_model, add_data, _add_quantization, _add_calibration, _add_run):
@@ -58,6 +35,14 @@ def add_model(parser):
                        help="gamma of the last BN of each bottleneck starts at 0 (gluoncv resnets)")
 
 
+def network_request(args, pretrained: bool = True) -> NetworkRequest:
+    """What the options of `add_model` ask for; ConfigError where that is not one network."""
+    switches = ("use_gn", "batch_norm", "use_se", "last_gamma")
+    return NetworkRequest(model=args.model or "", onnx=args.onnx or "", symbol=args.symbol or "",
+                          params=args.params or "", pretrained=pretrained and not args.params,
+                          options={name: True for name in switches if getattr(args, name)})
+
+
 def add_data(parser, calibration=True):
     """Where the images come from; `calibration`: those for calibration may lie elsewhere."""
     group = parser.add_argument_group("the images")
@@ -79,6 +64,12 @@ def add_data(parser, calibration=True):
                        help="images per batch (default: %(default)s)")
     group.add_argument("-j", "--num-data-workers", dest="num_workers", type=whole(1), default=4, metavar="N",
                        help="threads that decode images (default: %(default)s)")
+
+
+def images_request(args) -> ImagesRequest:
+    """What the options of `add_data` ask for, but for the calibration images."""
+    return ImagesRequest(dataset=args.dataset, folder=args.data_dir, resize=args.resize, crop=args.crop,
+                         count=args.num_images, batch_size=args.batch_size, workers=args.num_workers)
 
 
 def _add_quantization(parser):
@@ -141,7 +132,6 @@ def _add_rules(group):
                        help="JSON list of rules for single layers, applied after the options above (see README)")
 
 
-MODES = sorted(CALIBRATORS.names() + ["easyquant"])
 MODES_HELP = ("naive: moving average of the ranges; minmax: the whole range; percentile: 99.99 %% of the values; "
               "mse, sqnr: least error (sqnr counts clipping three times); aciq: fit of a Gaussian or Laplace "
               "distribution (aciq-gauss, aciq-laplace: always that one; aciq-ncnn: as ncnn2table); kl: kl-ncnn, the "
@@ -171,8 +161,9 @@ def add_fixed_calibration(parser, default):
 
 
 def _add_method(group, default):
-    group.add_argument("--calib-mode", choices=MODES, metavar="MODE", default=default,
-                       help="one of {}. {}".format(", ".join(MODES), MODES_HELP))
+    group.add_argument("--calib-mode", type=calibration_method(EASYQUANT), metavar="MODE", default=default,
+                       help="one of {}, perhaps with parameters, as in percentile:99.9 or naive:momentum=0.95. "
+                            "{}".format(", ".join(MODES), MODES_HELP))
     group.add_argument("--calib-epoch", type=whole(1), default=3, metavar="N",
                        help="passes over the calibration images; more than one only change naive, so the other modes "
                             "take one (default: %(default)s)")
@@ -251,3 +242,9 @@ def add_seed(group):
     """What makes runs repeatable."""
     group.add_argument("--fixed-random-seed", type=whole(0, 2**32 - 1), default=7, metavar="N",
                        help="seed of NumPy and MXNet (default: %(default)s)")
+
+
+def run_request(args) -> RunRequest:
+    """What the options of `add_device`, where there are any, and `add_seed` ask for."""
+    return RunRequest(gpu=getattr(args, "use_gpu", -1), seed=args.fixed_random_seed,
+                      cudnn_autotune=not getattr(args, "disable_cudnn_autotune", False))

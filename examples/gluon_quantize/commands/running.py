@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """What every command line does around its work."""
 
-import argparse
 import contextlib
 import logging
 import os
@@ -9,6 +8,7 @@ import signal
 import sys
 from typing import Callable, Iterator, List, Optional
 
+from gluon_quantize.commands.parser import Parser
 from quantize.errors import QuantizeError
 
 NO_MODEL = """Name a network to quantize, in one of four ways:
@@ -23,14 +23,6 @@ NO_MODEL = """Name a network to quantize, in one of four ways:
 Try:  {prog} --model digits_lenet
       {prog} --help
 """
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors."""
-
-    def error(self, message):
-        """Print one line and exit with 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
 
 
 def spelled(prog: str) -> str:
@@ -55,12 +47,12 @@ def unix_output() -> Iterator[None]:
         sys.exit(128 + signal.SIGPIPE)
 
 
-def run(parser: argparse.ArgumentParser, argv: Optional[List[str]], work: Callable) -> int:
+def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
     """Parse, work, and return the exit code: 0, 2 for anything wrong with what was given, 130 when interrupted.
 
     Parameters
     ----------
-    parser : argparse.ArgumentParser
+    parser : Parser
         With --list-models, which is answered here.
     work : function of the parsed arguments
     """
@@ -82,7 +74,7 @@ def run(parser: argparse.ArgumentParser, argv: Optional[List[str]], work: Callab
     return 0
 
 
-def run_if_asked(parser: argparse.ArgumentParser, argv: Optional[List[str]], check: Callable, work: Callable) -> int:
+def run_if_asked(parser: Parser, argv: Optional[List[str]], check: Callable, work: Callable) -> int:
     """`run`, but without any option say how a network is named; `check(parser, args)` comes before the work."""
     def checked(args):
         if args == parser.parse_args([]):

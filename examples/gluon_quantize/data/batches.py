@@ -3,10 +3,14 @@
 
 import collections
 import concurrent.futures
+from typing import Optional, Sequence
 
 import mxnet as mx
 import numpy as np
 
+from gluon_quantize.data.image_set import ImageSet
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.data.request import ImagesRequest
 from quantize.errors import ConfigError, DataError
 
 
@@ -73,7 +77,8 @@ class Batches:
         return mx.nd.array(np.stack(images))
 
 
-def batches(dataset, preprocessing, batch_size, indices=None, workers=2):
+def batches(dataset: ImageSet, preprocessing: Preprocessing, batch_size: int,
+            indices: Optional[Sequence[int]] = None, workers: int = 2) -> Batches:
     """Batches of a data set in a given order; the last one may be smaller.
 
     Parameters
@@ -106,3 +111,11 @@ def batches(dataset, preprocessing, batch_size, indices=None, workers=2):
             dataset.name, len(dataset) - 1,
             "none" if len(indices) == 0 else f"{indices.min()}..{indices.max()}"))
     return Batches(dataset, preprocessing, batch_size, indices, workers)
+
+
+def requested(request: ImagesRequest, images: ImageSet, steps: Preprocessing,
+              indices: Optional[Sequence[int]] = None) -> Batches:
+    """Batches as the request has them: of `indices`, else of the first `request.count` images."""
+    if indices is None and request.count is not None:
+        indices = np.arange(min(request.count, len(images)))
+    return batches(images, steps, request.batch_size, indices, request.workers)

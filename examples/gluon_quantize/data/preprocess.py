@@ -3,11 +3,12 @@
 
 import dataclasses
 import math
-from typing import Tuple, Union
+from typing import Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
 
+from gluon_quantize.data.request import ImagesRequest
 from quantize.errors import ConfigError, DataError, ModelFileError
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
@@ -190,3 +191,8 @@ def digits():
 
 
 PRESETS = {"imagenet": imagenet, "cifar10": cifar10, "mnist": mnist, "digits": digits}
+
+
+def steps_for(request: ImagesRequest, dataset: str, stated: Optional[Preprocessing] = None) -> Preprocessing:
+    """What is asked for, else what the network's file states, else what is usual for the data set."""
+    return (stated or PRESETS[dataset]()).override(resize=request.resize, crop=request.crop)

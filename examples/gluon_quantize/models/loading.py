@@ -4,7 +4,7 @@
 import dataclasses
 import logging
 import pathlib
-from typing import Any, Mapping, Optional, Tuple
+from typing import List, Optional, Tuple
 
 import mxnet as mx
 
@@ -13,6 +13,7 @@ from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models import zoo
 from gluon_quantize.models.nets import digits_lenet, mnist_lenet
 from gluon_quantize.models.params import load_params
+from gluon_quantize.models.request import NetworkRequest
 from quantize.errors import ConfigError, ModelFileError
 from quantize.registry import closest
 
@@ -23,49 +24,6 @@ LENET = "mnist_lenet"
 EMBEDDED_PARAMS = pathlib.Path(__file__).resolve().parent.parent / "assets" / "digits_lenet.params"
 # Data sets by the (channels, height) of their images; larger colour images are taken for ImageNet's.
 HINTS = {(1, 8): "digits", (1, 28): "mnist", (3, 32): "cifar10"}
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelSource:
-    """Where a network comes from: exactly one of `name`, `onnx` and `symbol`.
-
-    Parameters
-    ----------
-    name : str
-        'digits_lenet' or a classification network of gluoncv.
-    onnx : str or path
-        An ONNX file.
-    symbol : str or path
-        A ``-symbol.json`` of HybridBlock.export.
-    params : str or path
-        Weights for `name` or `symbol`; overrides `pretrained` and the embedded ones.
-    pretrained : bool
-        Use gluoncv's weights, downloading them where needed.
-    options : mapping
-        Keywords for gluoncv: classes, use_gn, batch_norm, use_se, last_gamma, ...; see
-        `gluon_quantize.models.zoo.build`.
-    """
-
-    name: str = ""
-    onnx: str = ""
-    symbol: str = ""
-    params: str = ""
-    pretrained: bool = False
-    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self):
-        given = [kind for kind in ("name", "onnx", "symbol") if getattr(self, kind)]
-        if len(given) != 1:
-            raise ConfigError("a model is one of a name (--model), an ONNX file (--onnx) and a symbol file (--symbol); "
-                              "given: {}".format(" and ".join(given) or "none"))
-        if self.onnx and self.params:
-            raise ConfigError(f"{self.onnx}: an ONNX file holds its own weights; leave out --params")
-        if self.options and not self.name:
-            raise ConfigError(f"option {next(iter(self.options))!r} is for networks by name, not for files; leave it "
-                              "out")
-        classes = self.options.get("classes", 1)
-        if not isinstance(classes, int) or classes < 1:
-            raise ConfigError(f"option 'classes' is {classes!r}; want a whole number of at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,17 +51,17 @@ class LoadedModel:
     input_shape: Optional[Tuple[int, int, int]] = None
 
 
-def list_models():
-    """Names for `ModelSource.name`, sorted, the embedded network first."""
+def list_models() -> List[str]:
+    """Names for `NetworkRequest.model`, sorted, the embedded network first."""
     return [EMBEDDED] + sorted([LENET] + list(zoo.classification_models()))
 
 
-def open_model(source, ctx=None):
-    """The network of a source.
+def open_model(source: NetworkRequest, ctx: Optional[mx.Context] = None) -> LoadedModel:
+    """The network that is asked for.
 
     Parameters
     ----------
-    source : ModelSource
+    source : NetworkRequest
     ctx : mxnet.Context, optional
         Where the parameters go; the CPU when None.
 
@@ -123,7 +81,7 @@ def open_model(source, ctx=None):
         return _open_onnx(source, ctx)
     if source.symbol:
         return _open_symbol(source, ctx)
-    if source.name in (EMBEDDED, LENET):
+    if source.model in (EMBEDDED, LENET):
         return _open_small(source, ctx)
     return _open_zoo(source, ctx)
 
@@ -133,8 +91,8 @@ def _open_small(source, ctx):
     unknown = [option for option in source.options if option != "classes"]
     if unknown:
         raise ConfigError("option {!r} is not known to model {!r}; leave it out{}".format(
-            unknown[0], source.name, closest(unknown[0], ["classes"])))
-    if source.name == LENET:
+            unknown[0], source.model, closest(unknown[0], ["classes"])))
+    if source.model == LENET:
         net = mnist_lenet(**source.options)
         if source.params:
             load_params(net, source.params, ctx, LENET)
@@ -154,10 +112,10 @@ def _random_weights(net, name, ctx):
 def _open_zoo(source, ctx):
     """A network of gluoncv with given, pretrained or random weights."""
     known = list_models()
-    if source.name not in known:
-        raise ConfigError(f"unknown model {source.name!r}; --list-models prints the {len(known)} "
-                          f"known{closest(source.name, known)}")
-    name, net = zoo.build(source.name, source.options)
+    if source.model not in known:
+        raise ConfigError(f"unknown model {source.model!r}; --list-models prints the {len(known)} "
+                          f"known{closest(source.model, known)}")
+    name, net = zoo.build(source.model, source.options)
     if source.params:
         load_params(net, source.params, ctx, name)
     elif source.pretrained:

@@ -16,10 +16,10 @@ from deploy.targets.ncnn import runner, simulate
 from deploy.targets.ncnn.deviations import default_deviations, sum_limits
 from deploy.targets.ncnn.side import side
 from gluon_quantize.data.batches import batches
+from gluon_quantize.models.evaluation import evaluate
 from gluon_quantize.report import text as report
 from gluon_quantize.runs import calibration
 from gluon_quantize.runs.deployment import Deployment
-from gluon_quantize.runs.evaluation import evaluate
 
 SIMULATION, EXACT, DEFAULT = "simulation", "ncnn exact", "ncnn default"
 # for comparison with the float network: Winograd costs a digit

@@ -15,9 +15,9 @@ from gluon_quantize.data.batches import Batches, batches
 from gluon_quantize.data.datasets import balanced_indices, open_dataset
 from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.preprocess import PRESETS, Preprocessing
+from gluon_quantize.models.evaluation import evaluate
 from gluon_quantize.models.loading import LoadedModel
 from gluon_quantize.models.opening import device, named_model
-from gluon_quantize.runs.evaluation import evaluate
 from quantize.config import Format, Rule, load_config
 from quantize.convert import convert_model, merge_bn, trace
 from quantize.convert.targets import find_target

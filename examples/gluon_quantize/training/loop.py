@@ -13,7 +13,7 @@ import numpy as np
 from mxnet import autograd, gluon
 from tqdm import tqdm
 
-from gluon_quantize.runs.evaluation import Predictions, evaluate
+from gluon_quantize.models.evaluation import Predictions, evaluate
 from gluon_quantize.training.distillation import LabelLoss
 from gluon_quantize.training.images import TrainingImages
 from gluon_quantize.training.rates import Rates

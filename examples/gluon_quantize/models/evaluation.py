@@ -3,11 +3,12 @@
 
 import time
 from dataclasses import dataclass
+from typing import Iterable
 
 import mxnet as mx
 import numpy as np
-from tqdm import tqdm
 
+from gluon_quantize.progress import SILENT, Silent
 from quantize.errors import DataError
 
 
@@ -41,6 +42,11 @@ class Predictions:
         return int((self.top5 == self.labels[:, None]).any(axis=1).sum())
 
     @property
+    def top1(self) -> float:
+        """Share of the images whose largest output is the label's."""
+        return self.top1_count / len(self.labels)
+
+    @property
     def mean_class_accuracy(self) -> float:
         """Mean over the classes that occur of each one's Top-1 share."""
         hit = self.top5[:, 0] == self.labels
@@ -56,13 +62,14 @@ class Predictions:
         return int((self.top5[:, 0] == other.top5[:, 0]).sum())
 
 
-def evaluate(net, batches, ctx, description) -> Predictions:
-    """Predictions of a network for all batches, with a progress bar (none off a terminal).
+def evaluate(net: mx.gluon.Block, batches: Iterable, ctx: mx.Context, description: str,
+             progress: Silent = SILENT) -> Predictions:
+    """Predictions of a network for all batches; `description` is what to call the network.
 
     Raises DataError for images the network cannot take, labels beyond its outputs, and NaN or infinity in the outputs.
     """
     top5, labels, times = [], [], []
-    for images, batch_labels in tqdm(batches, desc=description, unit="batch", disable=None):
+    for images, batch_labels in progress.bar(batches, description):
         start = time.perf_counter()
         logits = _forward(net, images, ctx)
         times.append((time.perf_counter() - start, len(images)))

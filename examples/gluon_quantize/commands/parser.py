@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""The command lines' parser, and the types of their arguments."""
+
+import argparse
+import math
+from typing import Callable, NoReturn, Optional, Tuple
+
+from calib.calibrators import CALIBRATORS, named_calibrator
+from quantize.errors import ConfigError
+
+EASYQUANT = "easyquant"
+MODES = sorted(CALIBRATORS.names() + [EASYQUANT])
+
+
+class Help(argparse.RawDescriptionHelpFormatter):
+    """Says the default of every option that does not say it itself."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        if "default: " in text or action.default is argparse.SUPPRESS:
+            return text
+        usual = "no" if action.default is False else "none" if action.default is None else "%(default)s"
+        return f"{text} (default: {usual})"
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors and every default in its help."""
+
+    def __init__(self, *args, **options) -> None:
+        super().__init__(*args, **dict({"formatter_class": Help}, **options))
+
+    def error(self, message: str) -> NoReturn:
+        """Print one line and exit with 2."""
+        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+
+
+def whole(low: int, high: Optional[int] = None) -> Callable[[str], int]:
+    """Argument type: a whole number in a range."""
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if value < low or (high is not None and value > high):
+            allowed = f"at least {low}" if high is None else f"from {low} to {high}"
+            raise argparse.ArgumentTypeError(f"{value} is not allowed, it must be {allowed}")
+        return value
+    return parse
+
+
+def number(low: float = 0.0, high: float = math.inf) -> Callable[[str], float]:
+    """Argument type: a finite number in [low, high]."""
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+        if not (low <= value <= high and math.isfinite(value)):
+            raise argparse.ArgumentTypeError(f"{text} is not allowed, it must be a number from {low} to {high}")
+        return value
+    return parse
+
+
+def shard(text: str) -> Tuple[int, int]:
+    """Argument type: i/n, with 1 <= i <= n."""
+    number, _, count = text.partition("/")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form i/n with i from 1 to n, such as 2/4")
+    return int(number), int(count)
+
+
+def calibration_method(*others: str) -> Callable[[str], str]:
+    """Argument type: a calibrator with or without parameters (`calib.calibrators.named`), or one of `others`."""
+    def parse(text):
+        if text not in others:
+            try:
+                named_calibrator(text)
+            except ConfigError as error:
+                also = " (and: {})".format(", ".join(others)) if others and ":" not in text else ""
+                raise argparse.ArgumentTypeError(f"{error}{also}") from None
+        return text
+    return parse

@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: MIT
+"""The parts of requests that several runs share, beside `models.request` and `data.request`."""
+
+import dataclasses
+from typing import Any, Optional, Tuple
+
+from quantize.errors import ConfigError
+from quantize.winograd import NONE, parse_winograd
+
+# what formats are where nothing is said, and what an option that says otherwise is called on the command line
+FREE_FORMATS = {"weight_bits": "weight-bits-width", "input_bits": "input-bits-width", "input_signed": "input-signed",
+                "granularity": "quant-type", "winograd": "wino-quantize"}
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationRequest:
+    """Which layers compute in which formats.
+
+    Parameters
+    ----------
+    weight_bits, input_bits : int
+        1 to 16.
+    input_signed : bool, optional
+        None: unsigned where the graph proves that the input cannot be negative.
+    granularity : {'layer', 'group', 'channel'}
+        One weight scale for each of them.
+    winograd : str
+        'none', or what is quantized in the Winograd domain, as `quantize.winograd.parse_winograd` reads it: 'F43',
+        'F43/position', 'F43/position/inputs'.
+    target : str or deploy.target.Target, optional
+        Quantize as this engine computes, instead of by the parameters above.
+    merge_bn : bool
+        Merge batch norm into the weights first.
+    exclude_first : bool
+        Leave the first convolution float.
+    config : str or path, optional
+        JSON file of rules for single layers, applied after all others.
+
+    Raises
+    ------
+    ConfigError
+        For a format beside a target, which decides the formats.
+    """
+
+    weight_bits: int = 8
+    input_bits: int = 8
+    input_signed: Optional[bool] = None
+    granularity: str = "layer"
+    winograd: str = NONE
+    target: Any = None
+    merge_bn: bool = False
+    exclude_first: bool = True
+    config: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        parse_winograd(self.winograd)
+        plain = {field.name: field.default for field in dataclasses.fields(self)}
+        given = [option for name, option in FREE_FORMATS.items() if getattr(self, name) != plain[name]]
+        if self.target and given:
+            raise ConfigError("--target {}: the engine decides the formats; leave out --{}, or write rules for single "
+                              "layers into a --config file".format(getattr(self.target, "name", self.target), given[0]))
+
+    @property
+    def rounds_tiles(self) -> bool:
+        """Whether transformed input tiles are rounded too, and so need ranges."""
+        found = parse_winograd(self.winograd)
+        return found != NONE and found.inputs
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationFiles:
+    """Where ranges come from instead of images, and where what was found goes.
+
+    Parameters
+    ----------
+    load_table : str or path, optional
+        Ranges instead of a calibration.
+    save_table : str or path, optional
+        The calibrated ranges, as text.
+    shard : (int, int), optional
+        (i, n): observe only part i of n, from 1, of the images, write `save_state` and stop.
+    save_state : str or path, optional
+        What was observed, to be merged with other shards.
+    merge_states : tuple of str
+        What was observed, from the states of all shards, instead of observing.
+
+    Raises
+    ------
+    ConfigError
+        For parts that exclude or need each other.
+    """
+
+    load_table: Optional[str] = None
+    save_table: Optional[str] = None
+    shard: Optional[Tuple[int, int]] = None
+    save_state: Optional[str] = None
+    merge_states: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        given = {"--load-table": self.load_table, "--merge-states": self.merge_states, "--calib-shard": self.shard}
+        exclusive = [name for name, value in given.items() if value]
+        if len(exclusive) > 1:
+            raise ConfigError("{} and {} exclude each other".format(*exclusive[:2]))
+        if self.shard and not self.save_state:
+            raise ConfigError("--calib-shard needs --save-state FILE")
+
+
+@dataclasses.dataclass(frozen=True)
+class CalibrationRequest:
+    """How the ranges of inputs are decided, and from which images.
+
+    Parameters
+    ----------
+    method : str
+        NAME, NAME:VALUE or NAME:VALUE,KEY=VALUE: a calibrator of `calib.calibrators` with its parameters
+        (`percentile:99.9`), or 'easyquant'.
+    passes : int
+        Over the images; more than one only change `naive`, so the other methods take one.
+    per_class : int
+        Calibration images of each class.
+    max_batches, max_images : int, optional
+        At most so many of them.
+    values : int
+        Values of each feature map that histograms count, evenly spaced; 0: all.
+    folder : str or path, optional
+        Of the calibration images, where they lie elsewhere than the others.
+    bias_correction : {'none', 'parallel', 'sequential'}
+        See `calib.bias_correction`.
+    evaluate_passes : bool
+        Evaluate after every pass.
+    compare : bool
+        Also every other method, from the same pass.
+    files : CalibrationFiles
+
+    Raises
+    ------
+    ConfigError
+        For parts that exclude each other.
+    """
+
+    method: str = "naive"
+    passes: int = 3
+    per_class: int = 5
+    max_batches: Optional[int] = None
+    max_images: Optional[int] = None
+    values: int = 16384
+    folder: Optional[str] = None
+    bias_correction: str = "none"
+    evaluate_passes: bool = False
+    compare: bool = False
+    files: CalibrationFiles = CalibrationFiles()
+
+    def __post_init__(self) -> None:
+        files, corrects = self.files, self.bias_correction != "none"
+        if files.shard and (files.save_table or self.compare or corrects):
+            raise ConfigError("--calib-shard only observes; leave --save-table, --compare-calibrators and "
+                              "--bias-correction to the run with --merge-states")
+        if files.load_table and (files.save_state or files.save_table or self.compare or self.evaluate_passes):
+            raise ConfigError("--load-table calibrates nothing; leave out --save-state, --save-table, "
+                              "--compare-calibrators and --eval-per-calib")
