@@ -1,12 +1,51 @@
 # SPDX-License-Identifier: MIT
-"""What every target offers, and how targets are found by name."""
+"""What a target offers to conversion, to the proof and to the commands; how one is found by name, and how one is added.
 
+A new target is one folder
+--------------------------
+`deploy/targets/<name>/`, whose `__init__.py` imports the module with the class, is the whole of it; no list of targets
+exists anywhere, and neither the proof nor a command asks which target it has::
+
+    @TARGETS.register("mine")
+    class MyTarget(Target):
+        name, suffixes, weights_suffix = "mine", (".graph", ".blob"), ".blob"
+        arithmetic = MyArithmetic()
+        ...
+
+* **Required** (the class cannot be instantiated without): `config_list` and `check_plan`, which conversion asks before
+  and after; `check` and `write_files` for a lowered model. `arithmetic` says how the engine rounds: the integer engine,
+  which judges, computes with it.
+* **An engine** (`engine`, None by default): the real one, to run what was written. It names the *ways* in which files
+  are run (exact and default options, say), and which nodes are known to deviate in which way; each way becomes a side
+  of the certificate. Without one, files are written and the simulation alone is compared.
+* **An exact simulation** (`simulation`, None by default): the Gluon network computing what the engine computes. Only
+  `deploy/targets/<name>/simulate/` may import MXNet; the target imports it when asked.
+* **Options, extras, reports, programs** (empty by default): what else the commands offer for this target. Each is a
+  value that says what it is called and what it does; the commands show and run whatever there is.
+
+Everything is declared: an attribute with a default, or a method with one. Nobody asks a target with `hasattr`.
+"""
+
+import logging
+import pathlib
+import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import List
+from typing import Any, Callable, ContextManager, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple, Union
 
-from deploy.ir import Model
+import numpy as np
+
+from deploy.arithmetic import Arithmetic
+from deploy.ir import Model, quantized
+from deploy.proof.compare import Observed
 from quantize.errors import DeployError
-from quantize.registry import Registry
+from quantize.targets import TARGETS, find
+
+__all__ = ["TARGETS", "find", "Problem", "raise_problems", "Target", "Engine", "Session", "Simulation", "Way", "Option",
+           "Extra", "Report", "ImageSteps"]
+
+LOG = logging.getLogger(__name__)
+Side = Callable[[np.ndarray], Observed]
 
 
 @dataclass(frozen=True)
@@ -27,48 +66,295 @@ class Problem:
     text: str
     fatal: bool = True
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.path}: {self.text}"
 
 
-def raise_problems(problems, engine: str):
+def raise_problems(problems: Iterable[Problem], engine: str) -> None:
     """DeployError with all fatal problems, one on a line; nothing where there are none."""
-    fatal = [str(problem) for problem in problems if problem.fatal]
+    fatal = "\n".join(str(problem) for problem in problems if problem.fatal)
     if fatal:
-        raise DeployError("{} cannot hold this network:\n{}".format(engine, "\n".join(fatal)))
+        raise DeployError(f"{engine} cannot hold this network:\n{fatal}")
 
 
-class Target:
-    """An engine that models can be written for; a subclass for each, registered in `TARGETS`.
+# ---- what a target may offer beside its files
+
+
+@dataclass(frozen=True)
+class Option:
+    """A switch of a target: a keyword of its class, and an option of the commands.
+
+    Parameters
+    ----------
+    name : str
+        The keyword, False by default.
+    flag : str
+        On the command line, for instance ``--keep-winograd``.
+    help : str
+    """
+
+    name: str
+    flag: str
+    help: str
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Something that is written beside the engine's files.
+
+    Parameters
+    ----------
+    file : str
+        A file, or a folder of files, in the folder of the deployment.
+    write : function
+        From (model, path of the file or folder).
+    flag, help : str
+        The command line's option that asks for it; without a flag it is always written.
+    """
+
+    file: str
+    write: Callable[[Model, pathlib.Path], object]
+    flag: str = ""
+    help: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A question that a target answers about a network and images, beside the proof.
+
+    Parameters
+    ----------
+    name, flag, help : str
+        `name` is what a progress bar says.
+    file : str
+        Takes the contents as JSON.
+    make : function
+        From (quantized model, the same in float, batches of (images, labels)) to (text for people, contents of the
+        file).
+    """
+
+    name: str
+    flag: str
+    help: str
+    file: str
+    make: Callable[[Model, Model, Iterable[Tuple[np.ndarray, np.ndarray]]], Tuple[str, Dict[str, Any]]]
+
+
+class ImageSteps(Protocol):
+    """How a network wants its images: resized, cropped, then (byte * scale - mean) / std in an order of colours."""
+
+    @property
+    def resize(self) -> Optional[int]:
+        """Length of the short side, or None."""
+
+    @property
+    def crop(self) -> Union[None, int, Tuple[int, int]]:
+        """Side, or (height, width), of the centre that is kept; or None."""
+
+    @property
+    def colour_order(self) -> str:
+        """RGB, BGR or L (grey)."""
+
+    @property
+    def scale(self) -> float:
+        """What a byte is multiplied by."""
+
+    @property
+    def mean(self) -> Sequence[float]:
+        """One for each channel, in the order of colours."""
+
+    @property
+    def std(self) -> Sequence[float]:
+        """One for each channel, in the order of colours."""
+
+
+# ---- the engine and the simulation
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run files: a name (``exact``), under which a side of the certificate appears, and engine's options."""
+
+    name: str
+    options: Any = None
+
+
+class Session(ABC):
+    """Written files, loaded into the engine, to be run on any number of batches."""
+
+    @abstractmethod
+    def run(self, inputs: np.ndarray, extract: Iterable[str]) -> Dict[str, np.ndarray]:
+        """Blobs (those in `extract`) of a batch, each (images, ...)."""
+
+    def options(self) -> Dict[str, object]:
+        """What decides how the engine computes here, for the certificate."""
+        return {}
+
+    def latency(self, inputs: np.ndarray, extract: Iterable[str], repeats: int = 20, warmup: int = 3) -> np.ndarray:
+        """Seconds of single runs on the first image of a batch, in increasing order: [0] is the best."""
+        first, names, seconds = np.asarray(inputs)[:1], list(extract), []
+        for _ in range(warmup + repeats):
+            start = time.perf_counter()
+            self.run(first, names)
+            seconds.append(time.perf_counter() - start)
+        return np.sort(seconds[warmup:])
+
+
+class Engine(ABC):
+    """The real engine of a target, on this machine.
 
     Attributes
     ----------
-    arithmetic : deploy.arithmetic.Arithmetic
-        How the engine rounds.
+    ways : tuple of Way
+        How integer files are run: the most exact first, as users run them last. Accuracy and latency are those of the
+        last.
+    float_way : Way
+        How files in float are run where they are compared with the float network.
     """
 
-    name = ""
-    arithmetic = None
+    ways: Tuple[Way, ...] = (Way("exact"),)
+    float_way: Way = Way("float")
 
-    def config_list(self, net) -> list:
+    @abstractmethod
+    def require(self) -> None:
+        """DeployError, which says how to install it, where the engine is missing."""
+
+    @abstractmethod
+    def versions(self) -> Dict[str, str]:
+        """Name -> version of what computes, for the certificate."""
+
+    @abstractmethod
+    def open(self, files: Sequence[pathlib.Path], way: Way) -> Session:
+        """The files that `Target.write` returned, loaded."""
+
+    def side(self, model: Model, session: Session) -> Side:
+        """A function from images to what the session computes from them, for `deploy.proof`.
+
+        By default the outputs and every blob that a quantized layer reads are asked for, as real numbers.
+        """
+        read = [node.inputs[0] for node in quantized(model)]
+        names = [blob for blob in dict.fromkeys(list(model.outputs) + read) if blob not in model.inputs]
+
+        def compute(images: np.ndarray) -> Observed:
+            found = session.run(images, names)
+            blobs = {name: values.reshape((len(values),) + tuple(model.shapes[name])) for name, values in found.items()}
+            return Observed(dict(blobs, **{model.inputs[0]: images}), {})
+        return compute
+
+    def deviations(self, model: Model, way: Way) -> Dict[str, str]:
+        """Node -> why its output is known to differ from the arithmetic in this way; others only hand on."""
+        return {}
+
+
+class Simulation(ABC):
+    """The Gluon network computing exactly what the engine computes."""
+
+    @abstractmethod
+    def exact(self, net: Any, model: Model) -> ContextManager:
+        """Context in which a converted network, from which the model was lowered, computes so."""
+
+    @abstractmethod
+    def side(self, net: Any, model: Model) -> Side:
+        """A function from images to the codes and outputs of the exact simulation."""
+
+
+# ---- the target
+
+
+class Target(ABC):
+    """An engine that models can be written for; a subclass for each, entered in `TARGETS` by its name.
+
+    Attributes
+    ----------
+    name : str
+    title : str
+        What errors call it; the name by default.
+    arithmetic : Arithmetic
+        How the engine rounds.
+    suffixes : tuple of str
+        Of the files of one network, in the order in which `write_files` returns them.
+    weights_suffix : str
+        Of the file whose bytes are compared with those of the float network.
+    options : tuple of Option
+        Keywords of the class that the commands offer.
+    engine : Engine or None
+    simulation : Simulation or None
+    """
+
+    name: str = ""
+    title: str = ""
+    arithmetic: Arithmetic = Arithmetic()
+    suffixes: Tuple[str, ...] = ()
+    weights_suffix: str = ""
+    options: Tuple[Option, ...] = ()
+    engine: Optional[Engine] = None
+    simulation: Optional[Simulation] = None
+
+    @abstractmethod
+    def config_list(self, net: Any) -> List[dict]:
         """Rules (`quantize.config`) that make `convert_model` simulate what the engine can do with a float network."""
-        raise NotImplementedError
 
-    def check_plan(self, layers) -> List[Problem]:
+    @abstractmethod
+    def check_plan(self, layers: Iterable[Tuple[Any, Any]]) -> List[Problem]:
         """What the engine cannot follow in a Plan: `layers` yields (PlanEntry, float Block)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, model: Model) -> List[Problem]:
         """Everything that keeps the model from being written, or that its owner should know."""
-        raise NotImplementedError
 
-    def write(self, model: Model, folder):
-        """Write the engine's files into an existing folder; the paths written."""
-        raise NotImplementedError
+    @abstractmethod
+    def write_files(self, model: Model, folder: Any, name: str = "model",
+                    integers: bool = True) -> Sequence[pathlib.Path]:
+        """Write the engine's files of a model that was checked, all or none, into an existing folder; their paths.
 
-    def run(self, folder, inputs, **options):
-        """Outputs of the real engine for a batch of inputs, from the files that `write` left."""
-        raise NotImplementedError
+        Parameters
+        ----------
+        name : str
+            What the files are called, before their `suffixes`.
+        integers : bool
+            False: all layers compute in float32, for comparison with the quantized network.
+        """
 
+    def write(self, model: Model, folder: Any) -> Sequence[pathlib.Path]:
+        """Check a model and write its files; DeployError with every fatal problem, others are logged."""
+        problems = self.check(model)
+        raise_problems(problems, self.title or self.name)
+        for problem in problems:
+            LOG.warning("%s", problem)
+        return self.write_files(model, folder)
 
-TARGETS: Registry = Registry("target")
+    def files(self, name: str = "model") -> Tuple[str, ...]:
+        """Names of the files of one network."""
+        return tuple(name + suffix for suffix in self.suffixes)
+
+    def run(self, folder: Any, inputs: Any) -> Tuple[np.ndarray, ...]:
+        """Outputs of the real engine for a batch of inputs, from the files that `write` left in a folder."""
+        raise DeployError(f"{self.title or self.name} has no engine here that could run its files")
+
+    def sum_limits(self, model: Model) -> Dict[str, Tuple[int, str]]:
+        """Node -> (largest |integer sum| that its kernel computes exactly, why), where that is not int32's."""
+        return {}
+
+    def extras(self) -> Tuple[Extra, ...]:
+        """What can be written beside the engine's files."""
+        return ()
+
+    def reports(self) -> Tuple[Report, ...]:
+        """What else this target can say about a network."""
+        return ()
+
+    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str]) -> Dict[str, str]:
+        """File name -> text of programs that run the files on an image.
+
+        Parameters
+        ----------
+        title : str
+            The network's name.
+        steps : ImageSteps
+            What is done with the image before.
+        files : sequence of str
+            Names of the network's files.
+        blobs : (str, str)
+            The input and the output.
+        """
+        return {}

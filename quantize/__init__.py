@@ -18,4 +18,4 @@ __all__ = sorted(_HOMES)
 def __getattr__(name):
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("quantize." + _HOMES[name]), name)
+    return getattr(importlib.import_module(f"quantize.{_HOMES[name]}"), name)

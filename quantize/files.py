@@ -3,11 +3,28 @@
 
 import os
 import pathlib
+from typing import Mapping, Union
 
 from quantize.errors import DataError
 
+PathLike = Union[str, "os.PathLike[str]"]
+Content = Union[str, bytes]
 
-def write_whole(path, content):
+
+def write_together(contents: Mapping[PathLike, Content]) -> None:
+    """Write several files that are of no use without each other, in order: all, or none where one cannot be."""
+    written = []
+    try:
+        for path, content in contents.items():
+            write_whole(path, content)
+            written.append(pathlib.Path(path))
+    except DataError:
+        for path in written:
+            path.unlink()
+        raise
+
+
+def write_whole(path: PathLike, content: Content) -> None:
     """Write a file: to a temporary name in the same folder, then into its place; DataError when it cannot be.
 
     Parameters
@@ -27,7 +44,7 @@ def write_whole(path, content):
             temporary.unlink()
 
 
-def read_text(path) -> str:
+def read_text(path: PathLike) -> str:
     """The text of a UTF-8 file; DataError when it cannot be read."""
     try:
         return pathlib.Path(path).read_bytes().decode("utf-8")

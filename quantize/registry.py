@@ -2,7 +2,7 @@
 """Name -> object tables with a helpful miss."""
 
 import difflib
-from typing import Callable, Dict, Generic, List, TypeVar
+from typing import Callable, Dict, Generic, List, Optional, TypeVar
 
 from quantize.errors import ConfigError
 
@@ -22,11 +22,14 @@ class Registry(Generic[T]):
     ----------
     kind : str
         What the members are, in the singular; used in error messages.
+    fill : function, optional
+        Called once, before a name is missed or the names are told: registers members that nobody has imported yet.
     """
 
-    def __init__(self, kind: str):
+    def __init__(self, kind: str, fill: Optional[Callable[[], None]] = None):
         self.kind = kind
         self._members: Dict[str, T] = {}
+        self._fill = fill
 
     def register(self, name: str) -> Callable[[T], T]:
         """Decorator that stores a member; a name can be taken once."""
@@ -40,10 +43,19 @@ class Registry(Generic[T]):
     def get(self, name: str) -> T:
         """The member called `name`; ConfigError lists the known names when there is none."""
         if name not in self._members:
+            self._fill_once()
+        if name not in self._members:
             raise ConfigError("unknown {} {!r}; known: {}{}".format(
                 self.kind, name, ", ".join(self.names()) or "none", closest(name, self._members)))
         return self._members[name]
 
     def names(self) -> List[str]:
         """Registered names, sorted."""
+        self._fill_once()
         return sorted(self._members)
+
+    def _fill_once(self) -> None:
+        # taken away first: what `fill` imports may ask this table itself
+        fill, self._fill = self._fill, None
+        if fill is not None:
+            fill()

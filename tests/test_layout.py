@@ -19,7 +19,7 @@ SOURCES = ("quantize", "calib", "deploy", "examples")
 LIBRARIES = ("quantize", "calib", "deploy")
 
 BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors",
-        "quantize.files", "quantize.winograd")
+        "quantize.files", "quantize.winograd", "quantize.targets")
 LAYERS = ("quantize.nn", "quantize.ops") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
 
@@ -29,6 +29,7 @@ ARROWS = {
     "quantize.errors":     (),
     "quantize.registry":   ("quantize.errors",),
     "quantize.files":      ("quantize.errors",),
+    "quantize.targets":    ("quantize.registry", "quantize.errors"),
     "quantize.winograd":   ("quantize.registry", "quantize.errors"),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),
     "quantize.reference":  ("quantize.spec", "quantize.errors"),
@@ -54,19 +55,18 @@ ARROWS = {
     "calib.bias_correction": ("calib", "quantize.modes") + BASE,
     "deploy":              BASE,
     "deploy.lower":        ("deploy",) + NETWORKS,
-    "deploy.targets.ncnn.simulate": ("deploy",) + NETWORKS,
-    "deploy.targets.ncnn.table": ("deploy", "calib") + BASE,
+    # what is common to all engines knows none; a target may load its own simulation, which needs MXNet, when asked
+    "deploy.targets":      ("deploy", "deploy.targets.*.simulate") + BASE,
+    "deploy.targets.*.simulate": ("deploy", "deploy.targets") + NETWORKS,
     "examples":            SOURCES + NETWORKS + ("quantize.importers", "quantize.train", "quantize.interfaces",
                                                  "quantize.report", "calib.collect", "calib.apply", "calib.easyquant",
-                                                 "calib.bias_correction", "calib.tiles", "deploy.lower",
-                                                 "deploy.targets.ncnn.simulate",
-                                                 "deploy.targets.ncnn.table"),
+                                                 "calib.bias_correction", "calib.tiles", "deploy.lower"),
 }
 
 # parts that must work without MXNet
 WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy")
 WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles",
-              "deploy.lower", "deploy.targets.ncnn.simulate")
+              "deploy.lower", "deploy.targets.*.simulate")
 
 # imported in a fresh process, these load none of HEAVY
 LIGHT_MODULES = ("quantize", "quantize.spec", "quantize.reference", "quantize.registry", "quantize.errors",
@@ -80,10 +80,19 @@ MAX_ARGUMENTS = 7
 
 # (rule, file, where): the reason. One that is no longer needed fails the test.
 EXCEPTIONS: Dict[Tuple[str, str, str], str] = {
+    ("import", "quantize/targets.py", "deploy.targets"):
+        "convert_model(target='ncnn') must work before anything of deploy was imported: the table of targets is below, "
+        "and deploy, where it is installed, enters its targets when a name is first looked for",
 }
 
-RULES = ("import", "mxnet", "file lines", "function lines", "arguments", "print", "sys.path", "import *",
-         "mutable default", "SPDX")
+# calls that import what their first argument names; that list the modules of packages; that run what they are given
+DYNAMIC = ("__import__", "import_module", "find_spec", "run_module", "resolve_name", "load_module",
+           "spec_from_file_location")
+WALKS = ("iter_modules", "walk_packages", "entry_points", "iter_entry_points")
+RUNS = ("exec", "eval")
+
+RULES = ("import", "dynamic import", "mxnet", "file lines", "function lines", "arguments", "print", "sys.path",
+         "import *", "mutable default", "SPDX")
 
 
 class Problem(NamedTuple):
@@ -96,9 +105,13 @@ class Problem(NamedTuple):
 
 
 def part_of(module: str, parts) -> Optional[str]:
-    """The longest of `parts` that is `module` or a package around it."""
-    fitting = [part for part in parts if module == part or module.startswith(part + ".")]
-    return max(fitting, key=len) if fitting else None
+    """The longest of `parts` that is `module` or a package around it; ``*`` in a part is any one name."""
+    names = module.split(".")
+
+    def fits(wanted):
+        return len(wanted) <= len(names) and all(want in ("*", name) for want, name in zip(wanted, names))
+    fitting = [part for part in parts if fits(part.split("."))]
+    return max(fitting, key=lambda part: part.count(".")) if fitting else None
 
 
 def module_name(path: str) -> str:
@@ -128,9 +141,42 @@ def imported_names(tree: ast.AST, path: str):
             base = base + ([node.module] if node.module else [])
             for alias in node.names:
                 yield node.lineno, ".".join(base + [alias.name])
-        elif (isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in ("__import__", "import_module")
-                and node.args and isinstance(node.args[0], ast.Constant) and isinstance(node.args[0].value, str)):
-            yield node.lineno, node.args[0].value
+        elif isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in DYNAMIC:
+            name = imported_by_call(node)
+            if name:
+                yield node.lineno, name
+
+
+def imported_by_call(call: ast.Call) -> str:
+    """What a dynamic import surely imports: its constant name, or the package that a formatted name begins with.
+
+    Empty where the name is not to be read: in a variable, put together, or relative.
+    """
+    keywords = [keyword.value for keyword in call.keywords if keyword.arg in ("name", "mod_name", "module_name")]
+    name = (call.args + keywords + [None])[0]
+    start = name.values[0] if isinstance(name, ast.JoinedStr) and name.values else name
+    text = start.value if isinstance(start, ast.Constant) and isinstance(start.value, str) else ""
+    if start is not name:  # f"deploy.targets.{x}" is somewhere in deploy.targets
+        text = text.rpartition(".")[0]
+    return "" if text.startswith(".") else text
+
+
+def unreadable_imports(tree: ast.AST, path: str):
+    """Imports whose target cannot be read: by a name in a variable, or of whatever a walk through packages finds."""
+    aliases = {alias.asname or alias.name: alias.name.split(".")[-1] for node in ast.walk(tree)
+               if isinstance(node, (ast.Import, ast.ImportFrom)) for alias in node.names}
+    for node in ast.walk(tree):
+        called = dotted(node.func).split(".")[-1] if isinstance(node, ast.Call) else ""
+        called = aliases.get(called, called)
+        if called in DYNAMIC and not imported_by_call(node):
+            text = "of a name that is no constant"
+        elif called in WALKS and not (node.args and dotted(node.args[0]) == "__path__"):
+            text = "over the modules of another package"
+        elif called in RUNS and isinstance(node.func, ast.Name):
+            text = "hides what it imports"
+        else:
+            continue
+        yield Problem("dynamic import", path, called, f"line {node.lineno}: {called} {text}")
 
 
 def import_problems(tree: ast.AST, path: str):
@@ -224,8 +270,8 @@ def style_problems(tree: ast.AST, path: str, text: str):
 def problems_of(path: str, text: str) -> List[Problem]:
     """All problems of one file; `path` is relative to the project, with slashes."""
     tree = ast.parse(text, path)
-    return (list(import_problems(tree, path)) + list(size_problems(tree, path, text))
-            + list(style_problems(tree, path, text)))
+    return (list(import_problems(tree, path)) + list(unreadable_imports(tree, path))
+            + list(size_problems(tree, path, text)) + list(style_problems(tree, path, text)))
 
 
 def without_exceptions(problems, exceptions):
@@ -294,6 +340,17 @@ BAD = [
     ("import", "quantize/convert/convert.py", "import calib"),
     ("import", "quantize/convert/convert.py", "def f():\n    from calib.observers import MinMax"),
     ("import", "quantize/convert/convert.py", "import importlib\nimportlib.import_module('deploy.ir')"),
+    ("import", "quantize/convert/convert.py", "import importlib as i\ni.import_module(f'deploy.targets.{1}')"),
+    ("import", "deploy/proof/verify.py", "from deploy.targets import ncnn"),
+    ("import", "deploy/targets/ncnn/table.py", "from calib.table import Row"),
+    ("dynamic import", "quantize/convert/convert.py", "import importlib\nP = 'deploy'\nimportlib.import_module(P)"),
+    ("dynamic import", "quantize/convert/convert.py", "from importlib import import_module as load\nP = 'x'\nload(P)"),
+    ("dynamic import", "quantize/convert/convert.py", "import importlib\nimportlib.import_module(name='de' + 'ploy')"),
+    ("dynamic import", "quantize/convert/convert.py", "import importlib\nimportlib.import_module('.x', 'deploy')"),
+    ("dynamic import", "quantize/convert/convert.py", "P = 'deploy'\n__import__(P)"),
+    ("dynamic import", "quantize/convert/convert.py", "P = 'deploy'\n__import__(f'{P}.ir')"),
+    ("dynamic import", "quantize/convert/convert.py", "import pkgutil\nfound = pkgutil.iter_modules('deploy')"),
+    ("dynamic import", "calib/table.py", "exec('import deploy')"),
     ("import", "quantize/convert/convert.py", "from gluon_quantize import data"),
     ("import", "quantize/convert/convert.py", "from tests import helpers"),
     ("import", "quantize/nn/conv.py", "from ..convert import rules"),
@@ -336,6 +393,10 @@ GOOD = [
     ("calib/collect.py", "import mxnet\nfrom quantize import modes\nfrom calib.observers import MinMax"),
     ("deploy/lower.py", "from quantize.convert import rules\nimport mxnet"),
     ("examples/train_qat.py", "import calib.collect\nfrom gluon_quantize import data\nprint('accuracy')"),
+    ("deploy/targets/__init__.py", "import importlib, pkgutil\nfor m in pkgutil.iter_modules(__path__):\n"
+                                   "    importlib.import_module(f'deploy.targets.{m.name}')"),
+    ("deploy/targets/other/target.py", "from deploy.targets.other import simulate\nfrom deploy.targets import ncnn"),
+    ("deploy/targets/other/simulate/exact.py", "import mxnet\nfrom quantize.nn import QConv2D"),
     ("calib/table.py", "x = 1\n" * 399),
     ("calib/table.py", "def f():\n    '''d\n    d'''\n" + "    x = 1\n" * 39),
     ("calib/table.py", "class A:\n    def f(self, a, b, c, d, e, f, *, g=()): pass"),

@@ -15,4 +15,4 @@ __all__ = ["BACKENDS", "backend", "choose", "dorefa", "fake_quantize", "integer_
 def __getattr__(name):
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module("quantize.ops." + _HOMES.get(name, "entry")), name)
+    return getattr(importlib.import_module(f"quantize.ops.{_HOMES.get(name, 'entry')}"), name)

@@ -93,7 +93,7 @@ def test_installed_from_a_wheel(environment, tree):
         sources = [path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob("*.py")]
         assert {f"{package}/{path.as_posix()}" for path in sources} | {f"{package}/py.typed"} <= names
     assert {"gluon_quantize/assets/digits.npz", "gluon_quantize/assets/digits_lenet.params",
-            "gluon_quantize/assets/run_ncnn.cpp.txt", "quantize/ops/csrc/op.h"} <= names
+            "deploy/targets/ncnn/templates/run_ncnn.cpp.txt", "quantize/ops/csrc/op.h"} <= names
     assert not any(name.startswith(("tests/", "examples/")) for name in names)
     environment.pip("--force-reinstall", "--no-deps", wheel)
     environment.pip(f"{wheel}[ncnn]")

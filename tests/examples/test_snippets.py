@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deploy.target import find
 from gluon_quantize.data import preprocess
 from gluon_quantize.data.preprocess import Preprocessing
-from gluon_quantize.runs.programs import write_snippets
 
 STUB = pathlib.Path(__file__).resolve().parent / "ncnn_stub"
 IMAGENET = preprocess.imagenet()
@@ -45,7 +45,9 @@ def compiled(folder):
 def written(tmp_path):
     """function(steps) -> folder of both programs."""
     def write(steps):
-        write_snippets(tmp_path, "net", steps, ("net.param", "net.bin"), ("data", "output"))
+        programs = find("ncnn").programs("net", steps, ("net.param", "net.bin"), ("data", "output"))
+        for name, text in programs.items():
+            (tmp_path / name).write_text(text)
         return tmp_path
     return write
 

@@ -1,21 +1,22 @@
 # SPDX-License-Identifier: MIT
 """Caffe as a target: the way to ncnn through Caffe's files and ncnn's own tools."""
 
-import logging
 import pathlib
 import tempfile
+from typing import Any, Iterable, List, Tuple
+
+import numpy as np
 
 from deploy import ir
-from deploy.target import TARGETS, Target, raise_problems
+from deploy.ir.channels import reverse_channels
+from deploy.target import TARGETS, Problem, Target
 from deploy.targets.caffe import constraints, tools, writer
-from deploy.targets.caffe.channels import reverse_channels
 from deploy.targets.ncnn import constraints as ncnn_constraints
 from deploy.targets.ncnn import guards
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
-from deploy.targets.ncnn.runner import EXACT, Runner
+from deploy.targets.ncnn.runner import EXACT, Options, Runner
 from quantize.errors import DeployError
 
-LOG = logging.getLogger(__name__)
 CHANNEL_ORDERS = ("rgb", "bgr")
 
 
@@ -32,7 +33,8 @@ class CaffeTarget(Target):
         the network must turn `use_winograd_convolution` off, which these files cannot say.
     """
 
-    name = "caffe"
+    name, title = "caffe", "the way through Caffe"
+    suffixes, weights_suffix = writer.SUFFIXES, ".caffemodel"
     arithmetic = NcnnArithmetic()
 
     def __init__(self, channel_order: str = "rgb", winograd: bool = True):
@@ -41,27 +43,24 @@ class CaffeTarget(Target):
         self.channel_order = channel_order
         self.winograd = winograd
 
-    def config_list(self, net) -> list:
+    def config_list(self, net: Any) -> List[dict]:
         """ncnn's rules."""
         return ncnn_constraints.config_list(net, winograd=self.winograd)
 
-    def check_plan(self, layers) -> list:
+    def check_plan(self, layers: Iterable[Tuple[Any, Any]]) -> List[Problem]:
         """ncnn's limits."""
         return ncnn_constraints.check_plan(layers, winograd=self.winograd)
 
-    def check(self, model: ir.Model) -> list:
+    def check(self, model: ir.Model) -> List[Problem]:
         """What Caffe cannot express, and what ncnn cannot compute."""
         return constraints.check(model) + guards.check(model, winograd=self.winograd)
 
-    def write(self, model: ir.Model, folder):
-        """Write both files; DeployError with every fatal problem."""
-        problems = self.check(model)
-        raise_problems(problems, "the way through Caffe")
-        for problem in problems:
-            LOG.warning("%s", problem)
-        return writer.write(reverse_channels(model) if self.channel_order == "bgr" else model, folder)
+    def write_files(self, model: ir.Model, folder: Any, name: str = "model",
+                    integers: bool = True) -> List[pathlib.Path]:
+        """Both files, in float whatever `integers` says: integers are made of them by ncnn's tools and its table."""
+        return writer.write(reverse_channels(model) if self.channel_order == "bgr" else model, folder, name)
 
-    def run(self, folder, inputs, options=EXACT):
+    def run(self, folder: Any, inputs: Any, options: Options = EXACT) -> Tuple[np.ndarray, ...]:
         """Outputs (a tuple, in the order of the layers) that ncnn computes in float32 from the files.
 
         Parameters

@@ -13,10 +13,11 @@ from deploy.targets.caffe.constraints import check
 from deploy.targets.caffe.layer import Layer
 from deploy.targets.caffe.layers import LAYERS
 from deploy.targets.caffe.messages import LayerParameter, NetParameter
-from quantize.errors import DeployError, QuantizeError
-from quantize.files import read_text, write_whole
+from quantize.errors import DeployError
+from quantize.files import PathLike, read_text, write_together
 
-PROTOTXT, CAFFEMODEL = "model.prototxt", "model.caffemodel"
+SUFFIXES = (".prototxt", ".caffemodel")
+PROTOTXT, CAFFEMODEL = ("model" + suffix for suffix in SUFFIXES)
 
 
 def serialize(model: ir.Model) -> Tuple[str, bytes]:
@@ -38,21 +39,15 @@ def serialize(model: ir.Model) -> Tuple[str, bytes]:
     return text_format.MessageToString(text), binary.SerializeToString(deterministic=True)
 
 
-def write(model: ir.Model, folder) -> List[pathlib.Path]:
+def write(model: ir.Model, folder: PathLike, name: str = "model") -> List[pathlib.Path]:
     """Write both files into an existing folder, both or none; their paths."""
-    folder = pathlib.Path(folder)
     text, binary = serialize(model)
-    paths = [folder / PROTOTXT, folder / CAFFEMODEL]
-    write_whole(paths[1], binary)
-    try:
-        write_whole(paths[0], text)
-    except QuantizeError:
-        paths[1].unlink()
-        raise
-    return paths
+    prototxt, weights = (pathlib.Path(folder) / (name + suffix) for suffix in SUFFIXES)
+    write_together({weights: binary, prototxt: text})
+    return [prototxt, weights]
 
 
-def output_blobs(prototxt) -> List[str]:
+def output_blobs(prototxt: PathLike) -> List[str]:
     """Blobs of a .prototxt that no layer reads, in order."""
     net = NetParameter()
     try:

@@ -13,7 +13,7 @@ import numpy as np
 
 from deploy.arithmetic import Arithmetic, per_channel
 from deploy.ir import Convolution
-from deploy.targets.ncnn import floats
+from deploy.targets.ncnn import kernels
 from deploy.targets.ncnn.fma import fma
 
 QMAX = 127
@@ -42,8 +42,8 @@ class NcnnArithmetic(Arithmetic):
     """ncnn's arithmetic on x86; see the module."""
 
     name = "ncnn"
-    operations = floats.OPERATIONS
-    functions = floats.FUNCTIONS
+    operations = kernels.OPERATIONS
+    functions = kernels.FUNCTIONS
 
     def quantize(self, x, grid) -> np.ndarray:
         """Codes (int32) of a float32 array on a `Grid`, of which ncnn knows the scale only."""

@@ -6,14 +6,15 @@ are two cures: 31 levels of the weights instead of 127, as ncnn2table does, or 1
 that keeps the layer from Winograd.
 """
 
-from dataclasses import dataclass, replace
-from typing import Dict, Iterable, List, Tuple
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Dict, Iterable, List, Tuple
 
 import numpy as np
 
 from deploy import engine
 from deploy.engine.integer import bound
 from deploy.ir import Model
+from deploy.proof.certificate import table
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
 from deploy.targets.ncnn.constraints import QMAX, WINOGRAD_EXACT, WINOGRAD_LIMIT, WINOGRAD_QMAX
 from deploy.targets.ncnn.winograd import WinogradArithmetic, fits_winograd
@@ -153,3 +154,30 @@ class _Counting(NcnnArithmetic):
             found.inexact += int((sizes > WINOGRAD_EXACT).sum())
             found.overflowing += int((sizes > WINOGRAD_LIMIT).sum())
         return self.arithmetic.dequantize(accumulator, node)
+
+
+# ---- for people and for files
+
+
+def report(model: Model, floating: Model,
+           batches: Iterable[Tuple[np.ndarray, np.ndarray]]) -> Tuple[str, Dict[str, Any]]:
+    """What `headroom` finds: (text, contents of a JSON file)."""
+    found = headroom(model, floating, batches)
+    layers = {levels: [dict(asdict(layer), verdict=layer.verdict) for layer in of_levels]
+              for levels, of_levels in found.layers.items()}
+    return headroom_text(found), {"images": found.images, "layers": layers, "correct": found.correct,
+                                  "cure": found.cure}
+
+
+def headroom_text(found: HeadroomReport) -> str:
+    """A line for each layer, then what each way of computing gets right."""
+    rows = [("layer", "levels", "largest sum", "it can be", "beyond exact", "overflowing", "verdict")]
+    for pair in zip(*found.layers.values()):
+        for levels, layer in zip(found.layers, pair):
+            rows.append((layer.name, str(levels), f"{layer.largest:,}", f"{layer.bound:,}",
+                         f"{layer.inexact / layer.sums:.3%}", f"{layer.overflowing / layer.sums:.3%}",
+                         layer.verdict))
+    lines = [f"Sums of the convolutions that ncnn could compute by Winograd F(4,3), {found.images} images",
+             table(rows)]
+    lines += [f"{way:<24} right on {correct}/{found.images}" for way, correct in found.correct.items()]
+    return "\n".join(lines + [f"better cure: {found.cure}"])

@@ -12,7 +12,6 @@ from typing import Dict, List, Tuple
 import numpy as np
 
 from deploy import ir
-from deploy.targets.ncnn import layers_weighted  # noqa: F401 (fills the table)
 from deploy.targets.ncnn.layers import CONVERTERS, Build
 from deploy.targets.ncnn.param import Layer, Network
 from quantize.errors import DeployError

@@ -8,6 +8,7 @@ from typing import Dict, List, Mapping, Optional
 
 import numpy as np
 
+from deploy.target import Session
 from quantize.errors import DataError, DeployError
 
 
@@ -56,7 +57,7 @@ def engine():
     return ncnn
 
 
-class Runner:
+class Runner(Session):
     """A network in the engine, to be run on any number of batches.
 
     Parameters

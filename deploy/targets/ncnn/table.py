@@ -12,13 +12,14 @@ when its input line is missing or has a '#'.
 
 import re
 from dataclasses import dataclass
-from typing import Dict, Mapping, Optional, Tuple
+from typing import Dict, Iterable, Mapping, NamedTuple, Optional, Tuple
 
 import numpy as np
 
-from calib.table import Row, Table
+from deploy.ir import Model
+from deploy.targets.ncnn.scales import table_scales
 from quantize.errors import CalibrationError
-from quantize.files import read_text, write_whole
+from quantize.files import PathLike, read_text, write_whole
 
 _SCALE = re.compile(r"[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?")
 MAX_KEY = 255
@@ -40,7 +41,25 @@ class NcnnScales:
     input: Optional[float] = None
 
 
-def read_ncnn_table(path, counts: Optional[Mapping[str, int]] = None) -> Dict[str, NcnnScales]:
+class Range(NamedTuple):
+    """The range of one tensor, with the fields of a row of a calibration table (`calib.table.Row`) in their order.
+
+    This package and `calib` do not know each other: whoever has both makes the one of the other, ``Row(*range)``.
+    """
+
+    layer: str
+    tensor: str
+    method: str
+    bits: int
+    signed: bool
+    thresholds: Tuple[float, ...]
+    zero_points: Tuple[int, ...] = ()
+    samples: int = 0
+    data: str = "-"
+    enabled: bool = True
+
+
+def read_ncnn_table(path: PathLike, counts: Optional[Mapping[str, int]] = None) -> Dict[str, NcnnScales]:
     """The records of a file by layer; `counts` as in `parse_ncnn_table`."""
     return parse_ncnn_table(read_text(path), counts, str(path))
 
@@ -126,7 +145,13 @@ def _check(weights, inputs, counts, name):
                                    "group of a depthwise convolution)")
 
 
-def write_ncnn_table(path, scales: Mapping[str, NcnnScales]):
+def write_model_table(model: Model, path: PathLike) -> None:
+    """Write the table of a quantized model; DeployError where no table can describe it."""
+    write_ncnn_table(path, {layer: NcnnScales(tuple(map(float, weight)), float(scale))
+                            for layer, (weight, scale) in table_scales(model).items()})
+
+
+def write_ncnn_table(path: PathLike, scales: Mapping[str, NcnnScales]) -> None:
     """Write a table, whole or not at all: weight lines first, then input lines, as ncnn2table does."""
     write_whole(path, format_ncnn_table(scales))
 
@@ -145,11 +170,12 @@ def _number(scale) -> str:
     return np.format_float_positional(np.float32(scale), unique=True, trim="0")
 
 
-def to_ncnn(table: Table, names: Mapping[str, str]) -> Dict[str, NcnnScales]:
-    """The multipliers of a table that has lines for weights.
+def to_ncnn(ranges: Iterable[Range], names: Mapping[str, str]) -> Dict[str, NcnnScales]:
+    """The multipliers of ranges, those of weights among them.
 
     Parameters
     ----------
+    ranges : iterable of Range, or of rows of a calibration table
     names : dict
         Layer's path -> its name in the ncnn network.
 
@@ -158,9 +184,9 @@ def to_ncnn(table: Table, names: Mapping[str, str]) -> Dict[str, NcnnScales]:
     CalibrationError
         For what ncnn cannot hold: unsigned or asymmetric inputs, several input scales, more than 8 bits.
     """
-    rows = {(row.layer, row.tensor): row for row in table.rows}
+    rows = {(row.layer, row.tensor): row for row in ranges}
     scales = {}
-    for layer in dict.fromkeys(row.layer for row in table.rows):
+    for layer in dict.fromkeys(layer for layer, _ in rows):
         found = [rows.get((layer, tensor)) for tensor in ("weight", "input")]
         if None in found or layer not in names:
             missing = "name for ncnn" if layer not in names else "line for its {}".format(
@@ -182,8 +208,9 @@ def _multiplier(threshold, bits) -> float:
     return float(np.float32((2 ** (bits - 1) - 1) / threshold))
 
 
-def from_ncnn(scales: Mapping[str, NcnnScales], names: Mapping[str, str], levels: Mapping[str, int]) -> Table:
-    """The table that ncnn's multipliers are.
+def from_ncnn(scales: Mapping[str, NcnnScales], names: Mapping[str, str],
+              levels: Mapping[str, int]) -> Tuple[Range, ...]:
+    """The ranges that ncnn's multipliers are.
 
     Parameters
     ----------
@@ -199,8 +226,8 @@ def from_ncnn(scales: Mapping[str, NcnnScales], names: Mapping[str, str], levels
         enabled = item.input is not None
         top = levels.get(layer, 127)
         bits = int(top).bit_length() + 1
-        rows.append(Row(names[layer], "input", "ncnn", 8, True, (127 / item.input if enabled else 1.0,),
-                        enabled=enabled))
-        rows.append(Row(names[layer], "weight", "ncnn", bits, True, tuple(top / scale for scale in item.weight),
-                        enabled=enabled))
-    return Table(tuple(rows))
+        rows.append(Range(names[layer], "input", "ncnn", 8, True, (127 / item.input if item.input else 1.0,),
+                          enabled=enabled))
+        rows.append(Range(names[layer], "weight", "ncnn", bits, True, tuple(top / scale for scale in item.weight),
+                          enabled=enabled))
+    return tuple(rows)

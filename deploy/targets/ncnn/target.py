@@ -1,19 +1,80 @@
 # SPDX-License-Identifier: MIT
-"""ncnn as a target: its own files, written directly."""
+"""ncnn as a target: its own files, written directly, and all that it offers beside them."""
 
-import logging
 import pathlib
+from dataclasses import replace
+from typing import Any, ContextManager, Dict, Iterable, List, Sequence, Tuple
+
+import numpy as np
 
 from deploy.ir import Model
-from deploy.target import TARGETS, Target, raise_problems
-from deploy.targets.ncnn import constraints, guards, writer
+from deploy.target import (
+    TARGETS,
+    Engine,
+    Extra,
+    ImageSteps,
+    Option,
+    Problem,
+    Report,
+    Simulation,
+    Target,
+    Way,
+    find,
+)
+from deploy.target import Side as Computed
+from deploy.targets.ncnn import constraints, guards, headroom, programs, runner, writer
 from deploy.targets.ncnn.param import parse_param
-from deploy.targets.ncnn.runner import EXACT, Runner
+from deploy.targets.ncnn.runner import EXACT, Options, Runner
+from deploy.targets.ncnn.side import default_deviations, side, sum_limits
+from deploy.targets.ncnn.table import write_model_table
 from deploy.targets.ncnn.winograd import WinogradArithmetic
 from quantize.errors import DeployError
+from quantize.files import read_text
 
-LOG = logging.getLogger(__name__)
 NAME = "model"
+# the number of threads changes no result, and several stall each other where other programs run
+ONE_THREAD = Options(threads=1)
+
+
+class NcnnEngine(Engine):
+    """PyPI's `ncnn`."""
+
+    ways = (Way("exact", EXACT), Way("default", ONE_THREAD))
+    float_way = Way("float", replace(EXACT, winograd=False))  # Winograd costs a digit of float results
+
+    def require(self) -> None:
+        """DeployError where it is missing."""
+        runner.engine()
+
+    def versions(self) -> Dict[str, str]:
+        """Of the wheel."""
+        return {"ncnn": runner.version()}
+
+    def open(self, files: Sequence[pathlib.Path], way: Way) -> Runner:
+        """The .param and the .bin."""
+        return Runner(*files, options=way.options)
+
+    def side(self, model: Model, session: Any) -> Computed:
+        """See `deploy.targets.ncnn.side.side`: blobs that ncnn keeps as integers are compared as integers."""
+        return side(model, session)
+
+    def deviations(self, model: Model, way: Way) -> Dict[str, str]:
+        """Those of packed kernels and float sums; with exact options none is known."""
+        return {} if way.options == EXACT else default_deviations(model)
+
+
+class NcnnSimulation(Simulation):
+    """See `deploy.targets.ncnn.simulate`, which needs MXNet and is imported when it is needed."""
+
+    def exact(self, net: Any, model: Model) -> ContextManager:
+        """Context in which the network computes what ncnn computes."""
+        from deploy.targets.ncnn import simulate
+        return simulate.exact(net, model)
+
+    def side(self, net: Any, model: Model) -> Computed:
+        """A function from images to codes and outputs."""
+        from deploy.targets.ncnn import simulate
+        return simulate.side(net, model)
 
 
 @TARGETS.register(constraints.NAME)
@@ -30,31 +91,34 @@ class NcnnTarget(Target):
 
     name = constraints.NAME
     arithmetic = WinogradArithmetic()
+    suffixes, weights_suffix = writer.SUFFIXES, ".bin"
+    engine = NcnnEngine()
+    simulation = NcnnSimulation()
+    options = (Option("winograd", "--keep-winograd",
+                      "31 instead of 127 weight levels for 3x3 convolutions with stride 1, so that ncnn may use "
+                      "Winograd for them, as ncnn2table does (default: 127 levels, without Winograd)"),)
 
     def __init__(self, winograd: bool = False):
         self.winograd = winograd
 
-    def config_list(self, net) -> list:
+    def config_list(self, net: Any) -> List[dict]:
         """See `constraints.config_list`."""
         return constraints.config_list(net, self.winograd)
 
-    def check_plan(self, layers) -> list:
+    def check_plan(self, layers: Iterable[Tuple[Any, Any]]) -> List[Problem]:
         """See `constraints.check_plan`."""
         return constraints.check_plan(layers, self.winograd)
 
-    def check(self, model: Model) -> list:
+    def check(self, model: Model) -> List[Problem]:
         """See `guards.check`."""
         return guards.check(model, self.winograd)
 
-    def write(self, model: Model, folder):
-        """Write both files into an existing folder; DeployError with every fatal problem. Others are logged."""
-        problems = self.check(model)
-        raise_problems(problems, "ncnn")
-        for problem in problems:
-            LOG.warning("%s", problem)
-        return writer.write(model, folder, NAME)
+    def write_files(self, model: Model, folder: Any, name: str = NAME,
+                    integers: bool = True) -> Tuple[pathlib.Path, ...]:
+        """The .param and the .bin."""
+        return writer.write(model, folder, name, integers)
 
-    def run(self, folder, inputs, options=EXACT):
+    def run(self, folder: Any, inputs: Any, options: Options = EXACT) -> Tuple[np.ndarray, ...]:
         """Outputs (a tuple, in the order of the layers) of ncnn for a batch.
 
         Parameters
@@ -65,8 +129,34 @@ class NcnnTarget(Target):
         param = pathlib.Path(folder) / (NAME + ".param")
         if not param.is_file():
             raise DeployError(f"{param}: there is no such file; write the network there first")
-        network = parse_param(param.read_text(encoding="utf-8"), str(param))
+        network = parse_param(read_text(param), str(param))
         read = {blob for layer in network.layers for blob in layer.inputs}
         names = [blob for blob in network.blobs if blob not in read]
         found = Runner(param, param.with_suffix(".bin"), options).run(inputs, names)
         return tuple(found[name] for name in names)
+
+    def sum_limits(self, model: Model) -> Dict[str, Tuple[int, str]]:
+        """Winograd's, for layers that may be computed so."""
+        return sum_limits(model)
+
+    def extras(self) -> Tuple[Extra, ...]:
+        """The calibration table that ncnn2int8 reads; Caffe's files, from which ncnn's own tools start."""
+        return (Extra("ncnn.table", write_model_table),
+                Extra("caffe", self._write_caffe, "--caffe",
+                      "also write a prototxt and a caffemodel, for caffe2ncnn"))
+
+    def _write_caffe(self, model: Model, folder: pathlib.Path) -> None:
+        folder.mkdir()
+        # by name: that target is made of parts of this one
+        find("caffe", winograd=self.winograd).write(model, folder)
+
+    def reports(self) -> Tuple[Report, ...]:
+        """Whether ncnn's int8 Winograd could overflow."""
+        return (Report("winograd", "--winograd-report",
+                       "say which layers could overflow in ncnn's int8 Winograd, and whether 31 weight levels "
+                       "(--keep-winograd) or 127 without Winograd is better on these images",
+                       "winograd.json", headroom.report),)
+
+    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str]) -> Dict[str, str]:
+        """`run_ncnn.py` and `run_ncnn.cpp`."""
+        return programs.programs(title, steps, files, blobs)

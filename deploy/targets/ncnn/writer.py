@@ -9,10 +9,10 @@ from deploy import ir
 from deploy.targets.ncnn.binary import write_binary
 from deploy.targets.ncnn.network import to_network
 from deploy.targets.ncnn.param import format_param
-from quantize.errors import QuantizeError
-from quantize.files import write_whole
+from quantize.files import PathLike, write_together
 
 LOG = logging.getLogger(__name__)
+SUFFIXES = (".param", ".bin")
 
 
 def render(model: ir.Model, integers: bool = True) -> Tuple[str, bytes]:
@@ -21,7 +21,8 @@ def render(model: ir.Model, integers: bool = True) -> Tuple[str, bytes]:
     return format_param(network), write_binary(network, weights)
 
 
-def write(model: ir.Model, folder, name: str = "model", integers: bool = True) -> Tuple[pathlib.Path, pathlib.Path]:
+def write(model: ir.Model, folder: PathLike, name: str = "model",
+          integers: bool = True) -> Tuple[pathlib.Path, pathlib.Path]:
     """Write both files into an existing folder, both or none.
 
     Parameters
@@ -35,12 +36,7 @@ def write(model: ir.Model, folder, name: str = "model", integers: bool = True) -
         The .param and the .bin.
     """
     text, data = render(model, integers)
-    paths = tuple(pathlib.Path(folder) / (name + suffix) for suffix in (".param", ".bin"))
-    write_whole(paths[1], data)
-    try:
-        write_whole(paths[0], text)
-    except QuantizeError:
-        paths[1].unlink()
-        raise
-    LOG.info("%s: %d bytes of weights for ncnn", paths[1], len(data))
-    return paths
+    param, weights = (pathlib.Path(folder) / (name + suffix) for suffix in SUFFIXES)
+    write_together({weights: data, param: text})
+    LOG.info("%s: %d bytes of weights for ncnn", weights, len(data))
+    return param, weights

@@ -12,7 +12,6 @@ from quantize.errors import DeployError
 
 def deploy(args):
     """Everything, as the options say; the results are in the folder of --output."""
-    from deploy.targets.ncnn import NcnnTarget
     from gluon_quantize.runs import (
         calibrating,  # MXNet takes seconds to load
         simulation,
@@ -22,9 +21,9 @@ def deploy(args):
     chosen = settings(args)
     print("Settings\n" + report.settings_text(chosen), flush=True)
     check_new(args.output, args.force)
+    args.target = deploying.chosen_target(args)
     if not args.no_engine:
-        need_engine()
-    args.target = NcnnTarget(winograd=args.keep_winograd)
+        need_engine(args.target)
     task = simulation.open_task(args)
     chosen["preprocessing"] = task.preprocessing.to_dict()
     print(f"\n{task.model.name} on {task.dataset} ({len(task.images)} images)", flush=True)
@@ -38,7 +37,7 @@ def deploy(args):
     print(f"\nPlan\n{net.plan}", flush=True)
     run = calibrating.Run(args, task, before)
     run.calibrate()
-    floating = deploying.lowered(task, integers=False)
+    floating = deploying.lowered(args.target, task, integers=False)
     run.switch_to_quantized()
     if args.print_model:
         print(net)
@@ -48,11 +47,11 @@ def deploy(args):
     print(f"\nwritten to {args.output}")
 
 
-def need_engine():
+def need_engine(target):
     """Refuse to begin without the engine."""
-    from deploy.targets.ncnn import runner
     try:
-        runner.engine()
+        if target.engine is not None:
+            target.engine.require()
     except DeployError as error:
         raise DeployError(f"{error}, or write the files without running them: --no-engine") from None
 
@@ -64,21 +63,20 @@ def _write(args, folder, task, deployed, run, known):
     from gluon_quantize.runs import calibration
     from gluon_quantize.runs import checks as deploying_checks
     from gluon_quantize.runs import deployment as deploying
-    from gluon_quantize.runs import headroom as deploying_winograd
     chosen, before, scores = known
     for problem in deploying.write_files(args, folder, deployed, task.model.net, run.outcome):
         print(f"warning: {problem}")
     images = deploying_checks.verification_batches(args, task.images, task.preprocessing)
     sides, export, latency = deploying_checks.simulated(task.model.net, deployed), None, None
-    if not args.no_engine:
+    if not args.no_engine and deployed.target.engine is not None:
         sides.update(deploying_checks.in_engine(deployed, folder))
         export = deploying_checks.float_export(deployed, folder, images, scores)
         latency = deploying_checks.latencies(args, task, deployed, folder)
     contents = deploying_checks.compared(images, deployed, folder, sides, export)
     write_certificate(folder, contents)
     print("\n" + deploying_report.verification_text(contents), flush=True)
-    if args.winograd_report:
-        print("\n" + deploying_winograd.winograd_report(deployed, folder, images), flush=True)
+    for text in deploying.write_reports(args, folder, deployed, images):
+        print("\n" + text, flush=True)
     after = deploying_checks.accuracies(args, task, deployed, folder)
     print("\n" + deploying_report.accuracy_text(before, after))
     sizes = deploying_checks.sizes(deployed, folder)

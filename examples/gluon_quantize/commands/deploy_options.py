@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The command line of `deploy_ncnn.py`."""
 
+from deploy.target import find
 from gluon_quantize.commands.options import (
     add_choice_of_layers,
     add_data,
@@ -13,6 +14,7 @@ from gluon_quantize.commands.options import build_parser as simulation_parser
 from gluon_quantize.commands.running import Parser, spelled
 
 PROG = "deploy_ncnn.py"
+ENGINE = "ncnn"  # what is deployed for where nothing else is said
 DESCRIPTION = ("Quantize a CNN for ncnn, write the files that ncnn runs in int8, and prove that it computes what was "
                "simulated.")
 EPILOG = """example:
@@ -52,13 +54,14 @@ def _add_files(parser):
     group = parser.add_argument_group("the files")
     group.add_argument("--output", metavar="DIR", help="folder of the results, which appears whole or not at all")
     group.add_argument("--force", action="store_true", help="replace the folder if it is there")
-    group.add_argument("--keep-winograd", action="store_true",
-                       help="31 instead of 127 weight levels for 3x3 convolutions with stride 1, so that ncnn may use "
-                            "Winograd for them, as ncnn2table does (default: 127 levels, without Winograd)")
+    target = find(ENGINE)
+    for option in target.options:
+        group.add_argument(option.flag, action="store_true", help=option.help)
     group.add_argument("--bgr", action="store_true",
                        help="the network takes BGR images: its first layer's weights are reordered")
-    group.add_argument("--caffe", action="store_true",
-                       help="also write a prototxt and a caffemodel, for caffe2ncnn")
+    for extra in target.extras():
+        if extra.flag:
+            group.add_argument(extra.flag, action="store_true", help=extra.help)
 
 
 def _add_proof(parser):
@@ -67,9 +70,8 @@ def _add_proof(parser):
                        help="images on which every blob is compared, 0: all that are evaluated (default: %(default)s)")
     group.add_argument("--latency-runs", type=whole(1), default=20, metavar="N",
                        help="timed runs of the float and the int8 files (default: %(default)s)")
-    group.add_argument("--winograd-report", action="store_true",
-                       help="say which layers could overflow in ncnn's int8 Winograd, and whether 31 weight levels "
-                            "(--keep-winograd) or 127 without Winograd is better on these images")
+    for report in find(ENGINE).reports():
+        group.add_argument(report.flag, action="store_true", help=report.help)
     group.add_argument("--recheck", metavar="DIR",
                        help="only compare the files of an earlier run again, on this machine: needs its folder and "
                             "images, no network; --output DIR takes the new certificate")

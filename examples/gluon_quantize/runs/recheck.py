@@ -6,11 +6,11 @@ import pathlib
 
 from deploy.ir import file
 from deploy.proof.certificate import FORMAT, JSON, file_facts
-from deploy.targets.ncnn import TARGET
+from deploy.target import find
 from gluon_quantize.data.datasets import open_dataset
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.runs.checks import verification_batches
-from gluon_quantize.runs.deployment import Deployment
+from gluon_quantize.runs.deployment import ENGINE, Deployment
 from quantize.errors import DataError, DeployError, ModelFileError, QuantizeError
 from quantize.files import read_text
 
@@ -30,11 +30,12 @@ def opened(args):
     try:
         steps = Preprocessing.from_onnx_metadata(json.loads(model.metadata["preprocessing"]))
         name, dataset = model.metadata["name"], args.dataset or model.metadata["dataset"]
+        target = find(model.metadata.get("target", ENGINE))  # files of earlier versions do not say it
     except (KeyError, TypeError, ValueError, QuantizeError) as error:
         raise ModelFileError(f"{found[0]}: says not how images are preprocessed: {error!r}") from None
     steps = steps.override(resize=args.resize, crop=args.crop)
     images = open_dataset(dataset, args.data_dir, "test")
-    return folder, Deployment(name, TARGET, model, model, model, steps), verification_batches(args, images, steps)
+    return folder, Deployment(name, target, model, model, model, steps), verification_batches(args, images, steps)
 
 
 def _check_files(folder):

@@ -37,7 +37,7 @@ class IntegerLayer(Exact):
     node : ir.Convolution or ir.InnerProduct
         What the layer was lowered to.
     run : int
-        See `deploy.targets.ncnn.rounding.runs`.
+        See `deploy.targets.ncnn.kernels.runs`.
 
     Attributes
     ----------

@@ -14,7 +14,7 @@ from deploy import ir
 from deploy.ir import Model
 from deploy.proof.compare import Observed
 from deploy.targets.ncnn.arithmetic import fused
-from deploy.targets.ncnn.rounding import runs
+from deploy.targets.ncnn.kernels import runs
 from deploy.targets.ncnn.simulate.agreement import uncertain
 from deploy.targets.ncnn.simulate.blocks import ChannelAffine, IntegerLayer, average
 from quantize.errors import DeployError

@@ -70,9 +70,10 @@ def test_to_and_from_our_table():
     table = Table((Row("0", "input", "kl-ncnn", 8, True, (127 / 48.5,)), Row("0", "weight", "mse", 6, True, (.5, 2.)),
                    Row("1", "input", "kl-ncnn", 8, True, (2.0,), enabled=False),
                    Row("1", "weight", "minmax", 8, True, (1.0,))))
-    scales = to_ncnn(table, {"0": "conv1", "1": "fc"})
+    scales = to_ncnn(table.rows, {"0": "conv1", "1": "fc"})
     assert scales == {"conv1": NcnnScales((62.0, 15.5), 48.5), "fc": NcnnScales((127.0,), None)}
-    back = from_ncnn(parse_ncnn_table(format_ncnn_table(scales)), {"conv1": "0", "fc": "1"}, {"conv1": 31})
+    ranges = from_ncnn(parse_ncnn_table(format_ncnn_table(scales)), {"conv1": "0", "fc": "1"}, {"conv1": 31})
+    back = Table(tuple(Row(*found) for found in ranges))
     assert back.float_layers == ["1"]
     assert [(row.layer, row.tensor, row.bits) for row in back.rows] == [
         ("0", "input", 8), ("0", "weight", 6), ("1", "input", 8), ("1", "weight", 8)]
@@ -86,11 +87,11 @@ def test_to_and_from_our_table():
 def test_what_ncnn_cannot_hold(row, says):
     weight = Row("0", "weight", "minmax", 8, True, (1.0,))
     with pytest.raises(CalibrationError, match=says):
-        to_ncnn(Table((weight,) + ((row,) if row else ())), {"0": "conv1"})
+        to_ncnn((weight,) + ((row,) if row else ()), {"0": "conv1"})
 
 
 def test_layers_of_another_network():
     with pytest.raises(CalibrationError, match="conv1: is no layer"):
         from_ncnn(SCALES, {"fc": "1"}, {})
     with pytest.raises(CalibrationError, match="0: no name for ncnn"):
-        to_ncnn(Table((Row("0", "input", "kl", 8, True, (1.0,)),)), {})
+        to_ncnn((Row("0", "input", "kl", 8, True, (1.0,)),), {})

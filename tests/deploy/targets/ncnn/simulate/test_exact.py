@@ -12,7 +12,7 @@ from deploy import engine
 from deploy.lower import lower
 from deploy.proof.compare import Difference
 from deploy.targets.ncnn import TARGET, runner, writer
-from deploy.targets.ncnn.rounding import runs
+from deploy.targets.ncnn.kernels import runs
 from deploy.targets.ncnn.side import side as ncnn_side
 from deploy.targets.ncnn.simulate import exact, side
 from deploy.targets.ncnn.simulate.blocks import weight_parts

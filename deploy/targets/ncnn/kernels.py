@@ -1,17 +1,37 @@
 # SPDX-License-Identifier: MIT
-"""Float operations whose last bits differ in ncnn's x86 engine (packing layout off) from NumPy's.
+"""Where ncnn's x86 kernels (packing layout off) round otherwise than the textbook: float operations, and codes.
 
-Adding and multiplying blobs, maxima, ReLU, clip, PReLU and averages that leave the padding out are the same in both.
-Not reproduced: sigmoid, tanh, swish, exp and softmax (polynomials of ncnn's own), division by a blob (an approximate
-reciprocal, made better), convolutions in float.
+**Float operations** whose last bits differ from NumPy's. Adding and multiplying blobs, maxima, ReLU, clip, PReLU and
+averages that leave the padding out are the same in both. Not reproduced: sigmoid, tanh, swish, exp and softmax
+(polynomials of ncnn's own), division by a blob (an approximate reciprocal, made better), convolutions in float.
+
+**Codes** differ by which elements of a blob are rounded by SIMD instructions, and which one by one, for one number
+only: the float32 below 0.5 (0.49999997) becomes 1 in SIMD, since adding 0.5 rounds it up to 1, and 0 in C's round. A
+kernel goes over one channel's plane at a time (over a vector as a whole): the last one to three elements that fill no
+group of four are rounded one by one, and so is everything that a depthwise convolution rounds itself. Measured, wheel
+1.0.20261020.
 """
+
+from typing import Dict
 
 import numpy as np
 
 from deploy.engine import operations
 from deploy.engine.elementwise import BINARY
 from deploy.engine.pooling import window_areas, window_sums
-from deploy.ir import Affine, BatchNorm, Pooling, ScalarOp
+from deploy.ir import (
+    Affine,
+    BatchNorm,
+    Convolution,
+    InnerProduct,
+    Model,
+    Pooling,
+    Reshape,
+    ScalarOp,
+    consumers,
+    producers,
+    quantized,
+)
 from deploy.targets.ncnn.fma import fma
 
 
@@ -70,3 +90,27 @@ def _hard_swish(x, alpha, beta):
 
 OPERATIONS = {BatchNorm: _batch_norm, Affine: _affine, ScalarOp: _scalar, Pooling: _pooling}
 FUNCTIONS = {"hard_sigmoid": _hard_sigmoid, "hard_swish": _hard_swish}
+
+
+# ---- codes
+
+
+def runs(model: Model) -> Dict[str, int]:
+    """Node that computes in integers -> elements of its input that are rounded in one run; 1: one by one."""
+    readers, writers = consumers(model), producers(model)
+    return {node.name: _run(model, node.inputs[0], writers.get(node.inputs[0]), readers[node.inputs[0]])
+            for node in quantized(model)}
+
+
+def _run(model, blob, writer, readers):
+    shape = model.shapes[blob]
+    if _integer(writer) and writer.depthwise and all(_integer(reader) for reader in readers):
+        return 1
+    flat = isinstance(writer, Pooling) and writer.global_ and all(
+        reader is None or isinstance(reader, (InnerProduct, Reshape)) for reader in readers)
+    return int(np.prod(shape if flat else shape[1:] or shape))
+
+
+def _integer(node) -> bool:
+    """Whether a node can hand on, and take, codes: a quantized convolution."""
+    return isinstance(node, Convolution) and node.quantization is not None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from deploy import engine, ir
-from deploy.targets.caffe.channels import reverse_channels
+from deploy.ir.channels import reverse_channels
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
 from quantize.errors import DeployError
 from tests.deploy.targets.caffe.models import conv, inputs, model, one, quantized_model, real, tiny

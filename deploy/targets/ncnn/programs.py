@@ -3,31 +3,37 @@
 
 import pathlib
 import string
+from typing import Dict, Sequence, Tuple
 
 import numpy as np
 
-from gluon_quantize.data.preprocess import CHANNELS
-from quantize.files import read_text, write_whole
+from deploy.target import ImageSteps
+from quantize.files import read_text
 
-TEMPLATES = pathlib.Path(__file__).resolve().parent.parent / "assets"
+TEMPLATES = pathlib.Path(__file__).resolve().parent / "templates"
+CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
 
 
-def write_snippets(folder, name, preprocessing, files, blobs):
-    """`run_ncnn.py` and `run_ncnn.cpp` in a folder.
+def programs(title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str]) -> Dict[str, str]:
+    """Texts of `run_ncnn.py` and `run_ncnn.cpp`, by name.
 
     Parameters
     ----------
-    preprocessing : Preprocessing
+    title : str
+        The network's name.
+    steps : ImageSteps
     files : (str, str)
         Names of the .param and .bin files.
     blobs : (str, str)
         Names of the input and output blobs.
     """
-    common = {"name": name, "steps": _steps(preprocessing), "param": files[0], "bin": files[1], "input": blobs[0],
+    common = {"name": title, "steps": _steps(steps), "param": files[0], "bin": files[1], "input": blobs[0],
               "output": blobs[1]}
-    for suffix, values in (("py", _python(preprocessing)), ("cpp", _cpp(preprocessing))):
+    found = {}
+    for suffix, values in (("py", _python(steps)), ("cpp", _cpp(steps))):
         template = string.Template(read_text(TEMPLATES / f"run_ncnn.{suffix}.txt"))
-        write_whole(folder / f"run_ncnn.{suffix}", template.substitute(common, **values))
+        found[f"run_ncnn.{suffix}"] = template.substitute(common, **values)
+    return found
 
 
 def _steps(p):
