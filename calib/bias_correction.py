@@ -87,7 +87,7 @@ def correct_biases(net: Block, batches: Iterable, method: str = "parallel", imag
 def restore_biases(net: Block):
     """Undo `correct_biases`: the biases are again, exactly, what they were before."""
     for _, layer in quantized_layers(net):
-        if getattr(layer, "float_bias", None) is not None:
+        if layer.float_bias is not None:
             layer.bias.set_data(layer.float_bias)
             layer.float_bias = None
 
@@ -127,7 +127,7 @@ def _first_images(batches, count, ctx):
 def _unfixed(net):
     """Float weights for the time, so that both networks can be computed."""
     was_fixed = any(layer.weight_quantizer.frozen for _, layer in quantized_layers(net)
-                    if getattr(layer, "weight_quantizer", None) is not None)
+                    if layer.weight_quantizer is not None)
     unfix_params(net)
     try:
         yield

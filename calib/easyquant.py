@@ -120,7 +120,7 @@ def _search(quantizer, users, x):
 
 def _switch(user, quantizer, mode):
     quantizer.mode = mode
-    weight = getattr(user.block, "weight_quantizer", None) if user.is_layer else None
+    weight = user.block.weight_quantizer if user.is_layer else None
     if weight is not None:
         weight.mode = "float" if mode == "float" else "online"
 
@@ -142,8 +142,8 @@ def _plain(net):
     """Layers run singly and eagerly; modes and hybridization come back."""
     before = []
     for _, layer in quantized_layers(net):
-        blocks = [layer] + [quantizer for _, quantizer in layer.quantizers()]
-        before += [(block, block._active, getattr(block, "mode", None)) for block in blocks]
+        before.append((layer, layer._active, None))
+        before += [(quantizer, quantizer._active, quantizer.mode) for _, quantizer in layer.quantizers()]
     clear_cached_graphs(net)
     for block, _, _ in before:
         block._active = False

@@ -155,14 +155,14 @@ class GraphRunner:
     """
 
     def __init__(self, net, chosen, example):
-        probes = {path: _Probe() for path in chosen}
-        for path, quantizer in chosen.items():
-            quantizer.observer = probes[path]
+        seen = {path: [] for path in chosen}
         try:
+            for path, quantizer in chosen.items():
+                quantizer.tracer = seen[path].append
             net(mx.sym.var("data"))
-            if not any(probe.symbols for probe in probes.values()):
+            if not any(seen.values()):
                 raise CalibrationError("no quantizer is called")
-            outputs = self._unique(probes)
+            outputs = self._unique(seen)
             parameters = {p.name: p for p in net.collect_params().values()}
             self._inputs = [parameters.get(name) for name in outputs.list_inputs()]
             for parameter in self._inputs:
@@ -173,14 +173,17 @@ class GraphRunner:
             shapes = outputs.infer_shape(data=(1,) + example.shape[1:], **known)[1]
         except Exception as error:  # whatever Python code that looks at values raises when it is given a symbol
             raise CalibrationError(f"the graph cannot be traced: {str(error).splitlines()[0]}") from None
+        finally:
+            for quantizer in chosen.values():
+                quantizer.tracer = None
         self.part_size = part_size(sum(math.prod(shape) for shape in shapes))
         self._graph = mx.nd.CachedOp(outputs, [("static_alloc", True), ("static_shape", True)])
 
-    def _unique(self, probes):
+    def _unique(self, symbols_of):
         """The observed tensors, each once; says in `tensors` which quantizer sees which."""
-        symbols = [(path, symbol) for path, probe in probes.items() for symbol in probe.symbols]
+        symbols = [(path, symbol) for path, symbols in symbols_of.items() for symbol in symbols]
         heads = json.loads(mx.sym.Group([symbol for _, symbol in symbols]).tojson())["heads"]
-        outputs, seen = {}, {path: () for path in probes}
+        outputs, seen = {}, {path: () for path in symbols_of}
         for (path, symbol), head in zip(symbols, heads):
             outputs.setdefault(tuple(head[:2]), symbol)
             seen[path] += (tuple(head[:2]),)
@@ -238,16 +241,6 @@ class EagerRunner:
                 quantizer.observer = _Slice(feeds[self.tensors[path]], len(part), images, sizes)
             self._net(part)
             mx.nd.waitall()
-
-
-class _Probe:
-    """Notes the symbols that a quantizer is given when the network is traced."""
-
-    def __init__(self):
-        self.symbols = []
-
-    def trace(self, symbol):
-        self.symbols.append(symbol)
 
 
 class _Slice:

@@ -39,8 +39,7 @@ def calibrate_tiles(net: Block, batches: Iterable, ctx=None) -> Dict[str, np.nda
     CalibrationError
         When there is no batch, or no layer's input is quantized now. Layers that are switched to float are left out.
     """
-    layers = {path: layer for path, layer in quantized_layers(net)
-              if getattr(layer, "tile_quantizer", None) is not None}
+    layers = {path: layer for path, layer in quantized_layers(net) if layer.tile_quantizer is not None}
     if not layers:
         return {}
     first = next(iter(layers))

@@ -104,7 +104,7 @@ class Rule:
     weight_method, input_method, output_method : str or None
         Names of `quantize.nn.methods.METHODS`.
     options : tuple of (str, value)
-        For the methods (`quantize.nn.methods.OPTIONS`); option by option later rules win.
+        For the methods (`quantize.nn.methods.known_options`); option by option later rules win.
     winograd : WinogradSpec, "none" or None
         For 3x3 convolutions with stride and dilation 1; others are quantized as without it.
     reason : str

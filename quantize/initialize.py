@@ -3,7 +3,7 @@
 
 from mxnet.gluon import Block
 
-from quantize.modes import quantized_layers, quantizers
+from quantize.modes import added_parameters, quantized_layers
 
 
 def qparams_init(net: Block) -> Block:
@@ -17,22 +17,22 @@ def qparams_init(net: Block) -> Block:
     if not initialized:
         return net
     ctx = initialized[0].list_ctx()
-    blocks = [quantizer for _, quantizer in quantizers(net)]
+    for parameter in added_parameters(net):
+        if parameter._data is None:
+            parameter.initialize(ctx=ctx)
     for _, layer in quantized_layers(net):
-        blocks += [block for name, block in layer._children.items() if name in ("weight_transform", "tile_quantizer")]
-    for block in blocks:
-        for parameter in block.params.values():
-            if parameter._data is None:
-                parameter.initialize(ctx=ctx)
-    for _, layer in quantized_layers(net):
-        quantizer = getattr(layer, "weight_quantizer", None)
-        if quantizer is not None and hasattr(quantizer, "start") and not quantizer.calibrated:
+        if layer.weight_quantizer is not None and not layer.weight_quantizer.calibrated:
             start_weight(layer)
     return net
 
 
-def start_weight(layer):
-    """Let the trained step of a layer's weight start from the weight as it is now, and be used."""
+def start_weight(layer: Block):
+    """Let the trained step of a layer's weight start from the weight as it is now, and be used.
+
+    Nothing happens where there is no such step.
+    """
     quantizer = layer.weight_quantizer
+    if quantizer is None or quantizer.start is None:
+        return
     quantizer.start(layer.effective_weight().asnumpy())
     quantizer.mode = quantizer.training_mode

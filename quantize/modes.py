@@ -10,11 +10,11 @@ import logging
 from typing import Dict, Iterator, List, Tuple
 
 from mxnet import nd
-from mxnet.gluon import Block, HybridBlock
+from mxnet.gluon import Block, HybridBlock, Parameter
 
 from quantize.errors import CalibrationError
 from quantize.nn.fake_quantize import FakeQuantize
-from quantize.nn.layer import plain_layout
+from quantize.nn.layer import QuantizedBlock, plain_layout
 from quantize.tree import walk
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def collect_quantized_blocks(net: Block) -> List[Block]:
 def quantized_layers(net: Block) -> Iterator[Tuple[str, Block]]:
     """(structural path, layer) of every layer that holds quantizers; a shared layer comes once."""
     for path, block in walk(net):
-        if hasattr(block, "quantizers"):
+        if isinstance(block, QuantizedBlock):
             yield path, block
 
 
@@ -53,8 +53,22 @@ def quantizers(net: Block, kind: str = "all") -> Iterator[Tuple[str, FakeQuantiz
 def tile_quantizers(net: Block) -> Iterator[Tuple[str, FakeQuantize]]:
     """(structural path, quantizer) of Winograd tiles, which follow the mode of their layer's input quantizer."""
     for path, layer in quantized_layers(net):
-        if getattr(layer, "tile_quantizer", None) is not None:
+        if layer.tile_quantizer is not None:
             yield (path + "." if path else "") + "tile_quantizer", layer.tile_quantizer
+
+
+def added_parameters(net: Block) -> List[Parameter]:
+    """Every parameter that conversion added to a network; float checkpoints hold none of them."""
+    found = {}
+    for _, layer in quantized_layers(net):
+        for block in layer.added():
+            found.update({id(parameter): parameter for parameter in block.collect_params().values()})
+    return list(found.values())
+
+
+def is_converted(net: Block) -> bool:
+    """Whether anything in a network holds quantizers."""
+    return next(quantized_layers(net), None) is not None
 
 
 def thresholds(net: Block) -> Dict[str, float]:
@@ -153,7 +167,7 @@ def fix_params(net: Block):
     `float`. Layers that also round input tiles there have no such weight, and are left as they are.
     """
     for _, layer in quantized_layers(net):
-        quantizer = getattr(layer, "weight_quantizer", None)
+        quantizer = layer.weight_quantizer
         if quantizer is None or quantizer.frozen or quantizer.mode == "float" or not layer.fixes_weight:
             continue
         quantizer.float_weight = plain_layout(layer.weight.data())
@@ -166,7 +180,7 @@ def fix_params(net: Block):
 def unfix_params(net: Block):
     """Undo `fix_params`: float weights back, quantized at every batch again."""
     for _, layer in quantized_layers(net):
-        quantizer = getattr(layer, "weight_quantizer", None)
+        quantizer = layer.weight_quantizer
         if quantizer is not None and quantizer.frozen:
             layer.weight.set_data(quantizer.float_weight)
             quantizer.float_weight = None

@@ -2,7 +2,7 @@
 """Name -> object tables with a helpful miss."""
 
 import difflib
-from typing import Callable, Dict, Generic, List, Optional, TypeVar
+from typing import Callable, Dict, Generic, List, Optional, Tuple, TypeVar
 
 from quantize.errors import ConfigError
 
@@ -48,6 +48,11 @@ class Registry(Generic[T]):
             raise ConfigError("unknown {} {!r}; known: {}{}".format(
                 self.kind, name, ", ".join(self.names()) or "none", closest(name, self._members)))
         return self._members[name]
+
+    def items(self) -> List[Tuple[str, T]]:
+        """(name, member) in the order of registration."""
+        self._fill_once()
+        return list(self._members.items())
 
     def names(self) -> List[str]:
         """Registered names, sorted."""

@@ -55,7 +55,7 @@ def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = 
     draft = builder.build()
     problems = builder.problems + [
         Problem(path, "the output of an activation is quantized; deployed layers quantize their inputs")
-        for path, layer in layers.items() if not hasattr(layer, "weight_quantizer")]
+        for path, layer in layers.items() if not layer.has_weight]
     if problems:
         raise DeployError(f"the network cannot be deployed: {listed(problems)}")
     for improve in PASSES:

@@ -18,7 +18,7 @@ from quantize.convert.shortcuts import share_input_quantizers, skip_relus
 from quantize.convert.targets import check_plan, find_target, target_rules
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import qparams_init
-from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
+from quantize.modes import clear_cached_graphs, is_converted, quantized_layers, quantizers
 from quantize.ops import BACKENDS, choose
 from quantize.tree import replace_blocks, walk
 from quantize.winograd import NONE, parse_winograd
@@ -60,7 +60,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     ConfigError
         For rules that match nothing, or that the target cannot follow.
     """
-    if isinstance(net, QuantizedNet) or any(hasattr(block, "quantizers") for _, block in walk(net)):
+    if isinstance(net, QuantizedNet) or is_converted(net):
         raise ConversionError(f"{net.name}: the network is converted already; start from a float network")
     if backend not in BACKENDS:
         raise ConfigError("backend must be one of {}, got {!r}".format(", ".join(BACKENDS), backend))

@@ -10,8 +10,8 @@ from quantize.convert.net import QuantizedNet
 from quantize.convert.passes import bypass_bn, fold_batchnorm
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import start_weight
-from quantize.modes import clear_cached_graphs, unfix_params
-from quantize.nn import FoldedBatchNorm, WinogradConv2D
+from quantize.modes import clear_cached_graphs, quantized_layers, unfix_params
+from quantize.nn import FoldedBatchNorm, QuantizedLayer, WinogradConv2D
 from quantize.nn.layer import retyped
 from quantize.tree import replace_blocks, walk
 
@@ -59,8 +59,7 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
         layer.norm = FoldedBatchNorm(norm, _broadcast_shape(layer), statistics)
         # a layer that is hybridized on its own must find them
         layer.params.update(norm.params)
-        if hasattr(layer.weight_quantizer, "start"):
-            start_weight(layer)
+        start_weight(layer)
     clear_cached_graphs(net)
     logger.info("%s: %d BatchNorms folded, statistics %s", net.name, len(pairs), statistics)
     return pairs
@@ -68,7 +67,8 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
 
 def _can_fold(layer, norm):
     grouped = isinstance(layer, nn.Conv2DTranspose) and layer._kwargs["num_group"] != 1
-    return (getattr(layer, "weight_quantizer", None) is not None and layer.norm is None and layer.act is None
+    return (isinstance(layer, QuantizedLayer) and layer.weight_quantizer is not None and layer.norm is None
+            and layer.act is None
             and not grouped and not isinstance(layer, WinogradConv2D)
             and type(norm) is nn.BatchNorm and norm._kwargs["axis"] == 1)
 
@@ -105,15 +105,13 @@ def remove_fake_bn(net: Block) -> List[str]:
             continue
         replace_blocks(net, {id(block): retyped(block, nn.BatchNorm)})
         layer.norm = None
-        if hasattr(layer.weight_quantizer, "start"):
-            start_weight(layer)
+        start_weight(layer)
     clear_cached_graphs(net)
     return [path for path, _ in folded]
 
 
 def _folded_layers(net):
-    folded = [(path, block) for path, block in walk(net) if getattr(block, "norm", None) is not None
-              and isinstance(block.norm, FoldedBatchNorm)]
+    folded = [(path, layer) for path, layer in quantized_layers(net) if layer.norm is not None]
     if not folded:
         raise ConversionError(f"{net.name}: no BatchNorm is folded here; fake_bn was not called, or was taken back")
     return folded

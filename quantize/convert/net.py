@@ -8,9 +8,12 @@ from mxnet import nd
 from quantize import modes
 from quantize.errors import ModelFileError
 from quantize.initialize import start_weight
-from quantize.nn import WinogradTransform
 
 _CLASSES = {}
+
+
+class MissingParameters(ModelFileError, AssertionError):
+    """A file without some of the float network's parameters; an AssertionError too, as Gluon's own message is."""
 
 
 class QuantizedNet:
@@ -60,35 +63,37 @@ class QuantizedNet:
             loaded = nd.load(str(filename))
         except Exception as error:
             raise ModelFileError(f"parameter file {filename}: cannot be read: {str(error).splitlines()[0]}") from None
-        is_float = self._lacks_only_statistics(loaded)
+        is_float = self._lacks_only_what_was_added(filename, loaded, allow_missing)
         super().load_parameters(str(filename), ctx=ctx, allow_missing=allow_missing or is_float, **options)
         if is_float:
             for layer in modes.collect_quantized_blocks(self):
-                if hasattr(getattr(layer, "weight_quantizer", None), "start"):
-                    start_weight(layer)
+                start_weight(layer)
         modes.clear_cached_graphs(self)
 
-    def _lacks_only_statistics(self, loaded) -> bool:
-        """Whether a file holds every parameter but those that conversion added."""
+    def _lacks_only_what_was_added(self, filename, loaded, allow_missing) -> bool:
+        """Whether a file holds every parameter but (some of) those that conversion added.
+
+        What else a file lacks is named, so that nobody looks for the quantizers' numbers in it.
+        """
         if any("." in name for name in loaded):
             parameters, names = self._collect_params_with_prefix(), loaded
         else:
             parameters, names = self.collect_params(), [self.prefix + name.split(":")[-1] for name in loaded]
         # shared parameters are stored once, so only what has no loaded alias is missing
         present = {id(parameters[name]) for name in names if name in parameters}
-        missing = [name for name, parameter in parameters.items() if id(parameter) not in present]
-        return bool(missing) and all(name.endswith(_STATISTICS) for name in missing)
+        missing = {id(parameter): name for name, parameter in parameters.items() if id(parameter) not in present}
+        added = {id(parameter) for parameter in modes.added_parameters(self)}
+        lacking = [name for key, name in missing.items() if key not in added]
+        if lacking and missing.keys() & added and not allow_missing:
+            raise MissingParameters(f"parameter file {filename}: {len(lacking)} parameters of the float network are "
+                                 f"missing (first: {lacking[0]}); give a file of this network, or allow_missing=True")
+        return bool(missing) and not lacking
 
     def _build_cache(self, *args):
         # scales are no part of the graph while ranges are online, which is no cause for alarm
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
             super()._build_cache(*args)
-
-
-_STATISTICS = tuple("quantizer" + joint + name for joint in "._"
-                    for name in ("scale", "ema", "zero_point", "growth", "offset", "alpha")) + tuple(
-                        "winograd_" + name for name in WinogradTransform.CONSTANTS)
 
 
 def quantized_net_class(cls):

@@ -10,7 +10,7 @@ from mxnet.gluon import Block, nn
 
 from quantize.convert.graph import batchnorm_partners, trace
 from quantize.errors import ConversionError
-from quantize.modes import clear_cached_graphs
+from quantize.modes import clear_cached_graphs, is_converted
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, ReLU6
 from quantize.tree import replace_blocks, walk
 
@@ -34,7 +34,7 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
     list of (str, str)
         Structural paths of the merged (layer, BatchNorm) pairs.
     """
-    if any(hasattr(block, "quantizers") for _, block in walk(net)):
+    if is_converted(net):
         raise ConversionError(f"{net.name}: merge BatchNorm before converting the network")
     blocks = dict(walk(net))
     excluded = {id(block) for root in exclude for _, block in walk(root)}

@@ -14,7 +14,7 @@ from quantize.convert.graph import Graph, batchnorm_partners, inputs_non_negativ
 from quantize.convert.replace import ACTIVATIONS, CONVERTERS
 from quantize.convert.winograd import check_winograd, winograd_of
 from quantize.errors import ConfigError, SpecError
-from quantize.nn.methods import activation_spec, check_options, weight_spec
+from quantize.nn.methods import METHODS, activation_spec, check_options, weight_spec
 from quantize.registry import closest
 from quantize.spec import QuantSpec
 from quantize.tree import paths, walk
@@ -161,7 +161,8 @@ def _located(where):
 
 def _activation_entry(path, block, merged, reasons):
     # a sign takes the activation's place, so that it sees negative values whatever the activation is
-    method, spec, note = _output_spec(merged, merged["output_method"] != "bnn" and _act_non_negative(block))
+    replaced = METHODS.get(merged["output_method"]).replaces_activation
+    method, spec, note = _output_spec(merged, not replaced and _act_non_negative(block))
     return PlanEntry(path, type(block).__name__, output=spec, output_method=method, options=merged["options"],
                      reason=", ".join(part for part in (reasons.get("output", ""), note) if part))
 

@@ -4,12 +4,10 @@
 from typing import Optional, Tuple
 
 from quantize.errors import ConfigError
+from quantize.nn.methods import METHODS
 from quantize.nn.winograd import why_not
 from quantize.spec import QuantSpec
 from quantize.winograd import MAX_BITS, MIN_BITS, NONE, WinogradSpec
-
-# those that keep a weight's size: the others squeeze it into [-1, 1] by what it is in the spatial domain
-METHODS = ("ste", "lsq", "lsq+")
 
 
 def winograd_of(block, asked, operands: Tuple[Optional[QuantSpec], Optional[QuantSpec]],
@@ -40,9 +38,11 @@ def winograd_of(block, asked, operands: Tuple[Optional[QuantSpec], Optional[Quan
     if not MIN_BITS <= weight.bits <= MAX_BITS:
         raise ConfigError(f"{weight.bits}-bit weights, but in the Winograd domain they have {MIN_BITS} to {MAX_BITS} "
                           "bits")
-    if weight_method not in METHODS:
+    # the others squeeze a weight into [-1, 1] by what it is in the spatial domain
+    if not METHODS.get(weight_method).weight.keeps_size:
+        fitting = [name for name, method in METHODS.items() if method.weight.keeps_size]
         raise ConfigError("weight method {!r} cannot be used in the Winograd domain; use one of {}".format(
-            weight_method, ", ".join(METHODS)))
+            weight_method, ", ".join(fitting)))
     if asked.inputs and data is None:
         raise ConfigError(f"winograd {asked} rounds input tiles, but the input is float; give it a format, or leave "
                           "out "

@@ -8,7 +8,7 @@ from mxnet.gluon import Block, Trainer
 from quantize.errors import ConfigError
 from quantize.interfaces.steps import StepCounter, add_parameters, count_steps
 from quantize.modes import clear_cached_graphs, quantizers, update_ema
-from quantize.train import ClipWeights, Hook, Hooks, quantizer_parameters
+from quantize.train import Hook, Hooks, method_hooks, quantizer_parameters
 
 
 class StartFromRanges(Hook):
@@ -52,7 +52,7 @@ class Interface:
         for _, quantizer in quantizers(net, "activation"):
             learns = quantizer.training_mode == "offline" and quantizer.calibrated
             quantizer.mode = "offline" if learns else "ema"
-        self._counter = StepCounter(Hooks(StartFromRanges(net), *hooks(net), ClipWeights(net)))
+        self._counter = StepCounter(Hooks(StartFromRanges(net), *hooks(net), *method_hooks(net)))
         clear_cached_graphs(net)
         if trainer is not None:
             self.count_steps(trainer)

@@ -3,8 +3,7 @@
 
 from mxnet.gluon import nn
 
-from quantize.nn.fake_quantize import FakeQuantize
-from quantize.nn.layer import retyped
+from quantize.nn.layer import QuantizedBlock, retyped
 from quantize.nn.methods import METHODS, make_quantizer
 
 
@@ -44,15 +43,13 @@ class SkippableReLU(nn.Activation):
         return x if all(reader.clips_negative_input for reader in self.readers) else super().hybrid_forward(F, x)
 
 
-class QActivation(nn.Activation):
+class QActivation(QuantizedBlock, nn.Activation):
     """`nn.Activation` whose *output* is fake-quantized; PACT, DoReFa and BNN quantizers take the activation's place.
 
     Attributes
     ----------
     output_quantizer : FakeQuantize or None
     """
-
-    output_quantizer = None
 
     @classmethod
     def from_float(cls, layer: nn.Activation) -> "QActivation":
@@ -68,15 +65,10 @@ class QActivation(nn.Activation):
     def hybrid_forward(self, F, x):
         """Activation, then its output's quantizer; or the quantizer alone where it is an activation itself."""
         quantizer = self.output_quantizer
-        clips = getattr(quantizer, "clips_negative", False) and quantizer.mode == "offline"
-        if quantizer.mode not in ("float", "observe") and (quantizer.method == "bnn" or clips):
+        clips = quantizer.clips_negative and quantizer.mode == "offline"
+        if quantizer.mode not in ("float", "observe") and (quantizer.replaces_activation or clips):
             return quantizer(x)
         return quantizer(super().hybrid_forward(F, x))
-
-    def quantizers(self):
-        """(name, FakeQuantize) of the output."""
-        if isinstance(self.output_quantizer, FakeQuantize):
-            yield "output_quantizer", self.output_quantizer
 
     def __repr__(self):
         return f"{type(self).__name__}({self._act_type}, output={self.output_quantizer})"

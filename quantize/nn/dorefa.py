@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """DoReFa weights."""
 
+from typing import Optional
+
 import numpy as np
 
+from quantize import reference_trained
 from quantize.errors import SpecError
 from quantize.nn.uniform import UniformFakeQuantize
 from quantize.ops import dorefa
@@ -21,6 +24,8 @@ class DoReFaWeight(UniformFakeQuantize):
     """
 
     method = "dorefa"
+    per_tensor = True
+    keeps_size = False
 
     def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
         super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
@@ -35,6 +40,19 @@ class DoReFaWeight(UniformFakeQuantize):
             raise SpecError(f"{cls.method}: an odd number of levels is wanted (1, 3, 7, 15, ... 255), got "
                             f"{spec.levels}")
         return spec.with_(grid="mid_rise")
+
+    @classmethod
+    def formula(cls, x: np.ndarray, spec: QuantSpec, params: Optional[QParams] = None) -> np.ndarray:
+        """See `FakeQuantize.formula`."""
+        return reference_trained.dorefa(x, spec.qmax - spec.qmin) if params is None else super().formula(
+            x, spec, params)
+
+    @classmethod
+    def formula_gradient(cls, x: np.ndarray, dy: np.ndarray, spec: QuantSpec,
+                         params: Optional[QParams] = None) -> np.ndarray:
+        """See `FakeQuantize.formula_gradient`."""
+        return reference_trained.dorefa_gradient(x, dy) if params is None else super().formula_gradient(
+            x, dy, spec, params)
 
     def quantize(self, F, x, scale, ema, zero_point=None):
         """Quantized weights by the formula; in `offline` mode `x` on the stored grid."""

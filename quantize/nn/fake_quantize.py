@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The base of all fake quantizers: a spec, a stored scale, and a mode."""
 
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
+
 import mxnet as mx
-from mxnet.gluon import HybridBlock
+import numpy as np
+from mxnet.gluon import HybridBlock, Parameter
 
 from quantize import reference
 from quantize.errors import CalibrationError, ConfigError, ConversionError
@@ -11,6 +14,13 @@ from quantize.spec import QParams, QuantSpec
 
 MODES = ("float", "observe", "online", "ema", "offline")
 MOMENTUM = 0.9
+
+
+class Option(NamedTuple):
+    """What a configuration may set of a class: a text that says what it is, and whether a value will do."""
+
+    what: str
+    fits: Callable[[Any], bool]
 
 
 class FakeQuantize(HybridBlock):
@@ -41,7 +51,8 @@ class FakeQuantize(HybridBlock):
     backend : {"auto", "native", "composed"}
         The operators to compute with.
     observer : object with ``update(array)``, or None
-        One with ``trace(symbol)`` is handed the symbol when the network is traced.
+    tracer : callable or None
+        Is given the symbol of the input when a network in `observe` mode is traced.
     reorder_first : bool
         Bring the input into MXNet's plain layout by an operator of its own. Convolutions leave oneDNN's blocked layout,
         which the native operators have reordered in the forward and again in the backward pass; this saves the second
@@ -52,43 +63,106 @@ class FakeQuantize(HybridBlock):
         The class's published name, as configurations write it.
     trained : tuple of str
         Names of the parameters that get a gradient.
+    positive : tuple of str
+        Those of `trained` that must stay above zero.
     training_mode : str
         The mode in which the method trains: `offline` where it trains its numbers, else `online`.
-    options : tuple of str
+    start : method or None
+        ``start(array)`` takes the trained numbers from data; None where there is nothing to start.
+    options : dict of str to Option
         Constructor arguments that a configuration may set.
+    facts : tuple of str
+        Constructor arguments that the layer knows: ``fan_out`` (outputs times kernel positions), ``scaling`` (no
+        BatchNorm makes up for the scale of the weights).
+    trains_step : bool
+        The step of the grid is what training moves.
+    per_tensor : bool
+        There is one range for a tensor, none for groups or channels.
+    only_bits : int or None
+        The one number of bits that the method knows.
+    clips_negative : bool
+        What is below zero becomes zero with a ReLU's gradient (in `offline` mode), so that no ReLU is needed before.
+    signed_counterpart : str or None
+        The method for inputs that can be negative, where this one cannot take them.
+    replaces_activation : bool
+        It computes in the place of the activation, whatever that is: configurations put it on activations' outputs.
+    keeps_size : bool
+        Quantized values are as large as the float ones (the Winograd domain wants that).
+    weight_bounds : (float, float) or None
+        Float weights are clipped to this interval after each step (`quantize.train.ClipWeights`).
+    clamp_stage : bool
+        There is a first stage of training in which nothing is rounded (`quantize.train.set_clamp_only`).
+    start_calibrator : str
+        Name of the calibrator that serves best for the ranges at the start of training.
     momentum : float
         Of the moving average in `ema` mode, 0 to 1. After a change drop cached graphs.
     """
 
     method = "ste"
     momentum = MOMENTUM
-    trained = ()
+    trained: Tuple[str, ...] = ()
+    positive: Tuple[str, ...] = ()
     training_mode = "online"
-    options = ()
+    start: Optional[Callable[[np.ndarray], None]] = None
+    options: Mapping[str, Option] = {}
+    facts: Tuple[str, ...] = ()
+    trains_step = False
+    per_tensor = False
+    only_bits: Optional[int] = None
+    clips_negative = False
+    signed_counterpart: Optional[str] = None
+    replaces_activation = False
+    keeps_size = True
+    weight_bounds: Optional[Tuple[float, float]] = None
+    clamp_stage = False
+    start_calibrator = "mse"
 
-    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "online", prefix=None,
+                 params=None):
         super().__init__(prefix=prefix, params=params)
         self.spec = spec
         self.observer = None
+        self.tracer: Optional[Callable[[mx.sym.Symbol], None]] = None
         self.backend = "auto"
         self.frozen = False
         self.reorder_first = False
         self._traced = (None, None)
-        self._requests = {}
-        self.mode = mode
+        self._mode = _known(mode)
+        # trained parameter -> the gradient it asks for on the other side of the switch to `offline`
+        self._requests: Dict[str, str] = {}
         self.scale = self._statistic("scale", scale_shape)
         self.ema = self._statistic("ema", (3,))
         self.zero_point = None if spec.symmetric else self._statistic("zero_point", scale_shape)
 
-    def _statistic(self, name, shape, start=0):
+    def _statistic(self, name, shape, start=0) -> Parameter:
         return self.params.get(name, shape=shape, init=mx.init.Constant(start), grad_req="null", differentiable=False)
 
-    def _trained_parameter(self, name, shape, start, wd_mult):
+    def _trained_parameter(self, name, shape, start, wd_mult) -> Parameter:
         """A parameter that gets a gradient in `offline` mode alone, so that no other mode leaves it a stale one."""
         parameter = self.params.get(name, shape=shape, init=mx.init.Constant(start), wd_mult=wd_mult)
+        self._requests[name] = "null"
         if self.mode != "offline":
             self._requests[name], parameter.grad_req = parameter.grad_req, "null"
         return parameter
+
+    @classmethod
+    def formula(cls, x: np.ndarray, spec: QuantSpec, params: Optional[QParams] = None) -> np.ndarray:
+        """The class's formula in NumPy, which the contract tests hold it to.
+
+        Parameters
+        ----------
+        params : QParams or None
+            The stored numbers (`offline` mode); None: the class finds them in `x`.
+        """
+        raise NotImplementedError(f"{cls.__name__} states no formula: define `formula` and `formula_gradient`, class "
+                                  "methods in NumPy (quantize.nn.sign is an example)")
+
+    @classmethod
+    def formula_gradient(cls, x: np.ndarray, dy: np.ndarray, spec: QuantSpec,
+                         params: Optional[QParams] = None) -> np.ndarray:
+        """dL/dx of the class's docstring in NumPy; see `formula`."""
+        raise NotImplementedError(f"{cls.__name__} states no gradient: define `formula_gradient`, a class method in "
+                                  "NumPy (quantize.nn.sign is an example)")
 
     @classmethod
     def adapt(cls, spec: QuantSpec) -> QuantSpec:
@@ -101,15 +175,12 @@ class FakeQuantize(HybridBlock):
         return self._mode
 
     @mode.setter
-    def mode(self, value):
-        if value not in MODES:
-            raise ConfigError("mode must be one of {}, got {!r}".format(", ".join(MODES), value))
-        for name in self.trained:
-            parameter = self._reg_params.get(name)
-            if parameter is not None and (value == "offline") != (self._mode == "offline"):
-                request = self._requests.pop(name, "null")
+    def mode(self, value: str):
+        before, self._mode = self._mode, _known(value)
+        if (value == "offline") != (before == "offline"):
+            for name, request in self._requests.items():
+                parameter = self._reg_params[name]
                 self._requests[name], parameter.grad_req = parameter.grad_req, request
-        self._mode = value
 
     def hybrid_forward(self, F, x, **parameters):
         """`x` as the mode says; shape and dtype of `x`."""
@@ -149,10 +220,10 @@ class FakeQuantize(HybridBlock):
 
     def _observe(self, F, x):
         if F is mx.sym:
-            if not hasattr(self.observer, "trace"):
+            if self.tracer is None:
                 raise ConversionError(f"{self.name}: a hybridized network cannot be observed as it runs; use "
                                       "calib.collect.collect, which runs a graph of its own")
-            self.observer.trace(x)
+            self.tracer(x)
         elif self.observer is not None:
             self.observer.update(x.asnumpy())
 
@@ -199,3 +270,9 @@ class FakeQuantize(HybridBlock):
     def __repr__(self):
         method = "" if self.method == "ste" else self.method + " "
         return "{} {}{}".format(self.spec, method, "frozen" if self.frozen else self.mode)
+
+
+def _known(mode: str) -> str:
+    if mode not in MODES:
+        raise ConfigError("mode must be one of {}, got {!r}".format(", ".join(MODES), mode))
+    return mode

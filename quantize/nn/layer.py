@@ -2,12 +2,14 @@
 """What every quantized layer is: the Gluon layer plus quantizers for its input, its weight and its output."""
 
 import copy
+from typing import Iterator, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block
 
 from quantize.nn.fake_quantize import FakeQuantize
+from quantize.nn.fold import FoldedBatchNorm
 from quantize.nn.methods import METHODS, make_quantizer
 from quantize.ops import quantize_gradient
 
@@ -32,15 +34,21 @@ def plain_layout(weight):
     return weight * 1
 
 
-class QuantizedLayer:
-    """Mixin placed in front of a Gluon layer that has a weight.
+class QuantizedBlock:
+    """Mixin of everything that holds quantizers: all that can be asked of it is declared here.
 
     Attributes
     ----------
+    has_weight : bool
+        Whether there is a weight, and with it whatever is said of weights below.
+    owns : tuple of str
+        Attributes that hold what conversion added: blocks whose parameters no float checkpoint has.
     input_quantizer : FakeQuantize or None
     weight_quantizer : FakeQuantize or None
     output_quantizer : FakeQuantize or None
         For what the layer puts out, behind a folded BatchNorm and the layer's own activation.
+    tile_quantizer : FakeQuantize or None
+        For input tiles in the Winograd domain; it follows the input's quantizer.
     weight_transform : WinogradTransform or None
         Where the weight is quantized in another domain: what takes it there and back.
     norm : FoldedBatchNorm or None
@@ -53,14 +61,44 @@ class QuantizedLayer:
         Whether `quantize.modes.fix_params` can replace the weight by the rounded one.
     """
 
-    input_quantizer = None
-    weight_quantizer = None
-    output_quantizer = None
-    weight_transform = None
-    norm = None
-    gradient_bits = None
-    float_bias = None
+    has_weight = False
+    owns: Tuple[str, ...] = ("input_quantizer", "weight_quantizer", "output_quantizer", "weight_transform")
+    input_quantizer: Optional[FakeQuantize] = None
+    weight_quantizer: Optional[FakeQuantize] = None
+    output_quantizer: Optional[FakeQuantize] = None
+    tile_quantizer: Optional[FakeQuantize] = None
+    weight_transform: Optional[Block] = None
+    norm: Optional[FoldedBatchNorm] = None
+    gradient_bits: Optional[int] = None
+    float_bias: Optional[mx.nd.NDArray] = None
     fixes_weight = True
+
+    def added(self) -> Iterator[Block]:
+        """What `owns` names, where it is there."""
+        for name in self.owns:
+            block = getattr(self, name)
+            if block is not None:
+                yield block
+
+    def quantizers(self) -> Iterator[Tuple[str, FakeQuantize]]:
+        """(name, FakeQuantize) of the operands that are quantized."""
+        for name in ("input_quantizer", "weight_quantizer", "output_quantizer"):
+            quantizer = getattr(self, name)
+            if quantizer is not None:
+                yield name, quantizer
+
+
+class QuantizedLayer(QuantizedBlock):
+    """Mixin placed in front of a Gluon layer that has a weight.
+
+    Attributes
+    ----------
+    channel_axis : int
+        The weight's axis of output channels.
+    """
+
+    has_weight = True
+    channel_axis = 0
 
     @classmethod
     def from_float(cls, layer: Block) -> "QuantizedLayer":
@@ -149,17 +187,10 @@ class QuantizedLayer:
         PACT does so in training too, with the gradient of a ReLU.
         """
         quantizer, weight = self.input_quantizer, self.weight_quantizer
-        if getattr(quantizer, "clips_negative", False) and quantizer.mode == "offline":
+        if quantizer is not None and quantizer.clips_negative and quantizer.mode == "offline":
             return True
         return (quantizer is not None and weight is not None and weight.frozen and not quantizer.spec.signed
                 and quantizer.spec.symmetric and quantizer.mode in ("online", "offline"))
-
-    def quantizers(self):
-        """(name, FakeQuantize) of the operands that are quantized."""
-        for name in ("input_quantizer", "weight_quantizer", "output_quantizer"):
-            quantizer = getattr(self, name)
-            if isinstance(quantizer, FakeQuantize):
-                yield name, quantizer
 
     def __repr__(self):
         operands = ", ".join("{}={}".format(name.split("_")[0], quantizer) for name, quantizer in self.quantizers())

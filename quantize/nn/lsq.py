@@ -39,6 +39,7 @@ class LSQFakeQuantize(UniformFakeQuantize):
     method = "lsq"
     trained = ("growth",)
     training_mode = "offline"
+    trains_step = True
 
     def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
         super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)

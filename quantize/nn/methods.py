@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Quantization methods by name: the class for weights and the class for activations.
 
+A new method is a file with its class, which declares what it can do (`FakeQuantize`'s attributes) and its formula, and
+a row in `_ROWS`; a program may also call ``METHODS.register(name)(Method(weight, activation))``.
+
 What the rest of a network's life means for them:
 
 * `calibrate` sets the step of LSQ, step and offset of LSQ+, alpha of PACT and CG-PACT, DoReFa's fixed clip; training
@@ -13,11 +16,11 @@ What the rest of a network's life means for them:
 * Exported graphs compute the same from the trained numbers.
 """
 
-from typing import NamedTuple
+from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
 
 from quantize.errors import ConfigError, SpecError
 from quantize.nn.dorefa import DoReFaWeight
-from quantize.nn.fake_quantize import FakeQuantize
+from quantize.nn.fake_quantize import FakeQuantize, Option
 from quantize.nn.lsq import LSQActivation, LSQFakeQuantize, LSQPlusWeight
 from quantize.nn.lsqplus import LSQPlusFakeQuantize
 from quantize.nn.pact import CGPACTFakeQuantize, DoReFaActivation, PACTFakeQuantize
@@ -31,37 +34,79 @@ from quantize.spec import QuantSpec
 class Method(NamedTuple):
     """The classes of a method. PACT and CG-PACT say nothing of weights: theirs are DoReFa's, as in the PACT paper."""
 
-    weight: type
-    activation: type
+    weight: Type[FakeQuantize]
+    activation: Type[FakeQuantize]
+
+    @property
+    def trains_step(self) -> bool:
+        """Whether the step of the weights' grid is trained."""
+        return self.weight.trains_step
+
+    @property
+    def per_tensor(self) -> bool:
+        """Whether weights have one range for a tensor, whatever a configuration would like."""
+        return self.weight.per_tensor
+
+    @property
+    def only_bits(self) -> Optional[int]:
+        """The one number of bits of weights that the method knows, None where there are several."""
+        return self.weight.only_bits
+
+    @property
+    def replaces_activation(self) -> bool:
+        """Whether configurations quantize activations' outputs with it, and not layers' inputs."""
+        return self.activation.replaces_activation
+
+    @property
+    def clamp_stage(self) -> bool:
+        """Whether training may begin with weights that are clamped and not rounded."""
+        return self.weight.clamp_stage
+
+    @property
+    def start_calibrator(self) -> str:
+        """Name of the calibrator for the ranges at the start of training."""
+        return self.activation.start_calibrator
+
+    @property
+    def options(self) -> Dict[str, Option]:
+        """What a configuration may set."""
+        return {**self.weight.options, **self.activation.options}
 
 
-METHODS = Registry("quantization method")
-for _name, _weight, _activation in (
+METHODS: Registry[Method] = Registry("quantization method")
+_ROWS: Tuple[Tuple[str, Type[FakeQuantize], Type[FakeQuantize]], ...] = (
         ("ste", UniformFakeQuantize, UniformFakeQuantize), ("lsq", LSQFakeQuantize, LSQActivation),
         ("lsq+", LSQPlusWeight, LSQPlusFakeQuantize), ("pact", DoReFaWeight, PACTFakeQuantize),
         ("cgpact", DoReFaWeight, CGPACTFakeQuantize), ("dorefa", DoReFaWeight, DoReFaActivation),
-        ("sat", SATWeight, CGPACTFakeQuantize), ("bnn", SignFakeQuantize, SignFakeQuantize)):
+        ("sat", SATWeight, CGPACTFakeQuantize), ("bnn", SignFakeQuantize, SignFakeQuantize))
+for _name, _weight, _activation in _ROWS:
     METHODS.register(_name)(Method(_weight, _activation))
 
-TRAINED_STEP = ("lsq", "lsq+")  # methods that train a step, as their papers name it
+TRAINED_STEP = tuple(name for name, *_ in _ROWS if METHODS.get(name).trains_step)
 
-# what a configuration may set, beside the method: option -> (what it is, whether a value will do)
-OPTIONS = {
-    "alpha": ("the start of a trained clip, or a fixed one: a positive number",
-              lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0),
-    "scaling": ("SAT's scale adjustment: true or false", lambda v: isinstance(v, bool)),
-    "gradient_bits": ("bits of the gradient of the layer's output (DoReFa): 1 to 8",
-                      lambda v: isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 8),
+# what a configuration may set of the layer itself
+LAYER_OPTIONS = {
+    "gradient_bits": Option("bits of the gradient of the layer's output (DoReFa): 1 to 8",
+                            lambda v: isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 8),
 }
 
 
-def check_options(options):
+def known_options() -> Dict[str, Option]:
+    """What a configuration may set, beside the method: those of all methods, and of layers."""
+    found = dict(LAYER_OPTIONS)
+    for _, method in METHODS.items():
+        found.update(method.options)
+    return found
+
+
+def check_options(options: Mapping[str, Any]):
     """ConfigError for an option that does not exist or a value that it cannot have."""
+    known = known_options() if options else {}
     for name, value in options.items():
-        if name not in OPTIONS:
+        if name not in known:
             raise ConfigError("unknown option {!r}; known: {}{}".format(
-                name, ", ".join(sorted(OPTIONS)), closest(name, OPTIONS)))
-        what, fits = OPTIONS[name]
+                name, ", ".join(sorted(known)), closest(name, known)))
+        what, fits = known[name]
         if not fits(value):
             raise ConfigError(f"option {name!r} is {what}; got {value!r}")
 
@@ -71,14 +116,14 @@ def weight_spec(method: str, spec: QuantSpec) -> QuantSpec:
     return METHODS.get(method).weight.adapt(spec)
 
 
-def activation_spec(method: str, spec: QuantSpec, undecided: bool):
+def activation_spec(method: str, spec: QuantSpec, undecided: bool) -> Tuple[str, QuantSpec, str]:
     """(method, spec, note) for an activation.
 
     A method that clips below zero is of no use for an input that can be negative. Where the configuration left the sign
     to the graph (`undecided`), such an input gets the method's signed counterpart (LSQ for PACT), and the note says so.
     """
     cls = METHODS.get(method).activation
-    counterpart = getattr(cls, "signed_counterpart", None)
+    counterpart = cls.signed_counterpart
     if undecided and spec.signed and counterpart is not None:
         return counterpart, METHODS.get(counterpart).activation.adapt(spec), f"{method} clips below zero: {counterpart}"
     try:
@@ -89,14 +134,17 @@ def activation_spec(method: str, spec: QuantSpec, undecided: bool):
         raise
 
 
-def make_quantizer(cls: type, spec: QuantSpec, shape, prefix: str, options=()) -> FakeQuantize:
+def make_quantizer(cls: Type[FakeQuantize], spec: QuantSpec, shape: Tuple[int, ...], prefix: str,
+                   options: Optional[Mapping[str, Any]] = None) -> FakeQuantize:
     """A quantizer of one of the classes above.
 
     Parameters
     ----------
     shape : tuple of int
         Of the scale.
-    options : mapping
-        Those that are the class's own are used.
+    options : mapping, optional
+        Of those the class's options and facts are used.
     """
-    return cls(spec, shape, prefix=prefix, **{name: options[name] for name in cls.options if name in options})
+    given = options or {}
+    own = {name: given[name] for name in (*cls.options, *cls.facts) if name in given}
+    return cls(spec, shape, prefix=prefix, **own)

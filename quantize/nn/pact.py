@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Activations with a trained upper clip: PACT and CG-PACT; and DoReFa's, whose clip is fixed."""
 
+from typing import Optional
+
 import numpy as np
 
+from quantize import reference_trained
 from quantize.errors import SpecError
+from quantize.nn.fake_quantize import Option
 from quantize.nn.uniform import UniformFakeQuantize
 from quantize.ops import pact
 from quantize.spec import PerTensor, QParams, QuantSpec
 
 ALPHA = 8.0
+ALPHA_OPTION = Option("the start of a trained clip, or a fixed one: a positive number",
+                      lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and v > 0)
 
 
 class PACTFakeQuantize(UniformFakeQuantize):
@@ -30,9 +36,10 @@ class PACTFakeQuantize(UniformFakeQuantize):
     """
 
     method = "pact"
-    trained = ("alpha",)
+    trained = positive = ("alpha",)
     training_mode = "offline"
-    options = ("alpha",)
+    options = {"alpha": ALPHA_OPTION}
+    per_tensor = True
     calibrated_gradient = False
     clips_negative = True
     signed_counterpart = "lsq"
@@ -55,6 +62,14 @@ class PACTFakeQuantize(UniformFakeQuantize):
         if spec.rounding != "half_away":
             raise SpecError(f"{cls.method}: rounds halves away from zero, got {spec.rounding}")
         return spec
+
+    @classmethod
+    def formula_gradient(cls, x: np.ndarray, dy: np.ndarray, spec: QuantSpec,
+                         params: Optional[QParams] = None) -> np.ndarray:
+        """See `FakeQuantize.formula_gradient`."""
+        if params is None:
+            return super().formula_gradient(x, dy, spec)
+        return reference_trained.pact_gradient(x, dy, params.scale[0] * spec.qmax, spec.qmax)[0]
 
     def quantize(self, F, x, scale, ema, alpha, zero_point=None):
         """Fake-quantized `x`: by alpha in `offline` mode, else as `UniformFakeQuantize`."""
@@ -95,7 +110,7 @@ class DoReFaActivation(PACTFakeQuantize):
     """
 
     method = "dorefa"
-    trained = ()
+    trained = positive = ()
     training_mode = "offline"
     signed_counterpart = "ste"
 

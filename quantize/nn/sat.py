@@ -6,6 +6,7 @@ import numpy as np
 
 from quantize.errors import CalibrationError
 from quantize.nn.dorefa import DoReFaWeight
+from quantize.nn.fake_quantize import Option
 from quantize.ops import dorefa
 from quantize.spec import QParams, QuantSpec
 
@@ -32,7 +33,9 @@ class SATWeight(DoReFaWeight):
     """
 
     method = "sat"
-    options = ("scaling", "fan_out")
+    options = {"scaling": Option("SAT's scale adjustment: true or false", lambda v: isinstance(v, bool))}
+    facts = ("scaling", "fan_out")
+    clamp_stage = True
 
     def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", scaling=False, fan_out=1, prefix=None,
                  params=None):

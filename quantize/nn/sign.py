@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Binary weights and activations."""
 
+from typing import Optional
+
 import numpy as np
 
+from quantize import reference_trained
 from quantize.errors import SpecError
 from quantize.nn.uniform import UniformFakeQuantize
 from quantize.ops import sign
@@ -18,6 +21,12 @@ class SignFakeQuantize(UniformFakeQuantize):
     """
 
     method = "bnn"
+    per_tensor = True
+    only_bits = 1
+    replaces_activation = True
+    keeps_size = False
+    weight_bounds = (-1.0, 1.0)
+    start_calibrator = "naive"
 
     def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
         super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
@@ -30,6 +39,17 @@ class SignFakeQuantize(UniformFakeQuantize):
                             "would be +1: let "
                             "the activation itself be binary, op_types ['Activation'], output 'int1')")
         return spec
+
+    @classmethod
+    def formula(cls, x: np.ndarray, spec: QuantSpec, params: Optional[QParams] = None) -> np.ndarray:
+        """See `FakeQuantize.formula`."""
+        return reference_trained.sign(x)
+
+    @classmethod
+    def formula_gradient(cls, x: np.ndarray, dy: np.ndarray, spec: QuantSpec,
+                         params: Optional[QParams] = None) -> np.ndarray:
+        """See `FakeQuantize.formula_gradient`."""
+        return reference_trained.sign_gradient(x, dy)
 
     def quantize(self, F, x, scale, ema, zero_point=None):
         """Signs of `x`."""

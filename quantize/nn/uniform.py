@@ -1,8 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Uniform fake quantization with nothing to train."""
 
+from typing import Optional
+
+import numpy as np
+
+from quantize import reference
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.ops import fake_quantize, online_fake_quantize, tracking_fake_quantize
+from quantize.spec import QParams, QuantSpec
 
 
 class UniformFakeQuantize(FakeQuantize):
@@ -19,3 +25,14 @@ class UniformFakeQuantize(FakeQuantize):
         if self.mode == "ema":
             return tracking_fake_quantize(F, x, ema, self.spec, self.momentum, using=self.backend)
         return fake_quantize(F, x, scale, self.spec, zero_point, using=self.backend)
+
+    @classmethod
+    def formula(cls, x: np.ndarray, spec: QuantSpec, params: Optional[QParams] = None) -> np.ndarray:
+        """See `FakeQuantize.formula`."""
+        return reference.fake_quantize(x, reference.find_qparams(x, spec) if params is None else params, spec)
+
+    @classmethod
+    def formula_gradient(cls, x: np.ndarray, dy: np.ndarray, spec: QuantSpec,
+                         params: Optional[QParams] = None) -> np.ndarray:
+        """See `FakeQuantize.formula_gradient`."""
+        return reference.ste_gradient(x, dy, reference.find_qparams(x, spec) if params is None else params, spec)

@@ -7,7 +7,7 @@ from mxnet.gluon import HybridBlock
 
 from quantize.nn.conv import QConv2D
 from quantize.nn.layer import plain_layout
-from quantize.nn.methods import METHODS, TRAINED_STEP, make_quantizer
+from quantize.nn.methods import METHODS, make_quantizer
 from quantize.spec import PerChannel, PerTensor, QuantSpec
 from quantize.winograd import KERNEL, WinogradSpec, kernel_matrices, tile_kernels
 
@@ -153,14 +153,14 @@ class WinogradConv2D(QConv2D):
     tile_quantizer : FakeQuantize
     """
 
-    tile_quantizer = None
+    owns = (*QConv2D.owns, "tile_quantizer")
     fixes_weight = False
 
     def attach(self, input_spec=None, weight_spec=None, input_method="ste", *args, transform=None, **options):
         """See `QuantizedLayer.attach`; both operands and the transform are needed."""
         super().attach(input_spec, weight_spec, input_method, *args, transform=transform, **options)
         spec = transform.tile_spec(input_spec)
-        method = METHODS.get("lsq" if input_method in TRAINED_STEP else "ste")
+        method = METHODS.get("lsq" if self.input_quantizer.trains_step else "ste")
         self.tile_quantizer = make_quantizer(method.activation, spec,
                                              spec.scale_shape((1, transform.positions, 1, 1, 1)),
                                              self.prefix + "tile_quantizer_")

@@ -15,7 +15,7 @@ What a hook does depends on the number alone, so that a resumed run goes on as t
 
 import fnmatch
 import logging
-from typing import Callable, Iterable, Optional
+from typing import Callable, Iterable, List, Optional
 
 import numpy as np
 from mxnet import nd
@@ -24,7 +24,6 @@ from mxnet.gluon import Block
 from quantize.errors import ConfigError, TrainingError
 from quantize.initialize import start_weight
 from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
-from quantize.nn import SignFakeQuantize
 from quantize.train.parameters import quantizer_parameters
 from quantize.train.stages import freeze_bn
 
@@ -106,8 +105,7 @@ class StartQuantization(Hook):
     def _start_weights(self):
         chosen = {id(quantizer) for quantizer in self._chosen(self.names)}
         for _, layer in quantized_layers(self.net):
-            quantizer = getattr(layer, "weight_quantizer", None)
-            if id(quantizer) in chosen and hasattr(quantizer, "start"):
+            if id(layer.weight_quantizer) in chosen:
                 start_weight(layer)
 
 
@@ -126,20 +124,21 @@ class FreezeBatchNorm(Hook):
 
 
 class ClipWeights(Hook):
-    """After each step float weights behind a sign are clipped to [-1, 1] (Courbariaux et al., arXiv:1602.02830).
+    """After each step float weights are clipped to their quantizers' `weight_bounds`; others are left alone.
 
-    Beyond, the sign's gradient is zero and they could not come back.
+    For signs these are [-1, 1] (Courbariaux et al., arXiv:1602.02830): beyond, the sign's gradient is zero and weights
+    could not come back.
     """
 
     def __init__(self, net: Block):
-        self.weights = [layer.weight for _, layer in quantized_layers(net)
-                        if isinstance(getattr(layer, "weight_quantizer", None), SignFakeQuantize)]
+        self.weights = [(layer.weight, layer.weight_quantizer.weight_bounds) for _, layer in quantized_layers(net)
+                        if layer.weight_quantizer is not None and layer.weight_quantizer.weight_bounds is not None]
 
     def after_step(self, step: int):
         """Clip, on every device."""
-        for weight in self.weights:
+        for weight, (low, high) in self.weights:
             for data in weight.list_data():
-                nd.clip(data, -1, 1, out=data)
+                nd.clip(data, low, high, out=data)
 
 
 class CheckNumbers(Hook):
@@ -158,6 +157,7 @@ class CheckNumbers(Hook):
             raise ConfigError(f"every must be at least 1, got {every!r}")
         self.every = every
         self.parameters = quantizer_parameters(net)
+        self._positive = {f"{path}.{name}" for path, quantizer in quantizers(net) for name in quantizer.positive}
 
     def after_step(self, step: int):
         """Check, when it is time."""
@@ -168,7 +168,13 @@ class CheckNumbers(Hook):
         joined = nd.concat(*[parameter.list_data()[0].reshape(-1) for parameter in checked.values()], dim=0).asnumpy()
         ends = np.cumsum([int(np.prod(parameter.shape)) for parameter in checked.values()])
         for path, values in zip(checked, np.split(joined, ends[:-1])):
-            if not np.isfinite(values).all() or (path.endswith(".alpha") and (values <= 0).any()):
+            if not np.isfinite(values).all() or (path in self._positive and (values <= 0).any()):
                 raise TrainingError(f"{path}: {values[:4]} after step {step}; training cannot go on. Go back to the "
                                     "last checkpoint and "
                                     "take a lower learning rate for quantizers (quantize.train.set_rates)")
+
+
+def method_hooks(net: Block) -> List[Hook]:
+    """The hooks that a network's methods need, to be called after each step; empty where they need none."""
+    clip = ClipWeights(net)
+    return [clip] if clip.weights else []

@@ -5,7 +5,7 @@ from mxnet.gluon import Block, nn
 
 from quantize.errors import ConfigError
 from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
-from quantize.nn import SATWeight
+from quantize.nn import METHODS
 from quantize.tree import walk
 
 
@@ -15,9 +15,10 @@ def set_clamp_only(net: Block, clamp_only: bool = True):
     Activations keep their mode; `quantize.modes.set_mode` switches them. The stage is no part of a checkpoint: a script
     that resumes sets it again.
     """
-    chosen = [quantizer for _, quantizer in quantizers(net, "weight") if isinstance(quantizer, SATWeight)]
+    chosen = [quantizer for _, quantizer in quantizers(net, "weight") if quantizer.clamp_stage]
     if not chosen:
-        raise ConfigError(f"{net.name}: no weights are quantized with method 'sat', so none can be clamped only")
+        methods = " or ".join(repr(name) for name, method in METHODS.items() if method.clamp_stage)
+        raise ConfigError(f"{net.name}: no weights are quantized with method {methods}, so none can be clamped only")
     for quantizer in chosen:
         quantizer.clamp_only = clamp_only
     clear_cached_graphs(net)
@@ -29,7 +30,7 @@ def freeze_bn(net: Block, frozen: bool = True):
     A BatchNorm that was made with ``use_global_stats=True`` stays frozen.
     """
     for _, layer in quantized_layers(net):
-        if getattr(layer, "norm", None) is not None:
+        if layer.norm is not None:
             layer.norm.frozen = frozen
     for _, block in walk(net):
         if (type(block) is nn.BatchNorm and block._kwargs["use_global_stats"] != frozen

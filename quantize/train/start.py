@@ -29,7 +29,7 @@ def start_training(net: Block, batch=None, ranges: str = "ema"):
     """
     activations = list(quantizers(net, "activation"))
     unset = [(path, quantizer) for path, quantizer in activations
-             if hasattr(quantizer, "start") and not quantizer.calibrated]
+             if quantizer.start is not None and not quantizer.calibrated]
     if unset:
         if batch is None:
             raise CalibrationError(f"{len(unset)} trained steps have no start yet (first: {unset[0][0]}); calibrate "

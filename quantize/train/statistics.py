@@ -66,7 +66,7 @@ def reestimate_bn(net: Block, batches: Iterable) -> int:
 def _norms(net):
     """(BatchNorm, function that hands every normalized tensor to a callable, and returns what ends that)."""
     for _, layer in quantized_layers(net):
-        norm = getattr(layer, "norm", None)
+        norm = layer.norm
         if norm is not None:
             def watch_folded(update, norm=norm):
                 norm.watcher = update
