@@ -70,14 +70,14 @@ def _named_quantizers(net):
 def _check_names(net, named, rows):
     for path, row in rows.items():
         if path not in named:
-            raise CalibrationError("{}: the table has a line for its {}, but {} has no such quantizer; the table is of "
-                                   "another network, or was made with other options".format(
-                                       row.layer, row.tensor, net.name or "the network"))
+            raise CalibrationError(f"{row.layer}: the table has a line for its {row.tensor}, but "
+                                   f"{net.name or 'the network'} has no such quantizer; the table is of another "
+                                   "network, or was made with other options")
     for path in named:
         if path not in rows and not path.endswith("weight_quantizer"):
             layer, _, name = path.rpartition(".")
-            raise CalibrationError("{}: the table has no line for its {}; the table is of another network, or was made "
-                                   "with other options".format(layer, name.replace("_quantizer", "")))
+            raise CalibrationError(f"{layer}: the table has no line for its {name.replace('_quantizer', '')}; the "
+                                   "table is of another network, or was made with other options")
 
 
 def _check_shared(named, rows, off):

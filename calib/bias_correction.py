@@ -67,7 +67,7 @@ def correct_biases(net: Block, batches: Iterable, method: str = "parallel", imag
     section 4.2 and appendix D.
     """
     if method not in METHODS:
-        raise ConfigError("method must be one of {}, got {!r}".format(", ".join(METHODS), method))
+        raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     layers = _layers_with_bias(net)
     x = _first_images(batches, images, ctx)
     restore_biases(net)

@@ -169,8 +169,8 @@ def _feeds(tensors, observers):
 def _check_paths(chosen, observers):
     for path in chosen:
         if path not in observers:
-            raise CalibrationError("{}: no observer goes on here; the observers are of another network (theirs: {}, "
-                                   "...)".format(path, next(iter(observers), "none")))
+            raise CalibrationError(f"{path}: no observer goes on here; the observers are of another network (theirs: "
+                                   f"{next(iter(observers), 'none')}, ...)")
 
 
 @contextlib.contextmanager

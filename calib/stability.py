@@ -144,6 +144,7 @@ def stability_text(found: Sequence[Movement], limit: float = LIMIT, parts: str =
              f"{max(shares):.1%} (most)"]
     for item in found:
         if item.share > limit:
-            lines.append("  warning: {} moves by {:.0%}: {:.6g} from all images, {} from parts; use more images".format(
-                item.path, item.share, item.whole, ", ".join(f"{part:.6g}" for part in item.parts)))
+            of_parts = ", ".join(f"{part:.6g}" for part in item.parts)
+            lines.append(f"  warning: {item.path} moves by {item.share:.0%}: {item.whole:.6g} from all images, "
+                         f"{of_parts} from parts; use more images")
     return "\n".join(lines)

@@ -79,8 +79,7 @@ def read_state(path) -> CalibrationState:
     if not isinstance(content, dict) or set(content) != KEYS:
         raise CalibrationError(f"{path}: not a calibration state")
     if content["version"] != VERSION:
-        raise CalibrationError("{}: version {!r}, this program reads version {}".format(
-            path, content["version"], VERSION))
+        raise CalibrationError(f"{path}: version {content['version']!r}, this program reads version {VERSION}")
     if content.pop("checksum") != _checksum(content):
         raise CalibrationError(f"{path}: the checksum does not fit: the file was changed or damaged; write it again "
                                "with "
@@ -143,9 +142,9 @@ def _check_alike(first_name, first, name, state):
     kinds = [{path: sorted(of_path) for path, of_path in item.observers.items()} for item in (first, state)]
     if kinds[0] != kinds[1]:
         path = next((path for path in kinds[0] if kinds[0][path] != kinds[1].get(path)), next(iter(kinds[1])))
-        raise CalibrationError("{}: {} holds other observers ({}) than {} ({}); calibrate all shards with the same "
-                               "--calib-mode".format(name, path, ", ".join(kinds[1].get(path, ["none"])), first_name,
-                                                     ", ".join(kinds[0].get(path, ["none"]))))
+        raise CalibrationError(f"{name}: {path} holds other observers ({', '.join(kinds[1].get(path, ['none']))}) than "
+                               f"{first_name} ({', '.join(kinds[0].get(path, ['none']))}); calibrate all shards with "
+                               "the same --calib-mode")
     if state.shards != first.shards:
         raise CalibrationError(f"{name}: one of {state.shards} shards, but {first_name} is one of {first.shards}")
 

@@ -88,9 +88,9 @@ class Row:
                                    f"{spec}; calibrate again for this format"
                                    )
         if bool(self.zero_points) == spec.symmetric:
-            raise CalibrationError("{}: the table has {} zero point, the network's grid {}; calibrate again for this "
-                                   "format".format(where, "a" if self.zero_points else "no",
-                                                   "has none" if spec.symmetric else "needs one"))
+            raise CalibrationError(f"{where}: the table has {'a' if self.zero_points else 'no'} zero point, the "
+                                   f"network's grid {'has none' if spec.symmetric else 'needs one'}; calibrate again "
+                                   "for this format")
         if len(self.thresholds) != int(np.prod(shape)):
             raise CalibrationError(f"{where}: {len(self.thresholds)} thresholds in the table, the network needs "
                                    f"{int(np.prod(shape))}")
@@ -144,7 +144,7 @@ def _threshold(scale, spec) -> float:
     """The shortest decimal threshold that gives the float32 scale back."""
     exact = float(scale) * spec.max_level
     for digits in range(6, 18):
-        short = float("{:.{}g}".format(exact, digits))
+        short = float(f"{exact:.{digits}g}")
         if np.float32(short / spec.max_level) == np.float32(scale):
             return short
     return exact

@@ -144,7 +144,7 @@ class QuantSpec:
         return replace(self, **changes)
 
     def __str__(self):
-        name = "{}int{}".format("" if self.signed else "u", self.bits)
+        name = f"{'' if self.signed else 'u'}int{self.bits}"
         if self.levels is not None:
             name += f"({self.levels} levels)"
         if self.grid == "mid_rise":
@@ -152,7 +152,7 @@ class QuantSpec:
         if not self.symmetric:
             name += " asymmetric"
         full = self.signed and self.symmetric and not self.narrow
-        return "{}/{}{}".format(name, self.granularity, "/full" if full else "")
+        return f"{name}/{self.granularity}{'/full' if full else ''}"
 
 
 @dataclass(frozen=True)
@@ -179,4 +179,4 @@ class QParams:
 
 def _check_choice(name, value, choices):
     if value not in choices:
-        raise SpecError("{} must be one of {}, got {!r}".format(name, ", ".join(choices), value))
+        raise SpecError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

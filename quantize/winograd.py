@@ -55,8 +55,7 @@ class WinogradSpec:
         for what, value, known in (("Winograd variant", self.variant, tuple(POINTS)),
                                    ("Winograd granularity", self.granularity, GRANULARITIES)):
             if value not in known:
-                raise ConfigError("{} must be one of {}, got {!r}{}".format(
-                    what, ", ".join(known), value, closest(value, known)))
+                raise ConfigError(f"{what} must be one of {', '.join(known)}, got {value!r}{closest(value, known)}")
 
     @property
     def outputs(self) -> int:
@@ -69,7 +68,7 @@ class WinogradSpec:
         return len(POINTS[self.variant]) + 1
 
     def __str__(self):
-        return "{}/{}{}".format(self.variant, self.granularity, "/inputs" if self.inputs else "")
+        return f"{self.variant}/{self.granularity}{'/inputs' if self.inputs else ''}"
 
 
 def parse_winograd(text, where: str = "winograd"):
@@ -80,8 +79,8 @@ def parse_winograd(text, where: str = "winograd"):
     flags = [word for word in words[1:] if word == "inputs"]
     others = [word for word in words[1:] if word != "inputs"]
     if not words or len(flags) > 1 or len(others) > 1:
-        raise ConfigError("{}: {!r} is no Winograd format; write 'none', or one of {}, then perhaps /layer, /channel "
-                          "or /position, then perhaps /inputs".format(where, text, ", ".join(POINTS)))
+        raise ConfigError(f"{where}: {text!r} is no Winograd format; write 'none', or one of {', '.join(POINTS)}, then "
+                          "perhaps /layer, /channel or /position, then perhaps /inputs")
     try:
         return WinogradSpec(words[0], *others, inputs=bool(flags))
     except ConfigError as error:

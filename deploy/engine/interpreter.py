@@ -104,15 +104,15 @@ def _inputs(model, inputs):
     """Blob -> array of float32, checked."""
     if not isinstance(inputs, dict):
         if len(model.inputs) != 1:
-            raise DataError("the model has the inputs {}: give a dict".format(", ".join(model.inputs)))
+            raise DataError(f"the model has the inputs {', '.join(model.inputs)}: give a dict")
         inputs = {model.inputs[0]: inputs}
     if set(inputs) != set(model.inputs):
         raise DataError(f"inputs {sorted(inputs)} were given, but the model has {sorted(model.inputs)}")
     arrays = {name: np.asarray(values, np.float32) for name, values in inputs.items()}
     for name, values in arrays.items():
         if values.shape[1:] != tuple(model.shapes[name]) or not values.ndim:
-            raise DataError("input {!r} has the shape {}, but the model takes (n, {})".format(
-                name, values.shape, ", ".join(str(size) for size in model.shapes[name])))
+            raise DataError(f"input {name!r} has the shape {values.shape}, but the model takes (n, "
+                            f"{', '.join(str(size) for size in model.shapes[name])})")
     if len({len(values) for values in arrays.values()}) > 1:
         raise DataError("inputs have different numbers of images")
     return arrays

@@ -80,5 +80,5 @@ def _misfit_array(value):
     if not isinstance(value, np.ndarray):
         return _is_no(value, np.ndarray)
     if value.dtype.name not in ARRAY_TYPES:
-        return "is an array of {}, not of {}".format(value.dtype, " or ".join(ARRAY_TYPES))
+        return f"is an array of {value.dtype}, not of {' or '.join(ARRAY_TYPES)}"
     return None if value.dtype.name != "float32" or np.isfinite(value).all() else "holds values that are not finite"

@@ -76,8 +76,8 @@ def _npy(array):
 
 
 def _npy_header(dtype, shape):
-    text = "{{'descr': '{}', 'fortran_order': False, 'shape': ({}), }}".format(
-        _little(dtype).str, "".join(f"{size:d}, " for size in shape))
+    sizes = "".join(f"{size:d}, " for size in shape)
+    text = f"{{'descr': '{_little(dtype).str}', 'fortran_order': False, 'shape': ({sizes}), }}"
     text += " " * (-(len(text) + 11) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text.encode("ascii")
 

@@ -58,7 +58,7 @@ class Call:
         """An option that may only be one of `allowed`, the first by default."""
         value = self.get(key, allowed[0])
         if value not in allowed:
-            raise Unsupported("{}={} (supported: {})".format(key, value, ", ".join(str(each) for each in allowed)))
+            raise Unsupported(f"{key}={value} (supported: {', '.join(str(each) for each in allowed)})")
         return value
 
     def is_constant(self, index: int) -> bool:

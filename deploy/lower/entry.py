@@ -70,4 +70,4 @@ def listed(problems: List[Problem]) -> str:
     paths: Dict[str, List[str]] = {}
     for problem in problems:
         paths.setdefault(problem.text, []).append(problem.path)
-    return "; ".join("{} ({})".format(text, ", ".join(where)) for text, where in paths.items())
+    return "; ".join(f"{text} ({', '.join(where)})" for text, where in paths.items())

@@ -37,8 +37,8 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic) -> Quantizatio
     if "output_quantizer" in on:
         raise Unsupported("its output is quantized; integer layers round what they read: quantize inputs instead")
     if len(on) != 2:
-        raise Unsupported("only its {} is quantized; integer layers need input and weight".format(
-            " and ".join(name.split("_")[0] for name in on)))
+        raise Unsupported(f"only its {' and '.join(name.split('_')[0] for name in on)} is quantized; integer layers "
+                          "need input and weight")
     spec = on["weight_quantizer"].spec
     _check_rounding(spec, "weights")
     if not (spec.signed and spec.symmetric and spec.qmin == -spec.qmax and spec.qmax <= 127):

@@ -173,11 +173,11 @@ def certificate_text(contents) -> str:
 def _head(contents):
     machine = dict(contents["machine"])
     flags = machine.pop("flags", [])
+    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
     return "\n".join([
-        "# Certificate for {}".format(contents["network"]), "",
-        "{} images (data {}); {}.".format(contents["images"], contents["data"], ", ".join(
-            "{} {}".format(*item) for item in machine.items())), "",
-        "Instruction sets: {}".format(" ".join(flags) or "not told by the system")])
+        f"# Certificate for {contents['network']}", "",
+        f"{contents['images']} images (data {contents['data']}); {facts}.", "",
+        f"Instruction sets: {' '.join(flags) or 'not told by the system'}"])
 
 
 def _summary(contents):
@@ -186,15 +186,15 @@ def _summary(contents):
              "real blobs")]
     for side, facts in contents["sides"].items():
         codes = facts["codes"]
-        rows.append((side, share_text(codes), "{:g} LSB".format(float(codes["largest"])),
-                     facts["first_deviation"] or "none", "{}/{}".format(facts["top1_agreement"], images),
+        rows.append((side, share_text(codes), f"{float(codes['largest']):g} LSB",
+                     facts["first_deviation"] or "none", f"{facts['top1_agreement']}/{images}",
                      _real_text(facts["largest_real_difference"])))
     text = table(rows)
     export = contents["float_export"]
     if export is not None:
-        text += "\n\nFloat files in the engine against the float network: largest difference {:.2g} relative.".format(
-            float(export["relative"]))
-    options = ["* {}: {}".format(side, " ".join("{}={}".format(*item) for item in facts["options"].items()))
+        text += ("\n\nFloat files in the engine against the float network: largest difference "
+                 f"{float(export['relative']):.2g} relative.")
+    options = ["* " + side + ": " + " ".join(f"{name}={value}" for name, value in facts["options"].items())
                for side, facts in contents["sides"].items() if facts["options"]]
     return text + ("\n\nOptions\n\n" + "\n".join(options) if options else "")
 
@@ -204,7 +204,7 @@ def _real_text(worst):
         return "-"
     if float(worst["largest"]) == 0:
         return "identical"
-    return "{:.2g} relative in {}".format(float(worst["relative"]), worst["blob"])
+    return f"{float(worst['relative']):.2g} relative in {worst['blob']}"
 
 
 def _layers(contents):
@@ -216,10 +216,9 @@ def _layers(contents):
         for side in sides:
             codes = layer["codes"][side]
             mark = " (!)" if side in layer["reasons"] else ""
-            cells += [share_text(codes) + mark, "{:g}".format(float(codes["largest"]))]
+            cells += [share_text(codes) + mark, f"{float(codes['largest']):g}"]
         headroom = layer["headroom"]
-        rows.append(tuple(cells + [str(headroom["largest_sum"]), "{:.3%} of {}".format(
-            headroom["used"], headroom["limit_of"])]))
+        rows.append(tuple(cells + [str(headroom["largest_sum"]), f"{headroom['used']:.3%} of {headroom['limit_of']}"]))
     return "## Codes of each quantized layer's input\n\n" + table(rows)
 
 
@@ -228,9 +227,9 @@ def _reasons(contents):
     seen: Dict[Tuple[str, str], list] = {}
     for layer in contents["layers"]:
         for side, reason in layer["reasons"].items():
-            where = layer["node"] if reason["why"] == HANDED_ON else "{from} to {}".format(layer["node"], **reason)
+            where = layer["node"] if reason["why"] == HANDED_ON else f"{reason['from']} to {layer['node']}"
             seen.setdefault((side, reason["why"]), []).append(where)
-    lines = ["* {}, {}: {}".format(side, why, ", ".join(where)) for (side, why), where in seen.items()]
+    lines = [f"* {side}, {why}: {', '.join(where)}" for (side, why), where in seen.items()]
     return "## Deviations (!)\n\n" + "\n".join(lines) if lines else ""
 
 
@@ -244,7 +243,7 @@ def share_text(difference) -> str:
     """A share in percent, never rounded up to 100 %."""
     if difference["identical"] == difference["elements"]:
         return "100 %"
-    return "{:.4f} %".format(min(100 * difference["share"], 99.9999))
+    return f"{min(100 * difference['share'], 99.9999):.4f} %"
 
 
 def table(rows: Sequence[Tuple[str, ...]]) -> str:

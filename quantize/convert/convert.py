@@ -63,7 +63,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     if isinstance(net, QuantizedNet) or is_converted(net):
         raise ConversionError(f"{net.name}: the network is converted already; start from a float network")
     if backend not in BACKENDS:
-        raise ConfigError("backend must be one of {}, got {!r}".format(", ".join(BACKENDS), backend))
+        raise ConfigError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     _complete_shapes(net, example_input)
     target = find_target(target)
     rules = _rules(net, exclude, convert_fn, target, config_list)

@@ -87,8 +87,8 @@ def _refuse_unsupported(path: str, nodes) -> None:
             reason = f"attribute {error} is missing" if isinstance(error, KeyError) else error
             problems.setdefault(f"{node.op}: {reason}", []).append(repr(node.name))
     if problems:
-        raise ModelFileError("{}: cannot be imported: {}".format(path, "; ".join(
-            "{} (node {})".format(what, ", ".join(names)) for what, names in problems.items())))
+        listed = "; ".join(f"{what} (node {', '.join(names)})" for what, names in problems.items())
+        raise ModelFileError(f"{path}: cannot be imported: {listed}")
 
 
 def _read_params(path: str) -> Dict[str, np.ndarray]:
@@ -121,8 +121,8 @@ def _check_params(path: str, nodes, arrays) -> SymbolNode:
                              f"({len(missing)} missing, {len(shaped)} mis-shaped, {len(extra)} extra)")
     inputs = [node for node in absent if not node.is_parameter]
     if len(inputs) != 1:
-        raise ModelFileError("{}: the network needs exactly one input, has {}: {}".format(
-            path, len(inputs), ", ".join(node.name for node in inputs) or "none"))
+        raise ModelFileError(f"{path}: the network needs exactly one input, has {len(inputs)}: "
+                             f"{', '.join(node.name for node in inputs) or 'none'}")
     return inputs[0]
 
 

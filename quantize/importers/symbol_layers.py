@@ -124,7 +124,7 @@ def _image_options(node):
     attrs = node.attrs
     kernel = tuple(attrs.get("kernel", ()))
     if len(kernel) != 2 or attrs.get("layout") not in (None, "NCHW"):
-        raise Unsupported("kernel={}, layout={} (supported: 2-D, NCHW)".format(kernel, attrs.get("layout")))
+        raise Unsupported(f"kernel={kernel}, layout={attrs.get('layout')} (supported: 2-D, NCHW)")
     return dict(channels=attrs["num_filter"], kernel_size=kernel, strides=tuple(attrs.get("stride") or (1, 1)),
                 padding=tuple(attrs.get("pad") or (0, 0)), dilation=tuple(attrs.get("dilate") or (1, 1)),
                 groups=attrs.get("num_group", 1))
@@ -148,7 +148,7 @@ def _convolution(node) -> LayerPlan:
 def _deconvolution(node) -> LayerPlan:
     options = _image_options(node)
     if node.attrs.get("target_shape"):
-        raise Unsupported("target_shape={}".format(node.attrs["target_shape"]))
+        raise Unsupported(f"target_shape={node.attrs['target_shape']}")
     shape = (node.inputs[0][0].channels, options["channels"] // options["groups"]) + options["kernel_size"]
     no_bias = node.attrs.get("no_bias", True)
     params = _weight_and_bias(node, shape, options["channels"], no_bias)
@@ -202,7 +202,7 @@ def _pooling(node) -> Optional[LayerPlan]:
 
 def _dropout(node) -> LayerPlan:
     if node.attrs.get("mode", "training") != "training":
-        raise Unsupported("mode={!r}".format(node.attrs["mode"]))
+        raise Unsupported(f"mode={node.attrs['mode']!r}")
     return LayerPlan(nn.Dropout, dict(rate=node.attrs.get("p", 0.5), axes=tuple(node.attrs.get("axes") or ())))
 
 

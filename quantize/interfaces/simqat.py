@@ -162,7 +162,7 @@ def _checked(config) -> Dict[str, Any]:
         raise ConfigError(f"SimQAT: the config must be a dictionary, got {config!r}")
     for key in config:
         if key not in KEYS:
-            raise ConfigError("SimQAT: unknown key {!r}; known: {}{}".format(key, ", ".join(KEYS), closest(key, KEYS)))
+            raise ConfigError(f"SimQAT: unknown key {key!r}; known: {', '.join(KEYS)}{closest(key, KEYS)}")
     found = {}
     for key, (default, what, fits) in KEYS.items():
         value = config.get(key, default)
@@ -170,10 +170,10 @@ def _checked(config) -> Dict[str, Any]:
         if key in PAIRS and len(values) == 1:
             values *= 2
         if len(values) != (2 if key in PAIRS else 1) or not all(fits(item) for item in values):
-            raise ConfigError("SimQAT: {!r} must be {}{}, got {!r}".format(
-                key, what, " or a pair of these (activations, weights)" if key in PAIRS else "", value))
+            raise ConfigError(f"SimQAT: {key!r} must be {what}"
+                              f"{' or a pair of these (activations, weights)' if key in PAIRS else ''}, got {value!r}")
         found[key] = tuple(values) if key in PAIRS else value
     if found["per_channel"][0]:
-        raise ConfigError("SimQAT: 'per_channel': activations have one scale for a layer: write (False, {})".format(
-            found["per_channel"][1]))
+        raise ConfigError("SimQAT: 'per_channel': activations have one scale for a layer: write (False, "
+                          f"{found['per_channel'][1]})")
     return found

@@ -48,8 +48,8 @@ class FoldedBatchNorm:
 
     def __init__(self, block: nn.BatchNorm, shape, statistics: str = "batch"):
         if statistics not in STATISTICS:
-            raise ConfigError("statistics of a folded BatchNorm must be one of {}, got {!r}".format(
-                ", ".join(STATISTICS), statistics))
+            raise ConfigError(f"statistics of a folded BatchNorm must be one of {', '.join(STATISTICS)}, got "
+                              f"{statistics!r}")
         self.block = block
         self.shape = shape
         self.statistics = statistics
@@ -118,5 +118,5 @@ class FoldedBatchNorm:
         return y, inverse
 
     def __repr__(self):
-        return "{}{}".format(self.statistics, " frozen" if self.frozen else "")
+        return f"{self.statistics}{' frozen' if self.frozen else ''}"
 

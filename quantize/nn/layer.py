@@ -193,7 +193,7 @@ class QuantizedLayer(QuantizedBlock):
                 and quantizer.spec.symmetric and quantizer.mode in ("online", "offline"))
 
     def __repr__(self):
-        operands = ", ".join("{}={}".format(name.split("_")[0], quantizer) for name, quantizer in self.quantizers())
+        operands = ", ".join(f"{name.split('_')[0]}={quantizer}" for name, quantizer in self.quantizers())
         if self.norm is not None:
             operands += f", norm={self.norm}"
         return f"{super().__repr__()[:-1]}, {operands})"

@@ -19,7 +19,7 @@ def why_not(layer) -> str:
         return "no convolution"
     for name, what, needed in (("kernel", "kernel", KERNEL), ("stride", "stride", 1), ("dilate", "dilation", 1)):
         if tuple(options[name]) != (needed, needed):
-            return "{} {}x{}".format(what, *options[name])
+            return f"{what} {options[name][0]}x{options[name][1]}"
     return ""
 
 

@@ -12,10 +12,13 @@ def show() -> int:
     """One line for each back end."""
     reason = native.why_not()
     sys.stdout.write("composed  available\n")
-    sys.stdout.write("native    {}\n".format(reason or f"available: {build.LIBRARY}"))
+    available = reason or f"available: {build.LIBRARY}"
+    sys.stdout.write(f"native    {available}\n")
     if not reason:
-        sys.stdout.write("  on GPU  {}\n".format("available" if native.runs_on_gpu() else
-                                                "not built (needs nvcc and the mxnet-cu112 wheel): composed serves"))
+        on_gpu = "not built (needs nvcc and the mxnet-cu112 wheel): composed serves"
+        if native.runs_on_gpu():
+            on_gpu = "available"
+        sys.stdout.write(f"  on GPU  {on_gpu}\n")
     return 0
 
 

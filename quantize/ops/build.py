@@ -121,7 +121,7 @@ def _architectures(nvcc):
     known = subprocess.run([nvcc, "--list-gpu-arch"], stdout=subprocess.PIPE, text=True).stdout
     chosen = [number for number in ARCHITECTURES if f"compute_{number}" in known.split()] or [80]
     flags = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in chosen]
-    return flags + ["-gencode=arch=compute_{0},code=compute_{0}".format(chosen[-1])]
+    return flags + [f"-gencode=arch=compute_{chosen[-1]},code=compute_{chosen[-1]}"]
 
 
 def link_command(compiler: str, nvcc: Optional[str]) -> List[str]:
@@ -134,4 +134,4 @@ def link_command(compiler: str, nvcc: Optional[str]) -> List[str]:
 def _run(command):
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
-        raise ConfigError("the compiler failed: {}\n{}".format(" ".join(command), done.stdout))
+        raise ConfigError(f"the compiler failed: {' '.join(command)}\n{done.stdout}")

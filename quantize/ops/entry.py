@@ -27,7 +27,7 @@ def choose(name: str, device_type: str) -> str:
 def backend(name: str = "auto"):
     """The module of a back end; `auto` warns once where the native one is missing."""
     if name not in BACKENDS:
-        raise ConfigError("back end must be one of {}, got {!r}".format(", ".join(BACKENDS), name))
+        raise ConfigError(f"back end must be one of {', '.join(BACKENDS)}, got {name!r}")
     if name == "native":
         native.require()
         return native

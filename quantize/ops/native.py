@@ -32,8 +32,8 @@ def _load() -> str:
         return f"not built: run python -m quantize.ops build{hint}"
     built, wanted = build.built_from(library), build.fingerprint()
     if built != wanted:
-        return "{} was built for another MXNet or from other sources ({}, wanted {}): run python -m " \
-               "quantize.ops build".format(library, built or "no mark", wanted)
+        return (f"{library} was built for another MXNet or from other sources ({built or 'no mark'}, wanted {wanted}): "
+                "run python -m quantize.ops build")
     import mxnet as mx
     os.environ.setdefault(_IN_PLACE_CAP, "100000")
     try:

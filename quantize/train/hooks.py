@@ -78,8 +78,8 @@ class StartQuantization(Hook):
         self._modes = None
         for name in self.names:
             if not self._chosen((name,)):
-                raise ConfigError("quantization start: pattern {!r} matches no quantizer; they are: {}, ...".format(
-                    name, ", ".join(path for path, _ in list(quantizers(net))[:3])))
+                raise ConfigError(f"quantization start: pattern {name!r} matches no quantizer; they are: "
+                                  f"{', '.join(path for path, _ in list(quantizers(net))[:3])}, ...")
 
     def _chosen(self, names):
         return [quantizer for path, quantizer in quantizers(self.net)

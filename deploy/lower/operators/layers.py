@@ -49,7 +49,7 @@ def _fully_connected(call: Call) -> str:
 
 def _batch_norm(call: Call, part: str = "") -> str:
     if call.axis(call.get("axis", 1)) != 0:
-        raise Unsupported("a BatchNorm along axis {} (supported: 1)".format(call.attrs["axis"]))
+        raise Unsupported(f"a BatchNorm along axis {call.attrs['axis']} (supported: 1)")
     gamma, beta, mean, variance = (call.constant(index) for index in range(1, 5))
     if call.get("fix_gamma", True):
         gamma = np.ones_like(gamma)

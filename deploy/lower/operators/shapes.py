@@ -122,8 +122,8 @@ def _pad(call: Call) -> str:
 
 def _repeat(call: Call) -> str:
     if call.get("axis") is None or call.axis(call.attrs["axis"]) == 0 or len(call.in_shape()) != 3:
-        raise Unsupported("repeats elements of a tensor of shape {} along axis {} (supported: height and width of "
-                          "images)".format(call.in_shape(), call.get("axis")))
+        raise Unsupported(f"repeats elements of a tensor of shape {call.in_shape()} along axis {call.get('axis')} "
+                          "(supported: height and width of images)")
     return resize(call, call.blob(), "nearest")
 
 

@@ -76,7 +76,7 @@ def _warnings(node):
 def _convolution(node, model):
     yield from _planes(node, model)
     if len(set(node.dilation)) > 1:
-        yield "dilation {}x{}: caffe2ncnn reads one for both axes".format(*node.dilation)
+        yield f"dilation {_by(node.dilation)}: caffe2ncnn reads one for both axes"
     if node.pad_value:
         yield f"padding with {node.pad_value}, Caffe pads with 0"
     sizes, out = model.shapes[node.inputs[0]][1:], model.shapes[node.outputs[0]][1:]
@@ -89,11 +89,21 @@ def _convolution(node, model):
 def _deconvolution(node, model):
     yield from _planes(node, model)
     if len(set(node.dilation)) > 1:
-        yield "dilation {}x{}: caffe2ncnn reads one for both axes".format(*node.dilation)
+        yield f"dilation {_by(node.dilation)}: caffe2ncnn reads one for both axes"
     sizes, out = model.shapes[node.inputs[0]][1:], model.shapes[node.outputs[0]][1:]
     fit = [stride * (size - 1) + step * (length - 1) + 1 - 2 * pad for size, pad, step, length, stride in zip(
         sizes, node.pads[:2], node.dilation, node.weight.shape[2:], node.stride)]
     yield from _asymmetric(node, fit, out)
+
+
+def _by(sizes):
+    """``3x2``."""
+    return "x".join(str(size) for size in sizes)
+
+
+def _sides(pads):
+    """The four paddings in words."""
+    return ", ".join(f"{side} {pad}" for side, pad in zip(("top", "left", "bottom", "right"), pads))
 
 
 def _planes(node, model):
@@ -104,8 +114,7 @@ def _planes(node, model):
 def _asymmetric(node, fit, out):
     """`fit`: the size that Caffe's symmetric padding, equal to that at the top and left, would give."""
     if tuple(fit) != tuple(out):
-        yield ("padding (top {}, left {}, bottom {}, right {}): Caffe pads both sides alike and would give {}x{}, not "
-               "{}x{}".format(*(tuple(node.pads) + tuple(fit) + tuple(out))))
+        yield f"padding ({_sides(node.pads)}): Caffe pads both sides alike and would give {_by(fit)}, not {_by(out)}"
 
 
 @constraint(ir.Pooling)
@@ -118,17 +127,16 @@ def _pooling(node, model):
         sizes, before, node.kernel, node.stride))
     starts = [(count - 1) * stride - pad for count, stride, pad in zip(rounded, node.stride, before)]
     if any(pad >= kernel for pad, kernel in zip(before, node.kernel)):
-        yield "padding {}x{} is not less than the window {}x{}, as Caffe wants it".format(*(before + node.kernel))
+        yield f"padding {_by(before)} is not less than the window {_by(node.kernel)}, as Caffe wants it"
     elif rounded != out:
-        yield ("pooling {}x{} to {}x{} (window {}x{}, stride {}x{}, padding {}x{}): Caffe rounds up, to {}x{}".format(
-            *(tuple(sizes) + out + node.kernel + node.stride + before + rounded)))
+        yield (f"pooling {_by(sizes)} to {_by(out)} (window {_by(node.kernel)}, stride {_by(node.stride)}, padding "
+               f"{_by(before)}): Caffe rounds up, to {_by(rounded)}")
     elif any(start >= size for start, size in zip(starts, sizes)):
         yield "the last window lies outside of the image: Caffe and caffe2ncnn treat it differently"
     counted = node.count_padding and any(pad and start + kernel > size for pad, start, kernel, size in zip(
         after, starts, node.kernel, sizes))
     if node.kind == "avg" and (any(before) or counted):
-        yield ("an average over padding (top {}, left {}, bottom {}, right {}): Caffe counts it, caffe2ncnn does "
-               "not".format(*node.pads))
+        yield f"an average over padding ({_sides(node.pads)}): Caffe counts it, caffe2ncnn does not"
 
 
 @constraint(ir.Reduce)
@@ -157,10 +165,10 @@ def _scalar(node, model):
 @constraint(ir.Elementwise)
 def _elementwise(node, model):
     if node.op not in OPERATIONS:
-        yield "{!r} of blobs: Caffe's Eltwise knows {}".format(node.op, ", ".join(sorted(OPERATIONS)))
+        yield f"{node.op!r} of blobs: Caffe's Eltwise knows {', '.join(sorted(OPERATIONS))}"
     shapes = [tuple(model.shapes[name]) for name in node.inputs]
     if len(set(shapes)) > 1:
-        yield "blobs of the shapes {}: Caffe's Eltwise wants equal ones".format(", ".join(str(s) for s in shapes))
+        yield f"blobs of the shapes {', '.join(str(s) for s in shapes)}: Caffe's Eltwise wants equal ones"
 
 
 @constraint(ir.Permute)

@@ -39,7 +39,7 @@ class CaffeTarget(Target):
 
     def __init__(self, channel_order: str = "rgb", winograd: bool = True):
         if channel_order not in CHANNEL_ORDERS:
-            raise DeployError("channel order {!r}: known are {}".format(channel_order, ", ".join(CHANNEL_ORDERS)))
+            raise DeployError(f"channel order {channel_order!r}: known are {', '.join(CHANNEL_ORDERS)}")
         self.channel_order = channel_order
         self.winograd = winograd
 

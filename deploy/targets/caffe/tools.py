@@ -89,8 +89,9 @@ def compare(model: ir.Model, folder, inputs, table=None) -> Dict[str, float]:
         ours = Runner(*writer.write(model, scratch, integers=integers), options=EXACT)
         names = [name for node in model.nodes for name in node.outputs if name in theirs.blobs and name in ours.blobs]
         if not set(model.outputs) <= set(names):
-            raise DeployError("the network that the tools have made lacks the outputs {}: was another one written to "
-                              "{}?".format(", ".join(sorted(set(model.outputs) - set(names))), folder))
+            raise DeployError("the network that the tools have made lacks the outputs "
+                              f"{', '.join(sorted(set(model.outputs) - set(names)))}: was another one written to "
+                              f"{folder}?")
         one, other = (runner.run(inputs, names, model.shapes) for runner in (theirs, ours))
     return {name: _difference(one[name], other[name]) for name in names}
 

@@ -146,8 +146,8 @@ def _load(data, offset, item, where):
     if item.tagged:
         tag = int(np.frombuffer(_cut(data, offset, 4, where), "<u4")[0])
         if tag not in TAGS:
-            raise ModelFileError("{}: unknown tag {:#x} of a weight; known are {}".format(
-                where, tag, ", ".join(f"{known:#x} ({kind.name})" for known, kind in TAGS.items())))
+            known = ", ".join(f"{number:#x} ({kind.name})" for number, kind in TAGS.items())
+            raise ModelFileError(f"{where}: unknown tag {tag:#x} of a weight; known are {known}")
         dtype, offset = TAGS[tag], offset + 4
     size = item.count * dtype.itemsize
     array = np.frombuffer(_cut(data, offset, size, where), dtype)

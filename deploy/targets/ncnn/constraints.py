@@ -135,12 +135,13 @@ def _plan_problems(entry, block, winograd) -> Iterator[str]:
         yield f"output {entry.output}, but ncnn quantizes the inputs of layers only; write \"output\": \"float\""
         return
     if entry.input is None or entry.weight is None:
-        yield "{} float, but ncnn computes in integers with both operands quantized, or in float; write a format for " \
-              "both, or exclude the layer".format("input" if entry.input is None else "weight")
+        operand = "input" if entry.input is None else "weight"
+        yield (f"{operand} float, but ncnn computes in integers with both operands quantized, or in float; write a "
+               "format for both, or exclude the layer")
         return
     if entry.input != INPUT:
-        yield "input {}, but ncnn takes int8 (-127 to 127); write \"input\": \"int8\"".format(
-            str(entry.input).replace("/layer", ""))
+        given = str(entry.input).replace("/layer", "")
+        yield f"input {given}, but ncnn takes int8 (-127 to 127); write \"input\": \"int8\""
     yield from _weight_problems(entry.weight, _of_block(block), winograd)
 
 

@@ -42,8 +42,8 @@ def _names(model) -> Iterator[Problem]:
                                  "spaces. "
                           "Rename the layer")
         elif len(name.encode("utf-8")) > MAX_NAME:
-            yield Problem(where, "the name has {} bytes, ncnn takes {}. Rename the layer".format(
-                len(name.encode("utf-8")), MAX_NAME))
+            yield Problem(where, f"the name has {len(name.encode('utf-8'))} bytes, ncnn takes {MAX_NAME}. Rename the "
+                                 "layer")
     for name, count in Counter(name for _, name in layers).items():
         if count > 1:
             yield Problem(name, f"{count} layers have this name")
@@ -57,9 +57,9 @@ def _shared_blobs(model) -> Iterator[Problem]:
             if getattr(node, "quantization", None) is not None:
                 scales.setdefault(float(node.quantization.input.scale), node.path or node.name)
         if len(scales) > 1:
-            yield Problem(blob, "layers that read this blob quantize it with different steps ({}); ncnn has one. "
-                          "Calibrate them as one, or leave all but one float".format(
-                              ", ".join(f"{where}: {scale:g}" for scale, where in scales.items())))
+            steps = ", ".join(f"{where}: {scale:g}" for scale, where in scales.items())
+            yield Problem(blob, f"layers that read this blob quantize it with different steps ({steps}); ncnn has one. "
+                          "Calibrate them as one, or leave all but one float")
 
 
 def _not_finite(node) -> Iterator[str]:
@@ -119,6 +119,7 @@ def _sums(node, winograd) -> Iterator[Problem]:
     if of_node(node).grouped:
         yield Problem(where, constraints.GROUPS_ADVICE, fatal=False)
     if (by_winograd(node) or winograd and of_node(node).winograd) and limit > WINOGRAD_EXACT:
-        yield Problem(where, "its sums can reach {}; ncnn's Winograd {}. Write it without winograd, or verify on your "
-                      "data".format(limit, f"overflows int32 beyond {WINOGRAD_LIMIT}" if limit > WINOGRAD_LIMIT
-                                    else f"is one too small at times beyond {WINOGRAD_EXACT}"), fatal=False)
+        harm = (f"overflows int32 beyond {WINOGRAD_LIMIT}" if limit > WINOGRAD_LIMIT
+                else f"is one too small at times beyond {WINOGRAD_EXACT}")
+        yield Problem(where, f"its sums can reach {limit}; ncnn's Winograd {harm}. Write it without winograd, or "
+                      "verify on your data", fatal=False)

@@ -162,9 +162,9 @@ def _check_size(node, build):
     _, height, width = build.shape(node.inputs[0])
     rest = [size - kernel for size, kernel in zip((height + top + bottom, width + left + right), node.kernel)]
     size = tuple((-(-r // step) if node.ceil else r // step) + 1 for r, step in zip(rest, node.stride))
-    if size != build.shape(node.outputs[0])[1:]:
-        raise DeployError("{}: ncnn pools to {}x{}, the model says {}x{}".format(
-            node.name, *size, *build.shape(node.outputs[0])[1:]))
+    wanted = build.shape(node.outputs[0])[1:]
+    if size != wanted:
+        raise DeployError(f"{node.name}: ncnn pools to {size[0]}x{size[1]}, the model says {wanted[0]}x{wanted[1]}")
 
 
 @converter(ir.Elementwise)

@@ -91,9 +91,9 @@ def _requantize(layers, weights, outputs) -> List[Layer]:
         scales = _integer_readers(layer, readers, weights, outputs)
         if scales:
             if len(set(scales.values())) > 1:
-                raise DeployError("{}: its readers quantize the blob {} with different scales ({}), ncnn keeps one for "
-                                  "each blob".format(layer.name, layer.outputs[0], ", ".join(
-                                      "{} {}".format(*item) for item in scales.items())))
+                found = ", ".join(f"{name} {scale}" for name, scale in scales.items())
+                raise DeployError(f"{layer.name}: its readers quantize the blob {layer.outputs[0]} with different "
+                                  f"scales ({found}), ncnn keeps one for each blob")
             layer = replace(layer, parameters={**layer.parameters, TERM: layer.parameters[TERM] + REQUANTIZE})
             weights[layer.name]["output_scale"] = np.float32(next(iter(scales.values())))
         result.append(layer)

@@ -85,7 +85,7 @@ def format_float(value) -> str:
     value = np.float32(value)
     if not np.isfinite(value):
         raise DeployError(f"{value} cannot be a parameter of an ncnn layer, only finite numbers can")
-    texts = ("{:.{}e}".format(float(value), digits) for digits in (6, 7, 8))
+    texts = (f"{float(value):.{digits}e}" for digits in (6, 7, 8))
     return next(text for text in texts if read_float(text) == value)
 
 

@@ -106,7 +106,7 @@ class Runner(Session):
         found: Dict[str, List[np.ndarray]] = {name: [] for name in extract}
         unknown = [name for name in found if name not in self.blobs]
         if unknown:
-            raise DeployError("the network has no blobs {}".format(", ".join(unknown)))
+            raise DeployError(f"the network has no blobs {', '.join(unknown)}")
         for sample in zip(*inputs.values()):
             for name, value in self._run(dict(zip(inputs, sample)), found, keep=True).items():
                 shape = (shapes or {}).get(name, value.shape)
@@ -128,7 +128,7 @@ class Runner(Session):
     def _inputs(self, inputs):
         if not isinstance(inputs, Mapping):
             if len(self.inputs) != 1:
-                raise DataError("the network has the inputs {}: give a dict".format(", ".join(self.inputs)))
+                raise DataError(f"the network has the inputs {', '.join(self.inputs)}: give a dict")
             inputs = {self.inputs[0]: inputs}
         if set(inputs) != set(self.inputs):
             raise DataError(f"inputs {sorted(inputs)} were given, but the network has {sorted(self.inputs)}")

@@ -120,8 +120,8 @@ def _record(line, where):
     for field in fields:
         value = float(field) if _SCALE.fullmatch(field) else -1.0
         if not 0 < value < 3e38:
-            raise CalibrationError("{} column {}: expected a scale above 0, got {!r} ({})".format(
-                where, column, field[:20], "for a channel without weights use 1.0"))
+            raise CalibrationError(f"{where} column {column}: expected a scale above 0, got {field[:20]!r} (for a "
+                                   "channel without weights use 1.0)")
         scales.append(value)
         column += len(field) + 1
     return key, tuple(scales)
@@ -189,8 +189,9 @@ def to_ncnn(ranges: Iterable[Range], names: Mapping[str, str]) -> Dict[str, Ncnn
     for layer in dict.fromkeys(layer for layer, _ in rows):
         found = [rows.get((layer, tensor)) for tensor in ("weight", "input")]
         if None in found or layer not in names:
-            missing = "name for ncnn" if layer not in names else "line for its {}".format(
-                ("weight", "input")[found.index(None)])
+            missing = "name for ncnn"
+            if layer in names:
+                missing = "line for its " + ("weight", "input")[found.index(None)]
             raise CalibrationError(f"{layer}: no {missing}")
         for row in found:
             if not row.signed or row.zero_points or row.bits > 8:

@@ -76,8 +76,8 @@ class WinogradArithmetic(NcnnArithmetic):
 
     def __init__(self, variant: str = "F43", everywhere: bool = False):
         if variant not in FACTORS:
-            raise ConfigError("ncnn has int8 kernels for {}, not for {!r}{}".format(
-                " and ".join(sorted(FACTORS)), variant, closest(variant, FACTORS)))
+            raise ConfigError(f"ncnn has int8 kernels for {' and '.join(sorted(FACTORS))}, not for {variant!r}"
+                              f"{closest(variant, FACTORS)}")
         self.variant, self.everywhere = variant, everywhere
 
     def dequantize(self, accumulator, node) -> np.ndarray:

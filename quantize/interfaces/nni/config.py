@@ -28,8 +28,8 @@ def set_quant_scheme_dtype(quant_type: str, new_scheme: Optional[str] = None, ne
     for name, value, allowed in (("quant_type", quant_type, QUANT_TYPES), ("new_scheme", new_scheme, SCHEMES),
                                  ("new_dtype", new_dtype, DTYPES)):
         if value not in allowed and not (value is None and name != "quant_type"):
-            raise ConfigError("set_quant_scheme_dtype: {} must be one of {}, got {!r}{}".format(
-                name, ", ".join(allowed), value, closest(value, allowed)))
+            raise ConfigError(f"set_quant_scheme_dtype: {name} must be one of {', '.join(allowed)}, got {value!r}"
+                              f"{closest(value, allowed)}")
     chosen = {"quant_scheme": new_scheme, "quant_dtype": new_dtype}
     _DEFAULTS.setdefault(quant_type, {}).update({key: value for key, value in chosen.items() if value is not None})
 
@@ -122,8 +122,7 @@ def check_config_list(config_list: Sequence[Dict[str, Any]], quant_types: Sequen
             raise ConfigError(f"{where}: must be a dictionary, got {entry!r}")
         for key, value in entry.items():
             if key not in KEYS:
-                raise ConfigError("{}: unknown key {!r}; known: {}{}".format(
-                    where, key, ", ".join(KEYS), closest(key, KEYS)))
+                raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(KEYS)}{closest(key, KEYS)}")
             what, fits = KEYS[key]
             if not fits(value):
                 raise ConfigError(f"{where}: {key!r} must be {what}, got {value!r}")
@@ -136,11 +135,11 @@ def _check_entry(entry, where, quant_types):
     if entry.get("exclude"):
         return
     if "quant_types" not in entry:
-        raise ConfigError("{}: 'quant_types' is needed (a list of {})".format(where, ", ".join(quant_types)))
+        raise ConfigError(f"{where}: 'quant_types' is needed (a list of {', '.join(quant_types)})")
     for quant_type in entry["quant_types"]:
         if quant_type not in quant_types:
-            raise ConfigError("{}: 'quant_types': this quantizer quantizes {}, not {}".format(
-                where, " and ".join(quant_types), quant_type))
+            raise ConfigError(f"{where}: 'quant_types': this quantizer quantizes {' and '.join(quant_types)}, not "
+                              f"{quant_type}")
 
 
 def type_names(block: Block) -> Tuple[str, ...]:
@@ -180,8 +179,8 @@ def _check_selection(entry, where, layers, selected):
     for key, known in (("op_names", paths), ("op_types", types)):
         for name in entry.get(key, ()):
             if name not in known:
-                raise ConfigError("{}: {!r}: the network has no layer {!r} that can be quantized; it has {}{}".format(
-                    where, key, name, ", ".join(known), closest(name, known)))
+                raise ConfigError(f"{where}: {key!r}: the network has no layer {name!r} that can be quantized; it has "
+                                  f"{', '.join(known)}{closest(name, known)}")
     if not selected:
         raise ConfigError(f"{where}: no layer fits both 'op_types' and 'op_names'")
 
@@ -190,6 +189,6 @@ def _setting(path, block, where, entry):
     possible = QUANT_TYPES if hasattr(block, "weight") else ("output",)
     types = tuple(name for name in QUANT_TYPES if name in entry["quant_types"] and name in possible)
     if not types:
-        raise ConfigError("{}: 'quant_types': {} ({}) has only an {} that can be quantized, not {}".format(
-            where, path, type(block).__name__, possible[0], " and ".join(entry["quant_types"])))
+        raise ConfigError(f"{where}: 'quant_types': {path} ({type(block).__name__}) has only an {possible[0]} that can "
+                          f"be quantized, not {' and '.join(entry['quant_types'])}")
     return LayerSetting(path, where, types, entry)

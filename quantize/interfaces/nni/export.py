@@ -86,8 +86,8 @@ def _read(path):
 def _load(path, operand, quantizer, numbers):
     bits, scale, zero = (numbers.get(f"{operand}_{name}") for name in NAMES)
     if quantizer is None or bits != quantizer.spec.bits:
-        raise ConfigError("calibration config: {}: {} has {} here, the config says {} bits".format(
-            path, operand, "no quantizer" if quantizer is None else f"{quantizer.spec.bits} bits", bits))
+        here = "no quantizer" if quantizer is None else f"{quantizer.spec.bits} bits"
+        raise ConfigError(f"calibration config: {path}: {operand} has {here} here, the config says {bits} bits")
     if scale is None or zero is None or np.size(scale) != np.prod(quantizer.scale.shape):
         raise ConfigError(f"calibration config: {path}: '{operand}_scale' and '{operand}_zero_point' must be "
                           f"{int(np.prod(quantizer.scale.shape))} numbers")

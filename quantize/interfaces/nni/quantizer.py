@@ -80,8 +80,8 @@ class Quantizer(Interface):
         per, kind = scheme[len("per_"):].split("_")
         allowed = [name for name in self.schemes if quant_type == "weight" or name.startswith("per_tensor")]
         if scheme not in allowed:
-            raise ConfigError("{}: 'quant_scheme' of {} must be {} for {}, got {}".format(
-                setting.where, quant_type, " or ".join(allowed), type(self).__name__, scheme))
+            raise ConfigError(f"{setting.where}: 'quant_scheme' of {quant_type} must be {' or '.join(allowed)} for "
+                              f"{type(self).__name__}, got {scheme}")
         granularity = "channel" if per == "channel" else "layer"
         if kind == "affine":
             return Format(setting.bits(quant_type), dtype == "int", granularity, symmetric=False, narrow=False)

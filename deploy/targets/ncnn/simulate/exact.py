@@ -113,7 +113,7 @@ class _Blocks:
     def _refuse_missing(self):
         missing = [node.path or node.name for node in ir.quantized(self._model) if node.path not in self._integer]
         if missing:
-            raise DeployError("the network has no layers {}; lower this network again".format(", ".join(missing)))
+            raise DeployError(f"the network has no layers {', '.join(missing)}; lower this network again")
 
     @contextlib.contextmanager
     def recorded(self):
@@ -142,8 +142,8 @@ def _require_cpu(net):
     devices = {context for parameter in net.collect_params().values() if parameter._data is not None
                for context in parameter.list_ctx()}
     if any(context.device_type != "cpu" for context in devices):
-        raise DeployError("{}: exact simulation runs on the CPU, the network is on {}; move it by "
-                          "net.collect_params().reset_ctx(mx.cpu())".format(net.name, ", ".join(map(str, devices))))
+        raise DeployError(f"{net.name}: exact simulation runs on the CPU, the network is on "
+                          f"{', '.join(map(str, devices))}; move it by net.collect_params().reset_ctx(mx.cpu())")
 
 
 @contextlib.contextmanager
