@@ -60,8 +60,7 @@ class Format:
 
     def __post_init__(self):
         if self.granularity not in GRANULARITIES:
-            raise ConfigError("granularity must be one of {}, got {!r}".format(
-                ", ".join(GRANULARITIES), self.granularity))
+            raise ConfigError(f"granularity must be one of {', '.join(GRANULARITIES)}, got {self.granularity!r}")
         if not 1 <= self.bits <= 16:
             raise SpecError(f"bits must be a whole number from 1 to 16, got {self.bits!r}")
 
@@ -78,9 +77,9 @@ class Format:
 
     def __str__(self):
         sign = {True: "int", False: "uint", None: "auto"}[self.signed]
-        return "{}{}/{}{}{}".format(
-            sign, self.bits if self.levels is None else f"({self.levels})", self.granularity,
-            "" if self.symmetric else "/affine", "" if self.narrow else "/full")
+        width = str(self.bits) if self.levels is None else f"({self.levels})"
+        flags = ("" if self.symmetric else "/affine") + ("" if self.narrow else "/full")
+        return f"{sign}{width}/{self.granularity}{flags}"
 
 
 FLOAT = "float"
@@ -169,8 +168,7 @@ def _rule(entry, where):
         raise ConfigError(f"{where}: must be a dictionary, got {type(entry).__name__}")
     for key in entry:
         if key not in KEYS:
-            raise ConfigError("{}: unknown key {!r}; known: {}{}".format(
-                where, key, ", ".join(KEYS), closest(key, KEYS)))
+            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(KEYS)}{closest(key, KEYS)}")
     exclude = entry.get("exclude")
     if exclude not in (None, True, False):
         raise ConfigError(f"{where}: 'exclude' must be true or false, got {exclude!r}")
@@ -195,8 +193,8 @@ def _methods(entry, where):
     found = {key: entry.get(key, entry.get("method")) for key in METHOD_KEYS}
     for key, name in found.items():
         if name is not None and not isinstance(name, str):
-            raise ConfigError("{}: {!r} must be the name of a method, got {!r}".format(
-                where, key if key in entry else "method", name))
+            raise ConfigError(f"{where}: {key if key in entry else 'method'!r} must be the name of a method, got "
+                              f"{name!r}")
     return found
 
 

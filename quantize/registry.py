@@ -45,8 +45,8 @@ class Registry(Generic[T]):
         if name not in self._members:
             self._fill_once()
         if name not in self._members:
-            raise ConfigError("unknown {} {!r}; known: {}{}".format(
-                self.kind, name, ", ".join(self.names()) or "none", closest(name, self._members)))
+            raise ConfigError(f"unknown {self.kind} {name!r}; known: {', '.join(self.names()) or 'none'}"
+                              f"{closest(name, self._members)}")
         return self._members[name]
 
     def items(self) -> List[Tuple[str, T]]:

@@ -60,8 +60,8 @@ def _fields(kind) -> Dict[str, type]:
 
 def _described(name, kind, known) -> str:
     defaults = {field.name: field.default for field in dataclasses.fields(kind)}
-    return "parameters of {}: {}".format(name, ", ".join(
-        f"{field} ({_words(of_type)}, default {defaults[field]})" for field, of_type in known.items()))
+    fields = ", ".join(f"{field} ({_words(of_type)}, default {defaults[field]})" for field, of_type in known.items())
+    return f"parameters of {name}: {fields}"
 
 
 def _words(of_type) -> str:

@@ -125,18 +125,18 @@ def _members(stream):
         with zipfile.ZipFile(stream) as archive:
             entries = archive.infolist()
             for entry in entries:
-                _demand(entry.compress_type == zipfile.ZIP_STORED, "{} is compressed", entry.filename)
+                _demand(entry.compress_type == zipfile.ZIP_STORED, f"{entry.filename} is compressed")
             members = {entry.filename: archive.read(entry) for entry in entries}
     except BROKEN as error:
         raise ModelFileError(f"not a model file, or damaged: {error}") from None
     _demand(members and list(members) == [MEMBER] + [_member(i) for i in range(len(entries) - 1)],
-            "not a model file: its members are {:.200}", str(list(members)))
+            f"not a model file: its members are {str(list(members)):.200}")
     return members
 
 
-def _demand(holds, text, *values):
+def _demand(holds, text):
     if not holds:
-        raise ModelFileError(text.format(*values))
+        raise ModelFileError(text)
 
 
 def _decode_model(members):
@@ -151,8 +151,8 @@ def _decode_model(members):
         raise ModelFileError(f"{MEMBER} is incomplete: {error!r:.200}") from None
     validate(model)
     text, arrays = _encode_model(model)
-    _demand(text == members[MEMBER], "{} is not in the form in which models are saved", MEMBER)
-    _demand(len(arrays) == len(members) - 1, "it holds {} arrays, but the nodes have {}", len(members) - 1, len(arrays))
+    _demand(text == members[MEMBER], f"{MEMBER} is not in the form in which models are saved")
+    _demand(len(arrays) == len(members) - 1, f"it holds {len(members) - 1} arrays, but the nodes have {len(arrays)}")
     return model
 
 
@@ -161,10 +161,9 @@ def _parse(text):
         content = json.loads(text.decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{MEMBER} is not JSON: {error}") from None
-    _demand(isinstance(content, dict) and content.get("format") == FORMAT, "{} is not of the format {!r}", MEMBER,
-            FORMAT)
-    _demand(content.get("version") == VERSION, "version {!r:.40} of the format; this program reads version {}",
-            content.get("version"), VERSION)
+    _demand(isinstance(content, dict) and content.get("format") == FORMAT, f"{MEMBER} is not of the format {FORMAT!r}")
+    _demand(content.get("version") == VERSION,
+            f"version {content.get('version')!r:.40} of the format; this program reads version {VERSION}")
     return content
 
 
@@ -184,14 +183,14 @@ class _Reader:
     def node(self, content):
         """A node from its object."""
         kind = content.get("type") if isinstance(content, dict) else None
-        _demand(isinstance(kind, str) and kind in NODE_TYPES, "unknown node type {!r:.40}; known: {}", kind,
-                ", ".join(sorted(NODE_TYPES)))
+        _demand(isinstance(kind, str) and kind in NODE_TYPES,
+                f"unknown node type {kind!r:.40}; known: {', '.join(sorted(NODE_TYPES))}")
         return self._fields({name: value for name, value in content.items() if name != "type"}, NODE_TYPES[kind])
 
     def _fields(self, content, kind):
         types = hints(kind)
-        _demand(isinstance(content, dict) and list(content) == list(types), "the fields of a {} are {}, not {:.200}",
-                kind.__name__, ", ".join(types), str(content))
+        _demand(isinstance(content, dict) and list(content) == list(types),
+                f"the fields of a {kind.__name__} are {', '.join(types)}, not {str(content):.200}")
         return kind(**{name: self._value(content[name], hint) for name, hint in types.items()})
 
     def _value(self, content, hint):
@@ -204,7 +203,7 @@ class _Reader:
             return self._array(content)
         if isinstance(content, list) and get_origin(hint) is tuple:
             kinds = element_types(hint, len(content))
-            _demand(len(kinds) == len(content), "{:.40} should have {} values", str(content), len(kinds))
+            _demand(len(kinds) == len(content), f"{str(content):.40} should have {len(kinds)} values")
             return tuple(self._value(part, kind) for part, kind in zip(content, kinds))
         return content
 
@@ -212,14 +211,13 @@ class _Reader:
         """The next array, whose object and member must agree."""
         number, name = self.arrays, _member(self.arrays)
         _demand(isinstance(content, dict) and content.get("array") == number and name in self.members,
-                "{:.100} should be array {} of the file", str(content), number)
+                f"{str(content):.100} should be array {number} of the file")
         dtype, shape = content.get("dtype"), content.get("shape")
         sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-        _demand(dtype in ARRAY_TYPES and sizes, "array {} of dtype {!r:.40} and shape {:.100}", number, dtype,
-                str(shape))
+        _demand(dtype in ARRAY_TYPES and sizes, f"array {number} of dtype {dtype!r:.40} and shape {str(shape):.100}")
         data, header = self.members[name], _npy_header(dtype, shape)
-        _demand(data.startswith(header), "{} is not of dtype {} and shape {}", name, dtype, shape)
-        _demand(len(data) == len(header) + prod(shape) * np.dtype(dtype).itemsize, "{} has {} bytes, not what {} needs",
-                name, len(data), shape)
+        _demand(data.startswith(header), f"{name} is not of dtype {dtype} and shape {shape}")
+        _demand(len(data) == len(header) + prod(shape) * np.dtype(dtype).itemsize,
+                f"{name} has {len(data)} bytes, not what {shape} needs")
         self.arrays += 1
         return np.frombuffer(data[len(header):], _little(dtype)).reshape(shape).astype(dtype)

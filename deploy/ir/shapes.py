@@ -38,69 +38,69 @@ def padded_size(shape, pads):
     return shape[-2] + top + bottom, shape[-1] + left + right
 
 
-def demand(holds, text, *values):
-    """Raise DeployError with the formatted text unless the condition holds."""
+def demand(holds, text):
+    """Raise DeployError with the text unless the condition holds."""
     if not holds:
-        raise DeployError(text.format(*values))
+        raise DeployError(text)
 
 
 def _planes(shape):
-    demand(len(shape) == 3, "its input has the shape {}, but it needs (channels, height, width)", shape)
+    demand(len(shape) == 3, f"its input has the shape {shape}, but it needs (channels, height, width)")
     return shape
 
 
 def _axis(axis, shape):
-    demand(0 <= axis < len(shape), "axis {} of a blob with the shape {}", axis, shape)
+    demand(0 <= axis < len(shape), f"axis {axis} of a blob with the shape {shape}")
 
 
 def _vector(name, values, length):
-    demand(values is None or values.shape == (length,), "{} has the shape {}, but needs ({},)", name,
-           np.shape(values), length)
+    demand(values is None or values.shape == (length,),
+           f"{name} has the shape {np.shape(values)}, but needs ({length},)")
 
 
 def _windows(node, kernel):
-    demand(min(kernel) > 0 and min(node.stride) > 0, "kernel {} or stride {} is not positive", kernel, node.stride)
-    demand(min(node.pads) >= 0, "pads {} are negative", node.pads)
+    demand(min(kernel) > 0 and min(node.stride) > 0, f"kernel {kernel} or stride {node.stride} is not positive")
+    demand(min(node.pads) >= 0, f"pads {node.pads} are negative")
 
 
 @rule(nodes.Convolution)
 def _convolution(node, shapes):
     channels = _planes(shapes[0])[0]
-    demand(node.weight.ndim == 4, "its weight has the shape {}, but needs 4 axes", node.weight.shape)
+    demand(node.weight.ndim == 4, f"its weight has the shape {node.weight.shape}, but needs 4 axes")
     outputs, inputs = node.weight.shape[:2]
     demand(node.groups > 0 and outputs % node.groups == 0 and inputs * node.groups == channels and outputs,
-           "a weight of shape {} with {} groups does not fit {} channels", node.weight.shape, node.groups, channels)
+           f"a weight of shape {node.weight.shape} with {node.groups} groups does not fit {channels} channels")
     _vector("bias", node.bias, outputs)
     _windows(node, node.weight.shape[2:])
-    demand(min(node.dilation) > 0, "dilation {} is not positive", node.dilation)
+    demand(min(node.dilation) > 0, f"dilation {node.dilation} is not positive")
     size = output_size(padded_size(shapes[0], node.pads), node.weight.shape[2:], node.stride, node.dilation)
-    demand(min(size) > 0, "its kernel is larger than its padded input {}", shapes[0])
+    demand(min(size) > 0, f"its kernel is larger than its padded input {shapes[0]}")
     return ((outputs,) + size,)
 
 
 @rule(nodes.Deconvolution)
 def _deconvolution(node, shapes):
     channels, height, width = _planes(shapes[0])
-    demand(node.weight.ndim == 4, "its weight has the shape {}, but needs 4 axes", node.weight.shape)
+    demand(node.weight.ndim == 4, f"its weight has the shape {node.weight.shape}, but needs 4 axes")
     inputs, outputs = node.weight.shape[:2]
     demand(node.groups > 0 and inputs == channels and inputs % node.groups == 0 and outputs,
-           "a weight of shape {} with {} groups does not fit {} channels", node.weight.shape, node.groups, channels)
+           f"a weight of shape {node.weight.shape} with {node.groups} groups does not fit {channels} channels")
     _vector("bias", node.bias, outputs * node.groups)
     _windows(node, node.weight.shape[2:])
-    demand(min(node.dilation) > 0, "dilation {} is not positive", node.dilation)
-    demand(min(node.output_pads) >= 0, "output pads {} are negative", node.output_pads)
+    demand(min(node.dilation) > 0, f"dilation {node.dilation} is not positive")
+    demand(min(node.output_pads) >= 0, f"output pads {node.output_pads} are negative")
     top, left, bottom, right = node.pads
     size = tuple((length - 1) * step + gap * (taps - 1) + 1 + extra - cut for length, step, gap, taps, extra, cut in
                  zip((height, width), node.stride, node.dilation, node.weight.shape[2:], node.output_pads,
                      (top + bottom, left + right)))
-    demand(min(size) > 0, "its pads {} leave nothing of its output", node.pads)
+    demand(min(size) > 0, f"its pads {node.pads} leave nothing of its output")
     return ((outputs * node.groups,) + size,)
 
 
 @rule(nodes.InnerProduct)
 def _inner_product(node, shapes):
     demand(node.weight.ndim == 2 and node.weight.shape[1] == prod(shapes[0]) and len(node.weight),
-           "a weight of shape {} does not fit {} inputs", node.weight.shape, prod(shapes[0]))
+           f"a weight of shape {node.weight.shape} does not fit {prod(shapes[0])} inputs")
     _vector("bias", node.bias, len(node.weight))
     return ((len(node.weight),),)
 
@@ -108,17 +108,17 @@ def _inner_product(node, shapes):
 @rule(nodes.Pooling)
 def _pooling(node, shapes):
     channels, height, width = _planes(shapes[0])
-    demand(node.kind in ("max", "avg"), "unknown kind of pooling {!r}; known: max, avg", node.kind)
+    demand(node.kind in ("max", "avg"), f"unknown kind of pooling {node.kind!r}; known: max, avg")
     if node.global_:
         return ((channels, 1, 1),)
     _windows(node, node.kernel)
     top, left, bottom, right = node.pads
     demand(max(top, bottom) < node.kernel[0] and max(left, right) < node.kernel[1],
-           "pads {} are not smaller than the kernel {}", node.pads, node.kernel)
+           f"pads {node.pads} are not smaller than the kernel {node.kernel}")
     size = output_size(padded_size(shapes[0], node.pads), node.kernel, node.stride, ceil=node.ceil)
-    demand(min(size) > 0, "its kernel {} is larger than its padded input {}", node.kernel, shapes[0])
+    demand(min(size) > 0, f"its kernel {node.kernel} is larger than its padded input {shapes[0]}")
     demand((size[0] - 1) * node.stride[0] < height + top and (size[1] - 1) * node.stride[1] < width + left,
-           "its last windows lie outside the input {}", shapes[0])
+           f"its last windows lie outside the input {shapes[0]}")
     return ((channels,) + size,)
 
 
@@ -130,14 +130,14 @@ def _same(node, shapes):
 @rule(nodes.ScalarOp)
 def _scalar(node, shapes):
     known = ("add", "sub", "mul", "div", "rsub", "rdiv", "max", "min", "pow")
-    demand(node.op in known, "unknown operation {!r}; known: {}", node.op, ", ".join(known))
+    demand(node.op in known, f"unknown operation {node.op!r}; known: {', '.join(known)}")
     return shapes
 
 
 @rule(nodes.PReLU)
 def _prelu(node, shapes):
-    demand(node.slope.shape in ((1,), shapes[0][:1]), "slopes of shape {} for {} channels", node.slope.shape,
-           shapes[0][:1])
+    demand(node.slope.shape in ((1,), shapes[0][:1]),
+           f"slopes of shape {node.slope.shape} for {shapes[0][:1]} channels")
     return shapes
 
 
@@ -159,9 +159,9 @@ def _affine(node, shapes):
 @rule(nodes.Elementwise)
 def _elementwise(node, shapes):
     known = ("add", "sub", "mul", "div", "max", "min")
-    demand(node.op in known, "unknown operation {!r}; known: {}", node.op, ", ".join(known))
+    demand(node.op in known, f"unknown operation {node.op!r}; known: {', '.join(known)}")
     several = len(shapes) > 2 and node.op not in ("sub", "div")
-    demand(len(shapes) == 2 or several, "{} of {} blobs", node.op, len(shapes))
+    demand(len(shapes) == 2 or several, f"{node.op} of {len(shapes)} blobs")
     try:
         return (np.broadcast_shapes(*shapes),)
     except ValueError:
@@ -173,7 +173,7 @@ def _concat(node, shapes):
     _axis(node.axis, shapes[0])
     rest = {shape[:node.axis] + shape[node.axis + 1:] for shape in shapes}
     demand(len(rest) == 1 and len({len(shape) for shape in shapes}) == 1,
-           "blobs of the shapes {} cannot be joined along axis {}", shapes, node.axis)
+           f"blobs of the shapes {shapes} cannot be joined along axis {node.axis}")
     return (_with(shapes[0], node.axis, sum(shape[node.axis] for shape in shapes)),)
 
 
@@ -181,8 +181,8 @@ def _concat(node, shapes):
 def _slice(node, shapes):
     _axis(node.axis, shapes[0])
     demand(len(node.sizes) == len(node.outputs) and min(node.sizes) > 0 and sum(node.sizes) == shapes[0][node.axis],
-           "a blob of the shape {} cannot be cut into {} along axis {} for {} outputs", shapes[0], node.sizes,
-           node.axis, len(node.outputs))
+           f"a blob of the shape {shapes[0]} cannot be cut into {node.sizes} along axis {node.axis} for "
+           f"{len(node.outputs)} outputs")
     return tuple(_with(shapes[0], node.axis, size) for size in node.sizes)
 
 
@@ -194,48 +194,47 @@ def _with(shape, axis, size):
 def _crop(node, shapes):
     demand(len(node.begin) == len(node.end) == len(shapes[0]) and all(
         0 <= begin < end <= size for begin, end, size in zip(node.begin, node.end, shapes[0])),
-        "a blob of the shape {} has no part from {} to {}", shapes[0], node.begin, node.end)
+        f"a blob of the shape {shapes[0]} has no part from {node.begin} to {node.end}")
     return (tuple(end - begin for begin, end in zip(node.begin, node.end)),)
 
 
 @rule(nodes.Reshape)
 def _reshape(node, shapes):
     demand(node.shape and min(node.shape) > 0 and prod(node.shape) == prod(shapes[0]),
-           "a blob of the shape {} cannot take the shape {}", shapes[0], node.shape)
+           f"a blob of the shape {shapes[0]} cannot take the shape {node.shape}")
     return (node.shape,)
 
 
 @rule(nodes.Permute)
 def _permute(node, shapes):
-    demand(sorted(node.order) == list(range(len(shapes[0]))), "{} is no order of the {} axes", node.order,
-           len(shapes[0]))
+    demand(sorted(node.order) == list(range(len(shapes[0]))), f"{node.order} is no order of the {len(shapes[0])} axes")
     return (tuple(shapes[0][axis] for axis in node.order),)
 
 
 @rule(nodes.Padding)
 def _padding(node, shapes):
     known = ("constant", "edge", "reflect")
-    demand(node.mode in known, "unknown mode {!r}; known: {}", node.mode, ", ".join(known))
+    demand(node.mode in known, f"unknown mode {node.mode!r}; known: {', '.join(known)}")
     top, left, bottom, right = node.pads
     pairs = (node.channels, (top, bottom), (left, right))
-    demand(min(map(min, pairs)) >= 0, "pads {} or {} are negative", node.pads, node.channels)
+    demand(min(map(min, pairs)) >= 0, f"pads {node.pads} or {node.channels} are negative")
     demand(node.mode != "reflect" or all(max(pair) < size for pair, size in zip(pairs, _planes(shapes[0]))),
-           "pads {} and {} reflect more than the input {}", node.pads, node.channels, shapes[0])
+           f"pads {node.pads} and {node.channels} reflect more than the input {shapes[0]}")
     return (tuple(before + size + after for (before, after), size in zip(pairs, _planes(shapes[0]))),)
 
 
 @rule(nodes.Resize)
 def _resize(node, shapes):
-    demand(node.mode in ("nearest", "bilinear"), "unknown mode {!r}; known: nearest, bilinear", node.mode)
-    demand(min(node.size) > 0, "size {} is not positive", node.size)
+    demand(node.mode in ("nearest", "bilinear"), f"unknown mode {node.mode!r}; known: nearest, bilinear")
+    demand(min(node.size) > 0, f"size {node.size} is not positive")
     return (_planes(shapes[0])[:1] + node.size,)
 
 
 @rule(nodes.Reduce)
 def _reduce(node, shapes):
     known = ("mean", "sum", "max", "min")
-    demand(node.op in known, "unknown operation {!r}; known: {}", node.op, ", ".join(known))
-    demand(node.axes and len(set(node.axes)) == len(node.axes), "axes {} are none or repeated", node.axes)
+    demand(node.op in known, f"unknown operation {node.op!r}; known: {', '.join(known)}")
+    demand(node.axes and len(set(node.axes)) == len(node.axes), f"axes {node.axes} are none or repeated")
     for axis in node.axes:
         _axis(axis, shapes[0])
     kept = [(1 if i in node.axes else size) for i, size in enumerate(shapes[0]) if node.keepdims or i not in node.axes]

@@ -94,15 +94,15 @@ def _node_problems(node, model, known):
 def _check(node, model):
     """DeployError where the node does not fit the shapes, or itself."""
     kind = type(node).__name__
-    demand(len(node.inputs) == 1 or node.inputs and kind in SEVERAL_INPUTS, "{} reads {} blobs", kind, len(node.inputs))
-    demand(len(node.outputs) == 1 or node.outputs and kind == "Slice", "{} writes {} blobs", kind, len(node.outputs))
+    demand(len(node.inputs) == 1 or node.inputs and kind in SEVERAL_INPUTS, f"{kind} reads {len(node.inputs)} blobs")
+    demand(len(node.outputs) == 1 or node.outputs and kind == "Slice", f"{kind} writes {len(node.outputs)} blobs")
     for field in ("function", "activation"):
         _check_function(getattr(node, field, None))
     shapes = RULES[type(node)](node, [model.shapes[name] for name in node.inputs])
     for name, shape in zip(node.outputs, shapes):
-        demand(model.shapes[name] == shape, "its output {} has the shape {}, not {}", name, shape, model.shapes[name])
+        demand(model.shapes[name] == shape, f"its output {name} has the shape {shape}, not {model.shapes[name]}")
     for name, value in vars(node).items():
-        demand(not isinstance(value, np.ndarray) or value.dtype == np.float32, "{} is not an array of float32", name)
+        demand(not isinstance(value, np.ndarray) or value.dtype == np.float32, f"{name} is not an array of float32")
     if getattr(node, "quantization", None) is not None:
         _check_quantization(node.quantization, node.weight)
 
@@ -110,24 +110,23 @@ def _check(node, model):
 def _check_function(function: Function):
     if function is None:
         return
-    demand(function.kind in FUNCTIONS, "unknown activation function {!r}; known: {}", function.kind,
-           ", ".join(sorted(FUNCTIONS)))
-    demand(len(function.parameters) == FUNCTIONS[function.kind], "{} has {} parameters, not {}", function.kind,
-           len(function.parameters), FUNCTIONS[function.kind])
-    demand(function.kind != "clip" or function.parameters[0] <= function.parameters[-1], "clip between {}",
-           function.parameters)
+    demand(function.kind in FUNCTIONS, f"unknown activation function {function.kind!r}; known: "
+                                       f"{', '.join(sorted(FUNCTIONS))}")
+    demand(len(function.parameters) == FUNCTIONS[function.kind],
+           f"{function.kind} has {len(function.parameters)} parameters, not {FUNCTIONS[function.kind]}")
+    demand(function.kind != "clip" or function.parameters[0] <= function.parameters[-1],
+           f"clip between {function.parameters}")
 
 
 def _check_quantization(quantization, weight):
     grid, codes, scales = quantization.input, quantization.weight_q, quantization.weight_scale
     demand(np.float32(grid.scale) == grid.scale and grid.scale > 0,
-           "the scale of its input is {!r}, which is no positive float32", grid.scale)
+           f"the scale of its input is {grid.scale!r}, which is no positive float32")
     demand(grid.qmin <= grid.zero_point <= grid.qmax and grid.qmin < grid.qmax and grid.qmax - grid.qmin < 2 ** 16,
-           "the codes of its input, from {} to {} with zero at {}, are no grid", grid.qmin, grid.qmax, grid.zero_point)
+           f"the codes of its input, from {grid.qmin} to {grid.qmax} with zero at {grid.zero_point}, are no grid")
     demand(codes.dtype == np.int8 and codes.shape == weight.shape,
-           "its weight codes are {} of shape {}, not int8 of {}", codes.dtype, codes.shape, weight.shape)
+           f"its weight codes are {codes.dtype} of shape {codes.shape}, not int8 of {weight.shape}")
     demand(0 < quantization.weight_qmax <= 127 and np.abs(codes.astype(int)).max() <= quantization.weight_qmax,
-           "its weight codes go beyond {} (127 at most)", quantization.weight_qmax)
+           f"its weight codes go beyond {quantization.weight_qmax} (127 at most)")
     demand(scales.dtype == np.float32 and scales.shape == weight.shape[:1] and (scales > 0).all(),
-           "its weight scales, {} of shape {}, are not one positive float32 for each output", scales.dtype,
-           scales.shape)
+           f"its weight scales, {scales.dtype} of shape {scales.shape}, are not one positive float32 for each output")

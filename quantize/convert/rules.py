@@ -97,8 +97,8 @@ def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph]) -> Plan:
     entries = tuple(replace(_entry(path, block, rules, proven), norm=norms.get(path, "")) for path, block in layers)
     check_winograd(rules, layers, entries, _matches)
     if not any(entry.quantized for entry in entries):
-        raise ConfigError("nothing to quantize: the network has {} layers of the types {}, and the rules leave all of "
-                          "them float".format(len(layers), ", ".join(sorted(t.__name__ for t in CONVERTERS))))
+        raise ConfigError(f"nothing to quantize: the network has {len(layers)} layers of the types "
+                          f"{', '.join(sorted(t.__name__ for t in CONVERTERS))}, and the rules leave all of them float")
     return Plan(tuple(entry for entry in entries if entry.op_type not in ACTIVATIONS or entry.quantized))
 
 
@@ -113,12 +113,12 @@ def _check_matches(rules, layers):
     for rule in rules:
         for name in rule.op_types:
             if name not in known:
-                raise ConfigError("{}: layer type {!r} cannot be quantized; known: {}{}".format(
-                    rule.reason or "rule", name, ", ".join(known), closest(name, known)))
+                raise ConfigError(f"{rule.reason or 'rule'}: layer type {name!r} cannot be quantized; known: "
+                                  f"{', '.join(known)}{closest(name, known)}")
         for pattern in rule.op_names:
             if not any(fnmatch.fnmatchcase(path, pattern) for path, _ in layers):
-                raise ConfigError("{}: pattern {!r} matches no layer of the network{}".format(
-                    rule.reason or "rule", pattern, closest(pattern, [path for path, _ in layers])))
+                raise ConfigError(f"{rule.reason or 'rule'}: pattern {pattern!r} matches no layer of the network"
+                                  f"{closest(pattern, [path for path, _ in layers])}")
 
 
 def _entry(path, block, rules, proven):
@@ -126,7 +126,7 @@ def _entry(path, block, rules, proven):
     merged, reasons = _merge([rule for rule in rules if _matches(rule, path, op_type)])
     if merged["exclude"]:
         return PlanEntry(path, op_type, reason="excluded: " + reasons["exclude"])
-    where = "{} ({})".format(path, reasons.get("weight_method") or reasons.get("input_method") or "rules")
+    where = f"{path} ({reasons.get('weight_method') or reasons.get('input_method') or 'rules'})"
     with _located(where):
         check_options(dict(merged["options"]))
         if op_type in ACTIVATIONS:
@@ -225,8 +225,8 @@ def exclusions(net: Block, exclude) -> List[Rule]:
         elif id(item) in known:
             names.extend(path for path, block in walk_from(item, known[id(item)]) if type(block) in CONVERTERS)
         else:
-            raise ConfigError("exclude: {!r} is neither a block of this network nor a path pattern".format(
-                getattr(item, "name", item)))
+            raise ConfigError(f"exclude: {getattr(item, 'name', item)!r} is neither a block of this network nor a path "
+                              "pattern")
     return [Rule(op_names=tuple(names), exclude=True, reason="exclude")] if names else []
 
 

@@ -39,5 +39,4 @@ def check_plan(target: Optional[PlanTarget], net: Block, plan: Plan) -> None:
         if not problem.fatal:
             logger.warning("%s", problem)
     if fatal:
-        raise ConfigError("target {!r} cannot follow the rules of {} layers: {}".format(
-            target.name, len(fatal), "; ".join(fatal)))
+        raise ConfigError(f"target {target.name!r} cannot follow the rules of {len(fatal)} layers: {'; '.join(fatal)}")

@@ -41,8 +41,8 @@ def winograd_of(block, asked, operands: Tuple[Optional[QuantSpec], Optional[Quan
     # the others squeeze a weight into [-1, 1] by what it is in the spatial domain
     if not METHODS.get(weight_method).weight.keeps_size:
         fitting = [name for name, method in METHODS.items() if method.weight.keeps_size]
-        raise ConfigError("weight method {!r} cannot be used in the Winograd domain; use one of {}".format(
-            weight_method, ", ".join(fitting)))
+        raise ConfigError(f"weight method {weight_method!r} cannot be used in the Winograd domain; use one of "
+                          f"{', '.join(fitting)}")
     if asked.inputs and data is None:
         raise ConfigError(f"winograd {asked} rounds input tiles, but the input is float; give it a format, or leave "
                           "out "
@@ -64,10 +64,9 @@ def check_winograd(rules, layers, entries, matches):
     for rule in asking:
         found = [(path, why_not(block)) for path, block in layers if matches(rule, path, type(block).__name__)]
         if all(obstacle for _, obstacle in found):
-            raise ConfigError("{}: winograd {} for {} layers, none of which can take it: it is for Conv2D with kernel "
-                              "3x3, stride 1 and dilation 1{}".format(
-                                  rule.reason or "rule", rule.winograd, len(found),
-                                  " ({}: {})".format(*found[0]) if found else ""))
+            first = f" ({found[0][0]}: {found[0][1]})" if found else ""
+            raise ConfigError(f"{rule.reason or 'rule'}: winograd {rule.winograd} for {len(found)} layers, none of "
+                              f"which can take it: it is for Conv2D with kernel 3x3, stride 1 and dilation 1{first}")
     if asking and not any(entry.winograd for entry in entries):
-        raise ConfigError("{}: winograd {} reaches no layer: those that could take it are excluded, float, or set to "
-                          "'none' by later rules".format(asking[0].reason or "rule", asking[0].winograd))
+        raise ConfigError(f"{asking[0].reason or 'rule'}: winograd {asking[0].winograd} reaches no layer: those that "
+                          "could take it are excluded, float, or set to 'none' by later rules")

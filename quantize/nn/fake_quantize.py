@@ -269,10 +269,10 @@ class FakeQuantize(HybridBlock):
 
     def __repr__(self):
         method = "" if self.method == "ste" else self.method + " "
-        return "{} {}{}".format(self.spec, method, "frozen" if self.frozen else self.mode)
+        return f"{self.spec} {method}{'frozen' if self.frozen else self.mode}"
 
 
 def _known(mode: str) -> str:
     if mode not in MODES:
-        raise ConfigError("mode must be one of {}, got {!r}".format(", ".join(MODES), mode))
+        raise ConfigError(f"mode must be one of {', '.join(MODES)}, got {mode!r}")
     return mode

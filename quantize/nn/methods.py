@@ -104,8 +104,7 @@ def check_options(options: Mapping[str, Any]):
     known = known_options() if options else {}
     for name, value in options.items():
         if name not in known:
-            raise ConfigError("unknown option {!r}; known: {}{}".format(
-                name, ", ".join(sorted(known)), closest(name, known)))
+            raise ConfigError(f"unknown option {name!r}; known: {', '.join(sorted(known))}{closest(name, known)}")
         what, fits = known[name]
         if not fits(value):
             raise ConfigError(f"option {name!r} is {what}; got {value!r}")

@@ -42,9 +42,10 @@ def _steps(p):
     if p.resize:
         geometry.append(f"short side resized to {p.resize} (bilinear, antialiased)")
     if p.crop:
-        geometry.append("centre crop {1}x{0}".format(*_crop(p)))
-    return ", ".join(geometry + ["(byte * {:.7g} - mean) / std in {} order".format(
-        p.scale, "grey" if p.colour_order == "L" else p.colour_order)])
+        height, width = _crop(p)
+        geometry.append(f"centre crop {width}x{height}")
+    order = "grey" if p.colour_order == "L" else p.colour_order
+    return ", ".join(geometry + [f"(byte * {p.scale:.7g} - mean) / std in {order} order"])
 
 
 def _crop(p):
@@ -59,8 +60,9 @@ def _python(p):
                   "Image.BILINEAR)"
                   ]
     if p.crop:
-        lines += ["left, top = (image.width - {1}) // 2, (image.height - {0}) // 2".format(*_crop(p)),
-                  "image = image.crop((left, top, left + {1}, top + {0}))".format(*_crop(p))]
+        height, width = _crop(p)
+        lines += [f"left, top = (image.width - {width}) // 2, (image.height - {height}) // 2",
+                  f"image = image.crop((left, top, left + {width}, top + {height}))"]
     grey = p.colour_order == "L"
     return {"mode": "L" if grey else "RGB", "geometry": "\n".join("    " + line for line in lines),
             "reverse": "[:, :, ::-1]" if p.colour_order == "BGR" else "", "scale": repr(float(p.scale)),
@@ -79,9 +81,10 @@ def _cpp(p):
     else:
         lines = [f"ncnn::Mat in = ncnn::Mat::from_pixels(pixels, ncnn::Mat::{conversion}, width, height);"]
     if p.crop:
-        crop = ("const int left = (in.w - {1}) / 2, top = (in.h - {0}) / 2;", "ncnn::Mat cropped;",
-                "ncnn::copy_cut_border(in, cropped, top, in.h - {0} - top, left, in.w - {1} - left);", "in = cropped;")
-        lines += [line.format(*_crop(p)) for line in crop]
+        height, width = _crop(p)
+        lines += [f"const int left = (in.w - {width}) / 2, top = (in.h - {height}) / 2;", "ncnn::Mat cropped;",
+                  f"ncnn::copy_cut_border(in, cropped, top, in.h - {height} - top, left, in.w - {width} - left);",
+                  "in = cropped;"]
     mean, std = np.float64(p.mean), np.float64(p.std)
     return {"geometry": "\n".join("    " + line for line in lines), "channels": CHANNELS[p.colour_order],
             "mean": _floats(mean / p.scale), "norm": _floats(p.scale / std),
