@@ -10,7 +10,7 @@ from deploy.arithmetic import Arithmetic
 from deploy.engine import integer
 from deploy.engine.activation import activate
 from deploy.engine.operations import OPERATIONS
-from deploy.ir import Convolution, Model, quantized
+from deploy.ir import Convolution, Model, integers, quantized
 from quantize.errors import DataError, DeployError
 from quantize.registry import closest
 
@@ -149,7 +149,7 @@ def _run_part(model, blobs, arithmetic, trace, where):
 
 def compute(node, inputs, arithmetic, trace, where):
     """Outputs of one node, a tuple."""
-    if getattr(node, "quantization", None) is not None:
+    if integers(node) is not None:
         codes, sums = integer.layer(node, inputs[0], arithmetic)
         trace.layer(node, where, codes, integer.largest(sums, node))
         return (activate(arithmetic.dequantize(sums, node), node.activation, arithmetic),)

@@ -6,9 +6,7 @@ blob is written once. Layout is (channels, height, width), or (features,). A nod
 on integers inside; every blob itself is real-valued, so that a target decides where integers stay integers.
 """
 
-from deploy.ir.base import Function, Grid, Node, Quantization
-from deploy.ir.model import Model, consumers, producers, quantized
-from deploy.ir.nodes import (
+from deploy.ir.model import (
     Activation,
     Affine,
     BatchNorm,
@@ -17,20 +15,33 @@ from deploy.ir.nodes import (
     Crop,
     Deconvolution,
     Elementwise,
+    Function,
+    Grid,
     InnerProduct,
+    Model,
+    Node,
     Padding,
     Permute,
     Pooling,
     PReLU,
+    Quantization,
+    QuantizedNode,
     Reduce,
     Reshape,
     Resize,
     ScalarOp,
     Slice,
     Softmax,
+    activation,
+    consumers,
+    integers,
+    producers,
+    quantized,
 )
 
-__all__ = ["Function", "Grid", "Node", "Quantization", "Model", "consumers", "producers", "quantized",
-           "Activation", "Affine", "BatchNorm", "Concat", "Convolution", "Crop", "Deconvolution", "Elementwise",
-           "InnerProduct", "PReLU", "Padding", "Permute", "Pooling", "Reduce", "Reshape", "Resize", "ScalarOp", "Slice",
-           "Softmax"]
+__all__ = [
+    "Activation", "Affine", "BatchNorm", "Concat", "Convolution", "Crop", "Deconvolution", "Elementwise",
+    "Function", "Grid", "InnerProduct", "Model", "Node", "Padding", "Permute", "Pooling",
+    "PReLU", "Quantization", "QuantizedNode", "Reduce", "Reshape", "Resize", "ScalarOp", "Slice",
+    "Softmax", "activation", "consumers", "integers", "producers", "quantized",
+]

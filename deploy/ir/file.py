@@ -27,9 +27,8 @@ from typing import get_origin
 
 import numpy as np
 
-from deploy.ir.fields import ARRAY_TYPES, NODE_TYPES, element_types, hints, inner
-from deploy.ir.model import Model
-from deploy.ir.validate import validate
+from deploy.ir.model import NODE_TYPES, Model
+from deploy.ir.validate import ARRAY_TYPES, element_types, hints, inner, validate
 from quantize.errors import DeployError, ModelFileError
 from quantize.files import write_whole
 

@@ -10,7 +10,7 @@ from typing import Callable, Dict
 
 import numpy as np
 
-from deploy.ir import nodes
+from deploy.ir import model as nodes
 from quantize.errors import DeployError
 
 RULES: Dict[type, Callable] = {}

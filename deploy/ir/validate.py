@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Whether a model is one: what lowering must produce, and what a file may hold."""
+"""Whether a model is one: what lowering must produce, and what a file may hold.
 
+What fields may hold is read from the annotations of the nodes' classes; how blobs, shapes and operations fit together
+is checked behind that.
+"""
+
+from dataclasses import fields, is_dataclass
 from math import prod
-from typing import Dict, List
+from typing import Any, Dict, List, Optional, Tuple, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
-from deploy.ir.base import Function
-from deploy.ir.fields import NODE_TYPES, misfits
-from deploy.ir.model import Model
+from deploy.ir.model import NODE_TYPES, Function, Model, activation, integers
 from deploy.ir.shapes import RULES, demand
 from quantize.errors import DeployError
 
+ARRAY_TYPES = ("float32", "int8")
+FLOAT32_MAX = float(np.finfo(np.float32).max)
 # parameters of each kind of activation function
 FUNCTIONS = {"relu": 0, "leaky_relu": 1, "clip": 2, "sigmoid": 0, "tanh": 0, "hard_sigmoid": 2, "hard_swish": 2,
              "swish": 0, "softplus": 0, "gelu": 0, "elu": 1, "exp": 0, "abs": 0, "square": 0, "sqrt": 0}
@@ -19,7 +24,7 @@ SEVERAL_INPUTS = ("Elementwise", "Concat")
 MAX_ELEMENTS = 2 ** 31
 
 
-def validate(model: Model):
+def validate(model: Model) -> None:
     """DeployError that lists every problem, if there is one."""
     found = problems(model)
     if found:
@@ -96,18 +101,18 @@ def _check(node, model):
     kind = type(node).__name__
     demand(len(node.inputs) == 1 or node.inputs and kind in SEVERAL_INPUTS, f"{kind} reads {len(node.inputs)} blobs")
     demand(len(node.outputs) == 1 or node.outputs and kind == "Slice", f"{kind} writes {len(node.outputs)} blobs")
-    for field in ("function", "activation"):
-        _check_function(getattr(node, field, None))
+    _check_function(activation(node))
     shapes = RULES[type(node)](node, [model.shapes[name] for name in node.inputs])
     for name, shape in zip(node.outputs, shapes):
         demand(model.shapes[name] == shape, f"its output {name} has the shape {shape}, not {model.shapes[name]}")
     for name, value in vars(node).items():
         demand(not isinstance(value, np.ndarray) or value.dtype == np.float32, f"{name} is not an array of float32")
-    if getattr(node, "quantization", None) is not None:
-        _check_quantization(node.quantization, node.weight)
+    quantization = integers(node)
+    if quantization is not None:
+        _check_quantization(quantization, node.weight)
 
 
-def _check_function(function: Function):
+def _check_function(function: Optional[Function]) -> None:
     if function is None:
         return
     demand(function.kind in FUNCTIONS, f"unknown activation function {function.kind!r}; known: "
@@ -130,3 +135,75 @@ def _check_quantization(quantization, weight):
            f"its weight codes go beyond {quantization.weight_qmax} (127 at most)")
     demand(scales.dtype == np.float32 and scales.shape == weight.shape[:1] and (scales > 0).all(),
            f"its weight scales, {scales.dtype} of shape {scales.shape}, are not one positive float32 for each output")
+
+
+# ---- fields
+
+
+def hints(kind: type) -> Dict[str, Any]:
+    """Field -> type, for every field of a dataclass in its order."""
+    types = get_type_hints(kind)
+    return {field.name: types[field.name] for field in fields(kind)}
+
+
+def inner(hint: Any) -> Tuple[Any, bool]:
+    """(T, True) for Optional[T], else (the hint, False)."""
+    if get_origin(hint) is Union:
+        return next(kind for kind in get_args(hint) if kind is not type(None)), True
+    return hint, False
+
+
+def element_types(hint: Any, length: int) -> Tuple[Any, ...]:
+    """The types of the elements of a tuple type; Tuple[T, ...] has as many as asked for."""
+    types = get_args(hint)
+    return types[:1] * length if types[-1] is Ellipsis else types
+
+
+def misfit(value: Any, hint: Any) -> Optional[str]:
+    """What keeps a value from being of the annotated type, None where nothing does."""
+    hint, optional = inner(hint)
+    if value is None and optional:
+        return None
+    if get_origin(hint) is tuple:
+        return _misfit_tuple(value, hint)
+    if is_dataclass(hint):
+        return misfits(value) if type(value) is hint else _is_no(value, hint)
+    if hint is np.ndarray:
+        return _misfit_array(value)
+    if hint is float:
+        if not isinstance(value, (float, int, np.floating, np.integer)) or isinstance(value, bool):
+            return _is_no(value, hint)
+        return None if abs(value) <= FLOAT32_MAX else f"is {str(value):.40}, which float32 does not hold"
+    if hint is int:
+        return None if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else _is_no(value, hint)
+    return None if isinstance(value, hint) else _is_no(value, hint)
+
+
+def misfits(item: Any) -> Optional[str]:
+    """What is wrong with the fields of a dataclass, None where nothing is."""
+    for name, hint in hints(type(item)).items():
+        text = misfit(getattr(item, name), hint)
+        if text:
+            return f"{name} {text}"
+    return None
+
+
+def _is_no(value, hint):
+    return f"is {value!r:.40}, not {hint.__name__}"
+
+
+def _misfit_tuple(value, hint):
+    if not isinstance(value, tuple):
+        return _is_no(value, tuple)
+    kinds = element_types(hint, len(value))
+    if len(value) != len(kinds):
+        return f"has {len(value)} values, not {len(kinds)}"
+    return next((text for text in map(misfit, value, kinds) if text), None)
+
+
+def _misfit_array(value):
+    if not isinstance(value, np.ndarray):
+        return _is_no(value, np.ndarray)
+    if value.dtype.name not in ARRAY_TYPES:
+        return f"is an array of {value.dtype}, not of {' or '.join(ARRAY_TYPES)}"
+    return None if value.dtype.name != "float32" or np.isfinite(value).all() else "holds values that are not finite"

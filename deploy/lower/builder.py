@@ -4,11 +4,9 @@
 from typing import Dict, List, Tuple
 
 from deploy.lower.call import Call, Value
-from deploy.lower.draft import Draft
-from deploy.lower.naming import Naming
+from deploy.lower.draft import Draft, Unsupported
 from deploy.lower.operators import OPERATORS
-from deploy.lower.trace import Traced
-from deploy.lower.unsupported import Unsupported
+from deploy.lower.trace import Naming, Traced
 from deploy.target import Problem
 
 

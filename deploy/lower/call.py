@@ -6,7 +6,7 @@ from typing import Dict, Sequence, Tuple, Union
 
 import numpy as np
 
-from deploy.lower.unsupported import Unsupported
+from deploy.lower.draft import Unsupported
 from deploy.lower.weights import quantization_of
 
 Value = Union[str, np.ndarray]  # a blob, or a constant with its batch axis

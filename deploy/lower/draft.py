@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""A model while it is being made: nodes that passes replace and remove."""
+"""A model while it is being made: nodes that passes replace and remove; and what keeps an operator out of it."""
 
 from dataclasses import replace
 from typing import Dict, Iterator, List, Optional, Tuple
 
 from deploy.ir import Model, Node
+
+
+class Unsupported(Exception):
+    """An operator or layer that cannot be lowered; the text says why. Outside, all of them are one DeployError."""
 
 
 class Draft:

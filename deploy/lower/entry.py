@@ -7,18 +7,12 @@ from mxnet.gluon import Block
 
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Model
-from deploy.lower.absorb import absorb, round_scales
 from deploy.lower.builder import Builder
-from deploy.lower.fuse import fuse_activations, fuse_paddings
-from deploy.lower.naming import Naming
-from deploy.lower.patterns import name_functions
-from deploy.lower.reshapes import merge_reshapes
-from deploy.lower.trace import trace_network
+from deploy.lower.passes import PASSES, absorb
+from deploy.lower.trace import Naming, trace_network
 from deploy.lower.weights import quantized_paths
 from deploy.target import Problem
 from quantize.errors import DeployError
-
-PASSES = (name_functions, merge_reshapes, fuse_paddings, absorb, fuse_activations, round_scales)
 
 
 def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = Arithmetic(),  # noqa: B008 (stateless)

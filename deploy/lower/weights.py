@@ -8,8 +8,8 @@ import numpy as np
 from mxnet.gluon import Block
 
 from deploy.ir import Grid, Quantization
-from deploy.lower.absorb import without_factor
-from deploy.lower.unsupported import Unsupported
+from deploy.lower.draft import Unsupported
+from deploy.lower.passes import without_factor
 from quantize.convert.passes import batchnorm_affine
 from quantize.modes import quantized_layers
 from quantize.spec import PerTensor, QuantSpec

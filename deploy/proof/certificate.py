@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Mapping, Optional, Sequence, Tuple
 
 from deploy.engine.integer import bound
-from deploy.ir import Convolution, Model, producers, quantized
+from deploy.ir import Convolution, Model, integers, producers, quantized
 from deploy.proof.compare import Difference
 from deploy.proof.verify import Verification
 from quantize.files import write_whole
@@ -144,7 +144,7 @@ def _source(model, node, known):
         if writer.name in known:
             return writer.name
         seen.add(writer.name)
-        if getattr(writer, "quantization", None) is None:
+        if integers(writer) is None:
             todo += list(writer.inputs)
     return None
 

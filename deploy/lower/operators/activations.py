@@ -5,7 +5,7 @@ import numpy as np
 
 from deploy.ir import Activation, Function, PReLU, ScalarOp
 from deploy.lower.call import Call
-from deploy.lower.unsupported import Unsupported
+from deploy.lower.draft import Unsupported
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 # Klambauer et al., Self-Normalizing Neural Networks, arXiv:1706.02515

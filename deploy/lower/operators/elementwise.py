@@ -5,7 +5,7 @@ import numpy as np
 
 from deploy.ir import Affine, Elementwise, Permute, Reshape, ScalarOp
 from deploy.lower.call import Call
-from deploy.lower.unsupported import Unsupported
+from deploy.lower.draft import Unsupported
 
 _SWAPPED = {"sub": "rsub", "div": "rdiv"}  # the constant is on the left
 

@@ -5,7 +5,7 @@ import numpy as np
 
 from deploy.ir import Activation, BatchNorm, Convolution, Deconvolution, Function, InnerProduct
 from deploy.lower.call import Call
-from deploy.lower.unsupported import Unsupported
+from deploy.lower.draft import Unsupported
 
 
 def _bias(call: Call, absent: bool):

@@ -5,7 +5,7 @@ import numpy as np
 
 from deploy.ir import Convolution, Deconvolution, Permute, Pooling, Resize
 from deploy.lower.call import Call
-from deploy.lower.unsupported import Unsupported
+from deploy.lower.draft import Unsupported
 
 
 def _planes(call: Call):

@@ -3,8 +3,8 @@
 
 from deploy.ir import Reduce, Reshape, Softmax
 from deploy.lower.call import Call
+from deploy.lower.draft import Unsupported
 from deploy.lower.operators.pooling import global_pooling
-from deploy.lower.unsupported import Unsupported
 
 
 def axes_of(call: Call):

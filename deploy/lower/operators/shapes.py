@@ -3,8 +3,8 @@
 
 from deploy.ir import Concat, Crop, Padding, Permute, Pooling, Reshape, Slice
 from deploy.lower.call import Call
+from deploy.lower.draft import Unsupported
 from deploy.lower.operators.pooling import resize
-from deploy.lower.unsupported import Unsupported
 
 
 def _identity(call: Call) -> str:

@@ -48,7 +48,7 @@ def _node(node, model) -> Iterator[str]:
             yield (f"blob {name!r} has the shape {tuple(model.shapes[name])}: ncnn's have "
                    "3 axes at most without the batch")
     yield from CHECKS.get(type(node), _nothing)(node, model)
-    function = getattr(node, "activation", None)
+    function = ir.activation(node)
     if function is not None:
         yield from _function(function)
 
@@ -64,7 +64,7 @@ def _function(function):
 
 def _warnings(node):
     """ncnn2int8 cannot be told to keep a layer away from Winograd's transform, as the direct writer does."""
-    quantization = getattr(node, "quantization", None)
+    quantization = ir.integers(node)
     if (isinstance(node, ir.Convolution) and quantization is not None and quantization.weight_qmax > WINOGRAD_QMAX
             and of_node(node).winograd):
         yield (f"weight codes up to {quantization.weight_qmax}: ncnn's Winograd kernels may overflow; use "
@@ -143,11 +143,6 @@ def _pooling(node, model):
 def _reduce(node, model):
     if node.op not in ("mean", "max") or tuple(sorted(node.axes)) != (1, 2) or len(model.shapes[node.inputs[0]]) != 3:
         yield f"{node.op} over the axes {tuple(node.axes)}: Caffe has mean and max over height and width"
-
-
-@constraint(ir.Activation)
-def _activation(node, model):
-    yield from _function(node.function)
 
 
 @constraint(ir.ScalarOp)

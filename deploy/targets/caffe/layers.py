@@ -67,7 +67,7 @@ def inner_product(node, model):
 
 
 def _weights(node):
-    weight = node.weight if getattr(node, "quantization", None) is None else that_becomes_codes(node)
+    weight = node.weight if ir.integers(node) is None else that_becomes_codes(node)
     return (weight,) if node.bias is None else (weight, node.bias)
 
 

@@ -8,7 +8,7 @@ from typing import Dict, Iterator, List
 import numpy as np
 
 from deploy.engine.integer import INT32_MAX, bound
-from deploy.ir import Convolution, Model, consumers, quantized
+from deploy.ir import Convolution, Model, consumers, integers, quantized
 from deploy.target import Problem
 from deploy.targets.ncnn import constraints
 from deploy.targets.ncnn.arithmetic import multiplier
@@ -22,7 +22,7 @@ def check(model: Model, winograd=False) -> List[Problem]:
     for node in model.nodes:
         where = node.path or node.name
         problems += [Problem(where, text) for text in _not_finite(node)]
-        if getattr(node, "quantization", None) is not None:
+        if integers(node) is not None:
             problems += [Problem(where, text) for text in _grids(node, winograd)]
             problems += _scales(node)
             problems += _sums(node, winograd)
@@ -54,8 +54,9 @@ def _shared_blobs(model) -> Iterator[Problem]:
     for blob, readers in consumers(model).items():
         scales = {}
         for node in readers:
-            if getattr(node, "quantization", None) is not None:
-                scales.setdefault(float(node.quantization.input.scale), node.path or node.name)
+            quantization = integers(node)
+            if node is not None and quantization is not None:
+                scales.setdefault(float(quantization.input.scale), node.path or node.name)
         if len(scales) > 1:
             steps = ", ".join(f"{where}: {scale:g}" for scale, where in scales.items())
             yield Problem(blob, f"layers that read this blob quantize it with different steps ({steps}); ncnn has one. "

@@ -8,7 +8,7 @@ import pytest
 
 from deploy import ir
 from deploy.engine import activation, operations, run
-from deploy.ir.fields import NODE_TYPES
+from deploy.ir.model import NODE_TYPES
 from deploy.ir.validate import FUNCTIONS
 from tests.deploy.engine import plain
 from tests.deploy.ir.models import floats, model_of

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deploy import ir
-from deploy.ir.fields import NODE_TYPES
 from deploy.ir.file import load, save
+from deploy.ir.model import NODE_TYPES
 from quantize.errors import DataError, DeployError, ModelFileError
 from tests.deploy.ir.models import every_node
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from deploy import ir
-from deploy.ir.fields import misfit
-from deploy.ir.validate import problems, validate
+from deploy.ir.validate import misfit, problems, validate
 from quantize.errors import DeployError
 from tests.deploy.ir.models import every_node, floats, model_of
 

@@ -7,7 +7,7 @@ from mxnet.gluon import nn
 
 from deploy.ir import Convolution, Function, Grid, Quantization
 from deploy.lower import lower
-from deploy.lower.absorb import absorbed, scaled_quantization, without_factor
+from deploy.lower.passes import absorbed, scaled_quantization, without_factor
 
 IMAGE = (3, 8, 8)
 

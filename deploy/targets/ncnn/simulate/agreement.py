@@ -23,7 +23,7 @@ def uncertain(model: Model, exact_paths) -> List[str]:
 
 
 def _same(node, exact) -> bool:
-    function = node.function if isinstance(node, ir.Activation) else getattr(node, "activation", None)
+    function = ir.activation(node)
     if function is not None and function.kind not in SAME_FUNCTIONS:
         return False
     if isinstance(node, ir.ScalarOp):

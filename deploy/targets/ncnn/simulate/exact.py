@@ -90,7 +90,7 @@ class _Blocks:
     def _make(self, path, block):
         nodes = self._nodes.get(path, ())
         node = nodes[0] if nodes else None
-        if getattr(node, "quantization", None) is not None:
+        if ir.integers(node) is not None:
             if not isinstance(block, (QConv2D, QDense)):
                 raise DeployError(f"{path}: the model computes this layer in integers, but it is a "
                                   f"{type(block).__name__}; lower this network "
