@@ -35,7 +35,7 @@ def checked_batches(batches: Iterable, ctx) -> Iterator[mx.nd.NDArray]:
 
 def _images(batch, number):
     padded = 0
-    if isinstance(getattr(batch, "data", None), list):  # mx.io.DataBatch
+    if isinstance(batch, mx.io.DataBatch):
         padded, batch = batch.pad or 0, batch.data
     images = batch[0] if isinstance(batch, (list, tuple)) and len(batch) else batch
     if isinstance(images, np.ndarray) and images.dtype != object:

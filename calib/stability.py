@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Sequence
 import numpy as np
 
 from calib.calibrators import Calibrator
+from calib.observers import Observer
 from quantize.errors import CalibrationError
 from quantize.spec import QuantSpec
 
@@ -51,7 +52,7 @@ def never_active(observers: Dict[str, Dict[str, Any]]) -> List[str]:
     """Quantizers whose input was 0 for every image."""
     found = []
     for path, of_path in observers.items():
-        ranges = [observer.range() for observer in of_path.values() if hasattr(observer, "range")]
+        ranges = [observer.range() for observer in of_path.values() if isinstance(observer, Observer)]
         if any(low == high == 0 for low, high in ranges):
             found.append(path)
     return found

@@ -2,7 +2,8 @@
 """What every observer is."""
 
 import math
-from typing import Any, Dict
+from abc import ABC, abstractmethod
+from typing import Any, Dict, Tuple
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from quantize.registry import Registry
 OBSERVERS = Registry("observer")
 
 
-class Observer:
+class Observer(ABC):
     """The base: checks what comes in, counts samples.
 
     Attributes
@@ -72,12 +73,17 @@ class Observer:
     def _restore(self, values):
         vars(self).update(values)
 
-    def _update(self, x, low, high):
-        """Subclasses: take in a checked float32 batch whose extremes are `low` and `high`."""
-        raise NotImplementedError
+    @abstractmethod
+    def range(self) -> Tuple[float, float]:
+        """(low, high) of what was seen; CalibrationError where nothing was."""
 
-    def _merge(self, other):
-        raise NotImplementedError
+    @abstractmethod
+    def _update(self, x: np.ndarray, low: float, high: float) -> None:
+        """Subclasses: take in a checked float32 batch whose extremes are `low` and `high`."""
+
+    @abstractmethod
+    def _merge(self, other: Any) -> None:
+        """Subclasses: take in what another observer of the same class has seen."""
 
     def _require_samples(self):
         if not self.samples:

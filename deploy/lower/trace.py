@@ -85,9 +85,9 @@ def _settled(net):
     """Context in which quantized layers are what they are in inference with frozen weights: the float layer alone."""
     settings = []
     for _, layer in quantized_layers(net):
-        parts = (getattr(layer, "weight_quantizer", None), getattr(layer, "norm", None))
+        parts = (layer.weight_quantizer, layer.norm)
         settings += [(part, "frozen", True) for part in parts if part is not None]
-        if getattr(layer, "gradient_bits", None) is not None:
+        if layer.gradient_bits is not None:
             settings.append((layer, "gradient_bits", None))
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
     try:
@@ -103,7 +103,7 @@ def _parameters(net) -> Dict[str, mx.nd.NDArray]:
     arrays = {name: parameter.list_data()[0] for name, parameter in net.collect_params().items()
               if parameter._data is not None}
     for _, layer in quantized_layers(net):
-        quantizer = getattr(layer, "weight_quantizer", None)
+        quantizer = layer.weight_quantizer
         if quantizer is not None and quantizer.frozen:
             arrays[layer.weight.name] = quantizer.float_weight
     return {name: array.as_in_context(mx.cpu()) for name, array in arrays.items()}

@@ -44,11 +44,11 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic) -> Quantizatio
     if not (spec.signed and spec.symmetric and spec.qmin == -spec.qmax and spec.qmax <= 127):
         raise Unsupported(f"{spec} weights with codes from {spec.qmin} to {spec.qmax}; integer layers hold symmetric "
                           "ones up to 127")
-    if getattr(layer, "weight_transform", None) is not None:
+    if layer.weight_transform is not None:
         raise Unsupported(f"its weight is quantized in the Winograd domain ({layer.weight_transform}), integer layers "
                           "hold kernels on a grid; "
                           "convert it without Winograd")
-    norm = getattr(layer, "norm", None)
+    norm = layer.norm
     if norm is not None:
         weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
     scale = weight_scale(on["weight_quantizer"], weight)

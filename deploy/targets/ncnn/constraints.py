@@ -7,7 +7,7 @@ float. Source: ncnn 1.0.20261020, src/layer/{quantize,convolution,convolutiondep
 """
 
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Tuple
 
 from deploy.target import Problem
 from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
@@ -64,11 +64,9 @@ def by_winograd(node) -> bool:
     return of_node(node).winograd and node.quantization is not None and node.quantization.weight_qmax <= WINOGRAD_QMAX
 
 
-def _of_block(block) -> Optional[Geometry]:
-    """Geometry of a Gluon convolution; None for a Dense."""
-    options = getattr(block, "_kwargs", None)
-    if options is None:
-        return None
+def _of_block(block) -> Geometry:
+    """Geometry of a Gluon convolution."""
+    options = block._kwargs
     return Geometry(tuple(block.weight.shape), tuple(options["stride"]), tuple(options["dilate"]),
                     options["num_group"])
 
@@ -121,13 +119,14 @@ def check_plan(layers, winograd=False) -> List[Problem]:
     for entry, block in layers:
         if not entry.quantized:
             continue
-        problems += [Problem(entry.path, text) for text in _plan_problems(entry, block, winograd)]
-        if entry.op_type == "Conv2D" and _of_block(block).grouped:
+        geometry = _of_block(block) if entry.op_type == "Conv2D" else None
+        problems += [Problem(entry.path, text) for text in _plan_problems(entry, geometry, winograd)]
+        if geometry is not None and geometry.grouped:
             problems.append(Problem(entry.path, GROUPS_ADVICE, fatal=False))
     return problems
 
 
-def _plan_problems(entry, block, winograd) -> Iterator[str]:
+def _plan_problems(entry, geometry, winograd) -> Iterator[str]:
     if entry.op_type == "Conv2DTranspose":
         yield "ncnn has no int8 transposed convolution; exclude the layer"
         return
@@ -142,7 +141,7 @@ def _plan_problems(entry, block, winograd) -> Iterator[str]:
     if entry.input != INPUT:
         given = str(entry.input).replace("/layer", "")
         yield f"input {given}, but ncnn takes int8 (-127 to 127); write \"input\": \"int8\""
-    yield from _weight_problems(entry.weight, _of_block(block), winograd)
+    yield from _weight_problems(entry.weight, geometry, winograd)
 
 
 def _weight_problems(spec, geometry, winograd) -> Iterator[str]:
