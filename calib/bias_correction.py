@@ -7,7 +7,7 @@ from typing import Callable, Dict, Iterable, List, Tuple
 
 import mxnet as mx
 import numpy as np
-from mxnet.gluon import Block, nn
+from mxnet.gluon import Block
 
 from calib.feed import checked_batches
 from quantize.errors import CalibrationError, ConfigError, DataError
@@ -206,7 +206,7 @@ def _on_output(path, layer, see):
 
 
 def _channel_axis(layer, output):
-    return output.ndim - 1 if isinstance(layer, nn.Dense) else 1
+    return layer.output_axis % output.ndim
 
 
 def _channel_means(layer, output):

@@ -16,12 +16,13 @@ parentheses the number of steps between lowest and highest code (``int(15)`` is 
 A method (`quantize.nn.methods.METHODS`: ste, lsq, lsq+, pact, cgpact, dorefa, sat, bnn) says how an operand is rounded
 and trained: ``weight_method``, ``input_method``, ``output_method``, or ``method`` for all three.
 
-``"winograd": "F43/position/inputs"`` quantizes 3x3 convolutions in the Winograd domain (`quantize.winograd`).
+``"fold_bn": true`` folds BatchNorm into weights in training; ``"winograd": "F43/position/inputs"`` quantizes 3x3
+convolutions in the Winograd domain (`quantize.winograd`).
 """
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
@@ -33,7 +34,7 @@ from quantize.winograd import WinogradSpec, parse_winograd
 GRANULARITIES = ("layer", "group", "channel")
 METHOD_KEYS = ("weight_method", "input_method", "output_method")
 KEYS = ("op_types", "op_names", "exclude", "weight", "input", "output", "method") + METHOD_KEYS + (
-    "options", "winograd")
+    "options", "winograd", "fold_bn")
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,8 @@ class Rule:
         For the methods (`quantize.nn.methods.known_options`); option by option later rules win.
     winograd : WinogradSpec, "none" or None
         For 3x3 convolutions with stride and dilation 1; others are quantized as without it.
+    fold_bn : bool or None
+        Fold the BatchNorm behind the layer into its weights in training (`quantize.convert.fake_bn`).
     reason : str
         Shown in the Plan.
     """
@@ -122,6 +125,18 @@ class Rule:
     output_method: Optional[str] = None
     options: Tuple[Tuple[str, Any], ...] = ()
     winograd: Union[None, str, WinogradSpec] = None
+    fold_bn: Optional[bool] = None
+
+    def settings(self) -> Dict[str, Any]:
+        """What the rule says of the layers it selects, but for `options`."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)
+                  if field.name not in ("op_types", "op_names", "options", "reason")}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def then(self, later: "Rule") -> "Rule":
+        """Both rules as one: what `later` says, else what this one says; options one by one."""
+        return replace(self, options=tuple(sorted({**dict(self.options), **dict(later.options)}.items())),
+                       **later.settings())
 
 
 _FORMAT = re.compile(r"(int|uint|auto)(?:(\d+)|\((\d+)\))((?:/[a-z]+)*)$")
@@ -169,9 +184,10 @@ def _rule(entry, where):
     for key in entry:
         if key not in KEYS:
             raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(KEYS)}{closest(key, KEYS)}")
-    exclude = entry.get("exclude")
-    if exclude not in (None, True, False):
-        raise ConfigError(f"{where}: 'exclude' must be true or false, got {exclude!r}")
+    flags = {key: entry[key] for key in ("exclude", "fold_bn") if entry.get(key) is not None}
+    for key, value in flags.items():
+        if value not in (True, False):
+            raise ConfigError(f"{where}: {key!r} must be true or false, got {value!r}")
     operands = {key: parse_format(entry[key], f"{where}, key {key!r}")
                 for key in ("weight", "input", "output") if entry.get(key) is not None}
     weight = operands.get("weight")
@@ -180,8 +196,9 @@ def _rule(entry, where):
     for key in ("input", "output"):
         if isinstance(operands.get(key), Format) and operands[key].granularity != "layer":
             raise ConfigError(f"{where}, key {key!r}: activations have one scale per layer")
-    return Rule(_names(entry, "op_types", where), _names(entry, "op_names", where), exclude, reason=where,
-                options=_options(entry, where), winograd=_winograd(entry, where), **_methods(entry, where), **operands)
+    return Rule(_names(entry, "op_types", where), _names(entry, "op_names", where), reason=where,
+                options=_options(entry, where), winograd=_winograd(entry, where), **flags, **_methods(entry, where),
+                **operands)
 
 
 def _winograd(entry, where):

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Files are written whole or not at all, and read with errors that say which file."""
 
+import contextlib
 import os
 import pathlib
-from typing import Mapping, Union
+from typing import Iterator, Mapping, Union
 
 from quantize.errors import DataError
 
@@ -32,10 +33,21 @@ def write_whole(path: PathLike, content: Content) -> None:
     content : str or bytes
         Text is written as UTF-8.
     """
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def whole_file(path: PathLike) -> Iterator[pathlib.Path]:
+    """Context with a temporary file; what was written there is in its place when the context ends well.
+
+    For libraries that write files themselves. DataError when the file cannot be written.
+    """
     path = pathlib.Path(path)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
+        temporary.touch()  # libraries have errors of their own for folders that are not there
+        yield temporary
         os.replace(str(temporary), str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}") from None

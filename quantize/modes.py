@@ -197,13 +197,9 @@ def _set_reorder_first(layer, value):
 @contextlib.contextmanager
 def eager(net: Block):
     """Context in which no part of a network is hybridized; each block's own setting comes back afterwards."""
-    active = []
-
-    def switch_off(block):
-        if isinstance(block, HybridBlock):
-            active.append((block, block._active))
-            block._active = False
-    net.apply(switch_off)
+    active = [(block, block._active) for _, block in walk(net) if isinstance(block, HybridBlock)]
+    for block, _ in active:
+        block._active = False
     try:
         yield
     finally:
@@ -214,7 +210,6 @@ def eager(net: Block):
 
 def clear_cached_graphs(net: Block):
     """Drop the cached graphs of the network and everything in it; hybridization itself stays on."""
-    def clear(block):
+    for _, block in walk(net):
         if isinstance(block, HybridBlock):
             block._clear_cached_op()
-    net.apply(clear)

@@ -6,10 +6,16 @@ from typing import Dict, Iterator, Tuple
 from mxnet.gluon import Block
 
 
-def walk(net: Block) -> Iterator[Tuple[str, Block]]:
-    """(structural path, block) of the network itself ("") and everything in it; a shared block comes once."""
+def walk(net: Block, path: str = "") -> Iterator[Tuple[str, Block]]:
+    """(structural path, block) of a block and everything in it; a shared block comes once.
+
+    Parameters
+    ----------
+    path : str
+        Where `net` itself sits, when it is a part of a network.
+    """
     seen = set()
-    stack = [("", net)]
+    stack = [(path, net)]
     while stack:
         path, block = stack.pop()
         if id(block) in seen:
@@ -25,7 +31,7 @@ def paths(net: Block) -> Dict[int, str]:
     return {id(block): path for path, block in walk(net)}
 
 
-def replace_blocks(net: Block, replacements: Dict[int, Block]):
+def replace_blocks(net: Block, replacements: Dict[int, Block]) -> None:
     """Put new blocks in the place of old ones wherever their parents hold them.
 
     Parameters

@@ -10,10 +10,11 @@ from mxnet.gluon import Block, HybridBlock, nn
 from quantize.config import Format, Rule, rules_from_config
 from quantize.convert.fake_bn import fake_bn
 from quantize.convert.graph import Graph, trace
+from quantize.convert.layers import QUANTIZABLE
 from quantize.convert.net import QuantizedNet, quantized_net_class
-from quantize.convert.passes import bypass_bn
-from quantize.convert.replace import ACTIVATIONS, quantized_layer
-from quantize.convert.rules import DEFAULT_RULES, Plan, exclusions, resolve
+from quantize.convert.plan import Plan
+from quantize.convert.replace import quantized_layer
+from quantize.convert.rules import DEFAULT_RULES, exclusions, resolve
 from quantize.convert.shortcuts import share_input_quantizers, skip_relus
 from quantize.convert.targets import check_plan, find_target, target_rules
 from quantize.errors import ConfigError, ConversionError
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[type, Any]] = None, *,
                   config_list: Optional[Sequence] = None, target=None, example_input=None,
                   backend: str = "auto") -> Block:
-    """The network with its Conv2D, Dense and Conv2DTranspose layers computing on fake-quantized operands.
+    """The network with its convolutions and Dense layers (`quantize.convert.layers`) on fake-quantized operands.
 
     The network is changed in place and returned. By default weights are int8 with one scale per layer and inputs 8 bit
     with the range of each batch, unsigned where the graph proves that they cannot be negative.
@@ -42,7 +43,8 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
         Blocks (with everything in them) or path patterns that stay float.
     convert_fn : dict, optional
         Layer type -> what to do, replacing the default table: a Rule made by `gen_conv2d_converter` and its kin, None
-        (leave the type alone), or a function that takes a layer and returns its replacement (None: keep it).
+        (leave the type alone), or a function that takes a layer and returns its replacement (None: keep it). Where
+        rules fold BatchNorm, a function for ``nn.BatchNorm`` is not called: folding replaces those that it takes.
     config_list : sequence of dict or Rule, optional
         Further rules; later ones win (`quantize.config`).
     target : str or deploy.target.Target, optional
@@ -80,7 +82,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     for _, quantizer in quantizers(net):
         quantizer.backend = choose(backend, "gpu" if "gpu" in devices else "cpu")
     qparams_init(net)
-    _fold(net, convert_fn)
+    _fold(net, plan)
     clear_cached_graphs(net)
     _report_slow_pooling(net)
     logger.info("%s: %d of %d layers quantized", net.name, sum(e.quantized for e in plan.entries), len(plan.entries))
@@ -148,27 +150,19 @@ def _apply(net, plan: Plan, convert_fn):
     # activations last: some of them are children of layers that are replaced first
     for last in (False, True):
         blocks = dict(walk(net))
-        chosen = [entry for entry in plan.entries if entry.quantized and (entry.op_type in ACTIVATIONS) == last]
-        replace_blocks(net, {id(blocks[entry.path]): quantized_layer(blocks[entry.path], entry) for entry in chosen})
+        chosen = [(blocks[entry.path], entry) for entry in plan.entries if entry.quantized]
+        replace_blocks(net, {id(block): quantized_layer(block, entry) for block, entry in chosen
+                             if type(block) in QUANTIZABLE and QUANTIZABLE[type(block)].has_weight != last})
     for layer_type, action in (convert_fn or {}).items():
-        # with folding it stands for the BatchNorms that are folded, which step aside then
-        if callable(action) and not (action is bypass_bn and _folding_types(convert_fn)):
+        if callable(action) and not (layer_type is nn.BatchNorm and plan.folds):
             chosen = [(block, action(block)) for _, block in walk(net) if type(block) is layer_type]
             replace_blocks(net, {id(old): new for old, new in chosen if new is not None and new is not old})
 
 
-class FoldingRule(Rule):
-    """A rule of `convert_fn` whose layers get the BatchNorm behind them folded into their weights (`fake_bn`)."""
-
-
-def _folding_types(convert_fn):
-    return tuple(layer_type for layer_type, action in (convert_fn or {}).items() if isinstance(action, FoldingRule))
-
-
-def _fold(net, convert_fn):
-    types = _folding_types(convert_fn)
-    if types:
-        fake_bn(net, exclude=[layer for _, layer in quantized_layers(net) if not isinstance(layer, types)])
+def _fold(net, plan):
+    if plan.folds:
+        folding = {entry.path for entry in plan.entries if entry.fold_bn}
+        fake_bn(net, exclude=[layer for path, layer in quantized_layers(net) if path not in folding])
 
 
 _SIGNED = {"auto": None, None: None, "true": True, "false": False, True: True, False: False}
@@ -194,8 +188,7 @@ def gen_conv2d_converter(weight_width: int = 8, quant_type: str = "layer", input
     """
     if input_signed not in _SIGNED:
         raise ConfigError(f"input_signed must be auto, true or false, got {input_signed!r}")
-    rule = FoldingRule if fake_bn else Rule
-    return rule(weight=Format(weight_width, True, quant_type),
+    return Rule(weight=Format(weight_width, True, quant_type), fold_bn=fake_bn or None,
                 input=Format(input_width, _SIGNED[input_signed]) if quantize_input else "float",
                 winograd=None if wino_quantize == NONE else parse_winograd(wino_quantize, "wino_quantize"))
 
@@ -210,5 +203,4 @@ def gen_act_converter(width: int = 8) -> Rule:
 
 def default_convert_fn() -> Dict[type, Any]:
     """The table that `convert_model` uses when none is given."""
-    return {nn.Conv2D: gen_conv2d_converter(), nn.Conv2DTranspose: gen_conv2d_converter(),
-            nn.Dense: gen_dense_converter()}
+    return {row.gluon: gen_conv2d_converter() for row in QUANTIZABLE.values() if row.by_default}

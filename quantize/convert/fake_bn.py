@@ -11,7 +11,8 @@ from quantize.convert.passes import bypass_bn, fold_batchnorm
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import start_weight
 from quantize.modes import clear_cached_graphs, quantized_layers, unfix_params
-from quantize.nn import FoldedBatchNorm, QuantizedLayer, WinogradConv2D
+from quantize.nn import FoldedBatchNorm, QuantizedLayer
+from quantize.nn.batchnorm import is_batchnorm
 from quantize.nn.layer import retyped
 from quantize.tree import replace_blocks, walk
 
@@ -66,11 +67,8 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
 
 
 def _can_fold(layer, norm):
-    grouped = isinstance(layer, nn.Conv2DTranspose) and layer._kwargs["num_group"] != 1
     return (isinstance(layer, QuantizedLayer) and layer.weight_quantizer is not None and layer.norm is None
-            and layer.act is None
-            and not grouped and not isinstance(layer, WinogradConv2D)
-            and type(norm) is nn.BatchNorm and norm._kwargs["axis"] == 1)
+            and layer.act is None and layer.folds_norm and is_batchnorm(norm) and norm._kwargs["axis"] == 1)
 
 
 def _broadcast_shape(layer):
@@ -103,7 +101,7 @@ def remove_fake_bn(net: Block) -> List[str]:
         layer = norms.get(block.name)
         if layer is None or not isinstance(block, nn.BatchNorm):
             continue
-        replace_blocks(net, {id(block): retyped(block, nn.BatchNorm)})
+        replace_blocks(net, {id(block): retyped(block, type(layer.norm.block))})
         layer.norm = None
         start_weight(layer)
     clear_cached_graphs(net)

@@ -8,10 +8,9 @@ from typing import Dict, List, Tuple
 import mxnet as mx
 from mxnet.gluon import Block, HybridBlock
 
+from quantize.convert.layers import LAYER_OPS
 from quantize.errors import ConversionError
 from quantize.tree import walk
-
-LAYER_OPS = ("Convolution", "Deconvolution", "FullyConnected")
 
 
 @dataclass(frozen=True)

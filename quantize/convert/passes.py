@@ -9,9 +9,11 @@ import numpy as np
 from mxnet.gluon import Block, nn
 
 from quantize.convert.graph import batchnorm_partners, trace
+from quantize.convert.layers import weighted
 from quantize.errors import ConversionError
 from quantize.modes import clear_cached_graphs, is_converted
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, ReLU6
+from quantize.nn.batchnorm import is_batchnorm
 from quantize.tree import replace_blocks, walk
 
 logger = logging.getLogger(__name__)
@@ -41,7 +43,7 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
     replacements, merged = {}, []
     for layer_path, norm_path in batchnorm_partners(trace(net)).items():
         layer, norm = blocks[layer_path], blocks[norm_path]
-        if type(norm) is not nn.BatchNorm or norm._kwargs["axis"] != 1 or layer.act is not None:
+        if not is_batchnorm(norm) or norm._kwargs["axis"] != 1 or layer.act is not None:
             continue
         if id(layer) in excluded or id(norm) in excluded:
             continue
@@ -54,18 +56,19 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
     return merged
 
 
-def fold_batchnorm(layer, norm: nn.BatchNorm):
+def fold_batchnorm(layer: Block, norm: nn.BatchNorm) -> None:
     """Write a BatchNorm's inference into the weight and bias of the layer before it."""
+    row = weighted(layer)
+    if row is None:
+        raise ConversionError(f"{layer.name}: BatchNorm cannot be merged into a {type(layer).__name__}; exclude it")
+    channels = row.channel_axis
+    if channels != 0 and layer._kwargs["num_group"] != 1:
+        raise ConversionError(f"{layer.name}: merging BatchNorm into a grouped transposed convolution is not "
+                              "supported")
     factor, shift = batchnorm_affine(norm)
     weight = layer.weight.data().asnumpy().astype(np.float64)
     axes = [1] * weight.ndim
-    if isinstance(layer, nn.Conv2DTranspose):
-        if layer._kwargs["num_group"] != 1:
-            raise ConversionError(f"{layer.name}: merging BatchNorm into a grouped transposed convolution is not "
-                                  "supported")
-        axes[1] = -1
-    else:
-        axes[0] = -1
+    axes[channels] = -1
     layer.weight.set_data(mx.nd.array(weight * factor.reshape(axes)))
     bias = 0.0 if layer.bias is None else layer.bias.data().asnumpy().astype(np.float64)
     _set_bias(layer, bias * factor + shift)
@@ -85,7 +88,7 @@ def _set_bias(layer, values):
     if layer.bias is None:
         layer.bias = layer.params.get("bias", shape=values.shape, init="zeros")
         layer.bias.initialize(ctx=layer.weight.list_ctx())
-        if "no_bias" in getattr(layer, "_kwargs", {}):
+        if not isinstance(layer, nn.Dense):  # convolutions keep it among their operator's options as well
             layer._kwargs["no_bias"] = False
     layer.bias.set_data(mx.nd.array(values))
 

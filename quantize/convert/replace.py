@@ -1,34 +1,18 @@
 # SPDX-License-Identifier: MIT
-"""Which layer types can be quantized, and by what they are replaced."""
+"""The quantized layer that a PlanEntry asks for."""
 
-from mxnet.gluon import nn
+from mxnet.gluon import Block
 
-from quantize.nn import (
-    QActivation,
-    QConv2D,
-    QConv2DTranspose,
-    QDense,
-    QReLU6,
-    ReLU6,
-    WinogradConv2D,
-    WinogradTransform,
-)
-
-# exact types: a user's subclass has a forward of its own and is left alone
-CONVERTERS = {
-    nn.Conv2D: QConv2D,
-    nn.Conv2DTranspose: QConv2DTranspose,
-    nn.Dense: QDense,
-    nn.Activation: QActivation,
-    ReLU6: QReLU6,
-}
-ACTIVATIONS = ("Activation", "ReLU6")
+from quantize.convert.layers import QUANTIZABLE
+from quantize.convert.plan import PlanEntry
+from quantize.nn import QActivation, WinogradConv2D, WinogradTransform
+from quantize.nn.layer import QuantizedBlock
 
 
-def quantized_layer(layer, entry):
+def quantized_layer(layer: Block, entry: PlanEntry) -> QuantizedBlock:
     """The quantized replacement of `layer` as a PlanEntry says, on the float layer's parameters."""
     tiles = entry.winograd is not None and entry.winograd.inputs
-    new = (WinogradConv2D if tiles else CONVERTERS[type(layer)]).from_float(layer)
+    new = (WinogradConv2D if tiles else QUANTIZABLE[type(layer)].quantized).from_float(layer)
     if isinstance(new, QActivation):
         return new.attach(entry.output, entry.output_method, dict(entry.options))
     # a BatchNorm makes up for the scale of the weights before it

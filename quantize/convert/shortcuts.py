@@ -5,8 +5,9 @@ from collections import Counter
 
 from mxnet.gluon import Block, nn
 
-from quantize.convert.graph import LAYER_OPS, Graph, shared_inputs
-from quantize.convert.rules import Plan
+from quantize.convert.graph import Graph, shared_inputs
+from quantize.convert.layers import LAYER_OPS
+from quantize.convert.plan import Plan
 from quantize.nn import SkippableReLU
 from quantize.tree import replace_blocks, walk
 

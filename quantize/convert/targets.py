@@ -8,7 +8,7 @@ from typing import List, Optional, Union
 from mxnet.gluon import Block
 
 from quantize.config import Rule, rules_from_config
-from quantize.convert.rules import Plan
+from quantize.convert.plan import Plan
 from quantize.errors import ConfigError
 from quantize.targets import PlanTarget, find
 from quantize.tree import walk

@@ -6,10 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, Optional
 
-from mxnet.gluon import Block, nn
+from mxnet.gluon import Block
 
 from quantize.config import Format, Rule
 from quantize.convert import convert_model, fake_bn
+from quantize.convert.layers import WEIGHTED, quantizable
 from quantize.errors import ConfigError, ConversionError
 from quantize.interfaces.base import Interface
 from quantize.modes import quantizers
@@ -83,7 +84,7 @@ class SimQAT(Interface):
         ...                                # the loop as it was
         algo.eval()                        # ranges stand still; algo.train() lets them follow the batches again
 
-    Every Conv2D, Conv2DTranspose and Dense gets quantizers for its input, weight and output. Pairs are (activations,
+    Every convolution and Dense gets quantizers for its input, weight and output. Pairs are (activations,
     weights), and one value stands for both.
 
     ============= ============== ========================================================================
@@ -150,10 +151,9 @@ class SimQAT(Interface):
 
 
 def _layer_types(network):
-    found = {type(block).__name__ for _, block in walk(network)
-             if type(block) in (nn.Conv2D, nn.Conv2DTranspose, nn.Dense)}
+    found = {row.name for row in (quantizable(block) for _, block in walk(network)) if row and row.has_weight}
     if not found:
-        raise ConfigError(f"{network.name}: has no Conv2D, Conv2DTranspose or Dense to quantize")
+        raise ConfigError(f"{network.name}: has no {', '.join(WEIGHTED[:-1])} or {WEIGHTED[-1]} to quantize")
     return tuple(sorted(found))
 
 

@@ -3,7 +3,7 @@
 
 from quantize.nn.activation import QActivation, QReLU6, ReLU6, SkippableReLU
 from quantize.nn.batchnorm import BypassBatchNorm
-from quantize.nn.conv import QConv2D, QConv2DTranspose
+from quantize.nn.conv import QConv1D, QConv2D, QConv2DTranspose
 from quantize.nn.dense import QDense
 from quantize.nn.dorefa import DoReFaWeight
 from quantize.nn.fake_quantize import MODES, FakeQuantize
@@ -21,6 +21,6 @@ from quantize.nn.winograd import WinogradConv2D, WinogradTransform
 
 __all__ = ["METHODS", "MODES", "BypassBatchNorm", "CGPACTFakeQuantize", "DoReFaActivation", "DoReFaWeight",
            "FakeQuantize", "FoldedBatchNorm", "LSQActivation", "LSQFakeQuantize", "LSQPlusFakeQuantize",
-           "LSQPlusWeight", "MeanGlobalAvgPool2D", "PACTFakeQuantize", "QActivation", "QConv2D", "QConv2DTranspose",
-           "QDense", "QReLU6", "QuantizedLayer", "ReLU6", "SATWeight", "SignFakeQuantize", "SkippableReLU",
-           "UniformFakeQuantize", "WinogradConv2D", "WinogradTransform"]
+           "LSQPlusWeight", "MeanGlobalAvgPool2D", "PACTFakeQuantize", "QActivation", "QConv1D", "QConv2D",
+           "QConv2DTranspose", "QDense", "QReLU6", "QuantizedLayer", "ReLU6", "SATWeight", "SignFakeQuantize",
+           "SkippableReLU", "UniformFakeQuantize", "WinogradConv2D", "WinogradTransform"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
-"""BatchNorm that steps aside once it lives in the convolution's weights."""
+"""BatchNorm that steps aside once it lives in the convolution's weights, or stands still."""
 
-from mxnet.gluon import nn
+from mxnet.gluon import Block, nn
 
 from quantize.nn.layer import retyped
 
@@ -17,3 +17,29 @@ class BypassBatchNorm(nn.BatchNorm):
     def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
         """`x` unchanged."""
         return x
+
+
+class FrozenBatchNorm(nn.BatchNorm):
+    """An `nn.BatchNorm` that `quantize.train.freeze_bn` has stopped, and may let go again.
+
+    It computes with its running statistics, as one made with ``use_global_stats=True`` does, which stays so for good.
+    """
+
+    @classmethod
+    def freeze(cls, norm: nn.BatchNorm) -> None:
+        """Stop a BatchNorm, in place: who holds it goes on holding it."""
+        norm._kwargs["use_global_stats"] = True
+        norm.__class__ = cls
+
+    def release(self) -> None:
+        """Let it follow the batches again."""
+        self._kwargs["use_global_stats"] = False
+        self.__class__ = nn.BatchNorm
+
+    def __repr__(self):
+        return super().__repr__().replace(type(self).__name__, "BatchNorm", 1)
+
+
+def is_batchnorm(block: Block) -> bool:
+    """Whether a block computes as Gluon's BatchNorm does: none that steps aside, and no user's own."""
+    return type(block) in (nn.BatchNorm, FrozenBatchNorm)

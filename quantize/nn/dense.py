@@ -12,4 +12,5 @@ class QDense(QuantizedLayer, nn.Dense):
     Per group and per channel both mean one scale per unit.
     """
 
-    channel_axis = 0
+    output_axis = -1
+    groups_are_channels = True

@@ -95,10 +95,24 @@ class QuantizedLayer(QuantizedBlock):
     ----------
     channel_axis : int
         The weight's axis of output channels.
+    output_axis : int
+        The output's axis of channels.
+    groups_are_channels : bool
+        A scale for each group means one for each channel.
+    folds_norm : bool
+        Whether a BatchNorm behind the layer can be folded into its weight.
     """
 
     has_weight = True
     channel_axis = 0
+    output_axis = 1
+    groups_are_channels = False
+    folds_norm = True
+
+    @classmethod
+    def groups_of(cls, layer: Block) -> int:
+        """Groups of input channels of a layer of this kind, float or quantized."""
+        return 1
 
     @classmethod
     def from_float(cls, layer: Block) -> "QuantizedLayer":

@@ -3,7 +3,7 @@
 
 import mxnet as mx
 import numpy as np
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import HybridBlock, nn
 
 from quantize.nn.conv import QConv2D
 from quantize.nn.layer import plain_layout
@@ -14,9 +14,9 @@ from quantize.winograd import KERNEL, WinogradSpec, kernel_matrices, tile_kernel
 
 def why_not(layer) -> str:
     """What keeps a float layer from being computed by Winograd; "" where nothing does."""
-    options = getattr(layer, "_kwargs", {})
-    if type(layer).__name__ != "Conv2D":
+    if type(layer) is not nn.Conv2D:
         return "no convolution"
+    options = layer._kwargs
     for name, what, needed in (("kernel", "kernel", KERNEL), ("stride", "stride", 1), ("dilate", "dilation", 1)):
         if tuple(options[name]) != (needed, needed):
             return f"{what} {options[name][0]}x{options[name][1]}"
@@ -155,6 +155,7 @@ class WinogradConv2D(QConv2D):
 
     owns = (*QConv2D.owns, "tile_quantizer")
     fixes_weight = False
+    folds_norm = False
 
     def attach(self, input_spec=None, weight_spec=None, input_method="ste", *args, transform=None, **options):
         """See `QuantizedLayer.attach`; both operands and the transform are needed."""

@@ -6,6 +6,7 @@ from mxnet.gluon import Block, nn
 from quantize.errors import ConfigError
 from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
 from quantize.nn import METHODS
+from quantize.nn.batchnorm import FrozenBatchNorm
 from quantize.tree import walk
 
 
@@ -33,7 +34,8 @@ def freeze_bn(net: Block, frozen: bool = True):
         if layer.norm is not None:
             layer.norm.frozen = frozen
     for _, block in walk(net):
-        if (type(block) is nn.BatchNorm and block._kwargs["use_global_stats"] != frozen
-                and (frozen or getattr(block, "frozen_by_us", False))):
-            block._kwargs["use_global_stats"] = block.frozen_by_us = frozen
+        if frozen and type(block) is nn.BatchNorm and not block._kwargs["use_global_stats"]:
+            FrozenBatchNorm.freeze(block)
+        elif not frozen and isinstance(block, FrozenBatchNorm):
+            block.release()
     clear_cached_graphs(net)

@@ -6,10 +6,11 @@ from typing import Iterable
 
 import numpy as np
 from mxnet import autograd, nd
-from mxnet.gluon import Block, nn
+from mxnet.gluon import Block
 
 from quantize.errors import CalibrationError
 from quantize.modes import eager, quantized_layers
+from quantize.nn.batchnorm import is_batchnorm
 from quantize.tree import walk
 
 
@@ -73,7 +74,7 @@ def _norms(net):
                 return lambda: setattr(norm, "watcher", None)
             yield norm.block, watch_folded
     for _, block in walk(net):
-        if type(block) is nn.BatchNorm and block._kwargs["axis"] == 1:
+        if is_batchnorm(block) and block._kwargs["axis"] == 1:
             def watch(update, block=block):
                 return block.register_forward_pre_hook(lambda _, inputs: update(inputs[0])).detach
             yield block, watch

@@ -6,16 +6,14 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from mxnet.gluon import Block, nn
 
-from quantize.convert.replace import CONVERTERS
+from quantize.convert.layers import QUANTIZABLE, quantizable
 from quantize.errors import ConfigError
-from quantize.nn import ReLU6
 from quantize.registry import closest
 from quantize.tree import walk
 
 QUANT_TYPES = ("weight", "input", "output")
 DTYPES = ("int", "uint")
 SCHEMES = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric")
-ALIASES = {nn.Conv2D: "Conv2d", nn.Conv2DTranspose: "ConvTranspose2d", nn.Dense: "Linear", ReLU6: "ReLU6"}
 
 _DEFAULTS: Dict[str, Dict[str, str]] = {}
 
@@ -144,10 +142,11 @@ def _check_entry(entry, where, quant_types):
 
 def type_names(block: Block) -> Tuple[str, ...]:
     """Names by which `op_types` may call a layer: Gluon's, PyTorch's, and "default" for layers with a weight."""
-    names = [type(block).__name__] + [name for cls, name in ALIASES.items() if type(block) is cls]
+    row = QUANTIZABLE[type(block)]
+    names = [row.name, *row.aliases]
     if type(block) is nn.Activation and block._act_type == "relu":
         names.append("ReLU")
-    return tuple(names + (["default"] if hasattr(block, "weight") else []))
+    return tuple(names + (["default"] if row.has_weight else []))
 
 
 def layer_settings(net: Block, config_list: Sequence[Dict[str, Any]]) -> List[LayerSetting]:
@@ -155,7 +154,7 @@ def layer_settings(net: Block, config_list: Sequence[Dict[str, Any]]) -> List[La
 
     Raises ConfigError for an entry that selects nothing, and for operands that a layer does not have.
     """
-    layers = [(path, block) for path, block in walk(net) if type(block) in CONVERTERS]
+    layers = [(path, block) for path, block in walk(net) if quantizable(block)]
     chosen = {}
     for index, entry in enumerate(config_list):
         where = f"config_list[{index}]"
@@ -186,7 +185,7 @@ def _check_selection(entry, where, layers, selected):
 
 
 def _setting(path, block, where, entry):
-    possible = QUANT_TYPES if hasattr(block, "weight") else ("output",)
+    possible = QUANT_TYPES if QUANTIZABLE[type(block)].has_weight else ("output",)
     types = tuple(name for name in QUANT_TYPES if name in entry["quant_types"] and name in possible)
     if not types:
         raise ConfigError(f"{where}: 'quant_types': {path} ({type(block).__name__}) has only an {possible[0]} that can "

@@ -3,8 +3,6 @@
 
 import contextlib
 import json
-import pathlib
-import tempfile
 from typing import Any, Dict
 
 import mxnet as mx
@@ -12,8 +10,8 @@ import numpy as np
 from mxnet.gluon import Block
 
 from quantize.errors import ConfigError
-from quantize.files import read_text, write_whole
-from quantize.modes import clear_cached_graphs, mode, quantized_layers, quantizers
+from quantize.files import read_text, whole_file, write_whole
+from quantize.modes import added_parameters, clear_cached_graphs, mode, quantized_layers, quantizers
 from quantize.registry import closest
 from quantize.spec import QParams
 
@@ -99,13 +97,11 @@ def _load(path, operand, quantizer, numbers):
 
 
 def _write_parameters(net, path):
-    added = {id(parameter) for _, quantizer in quantizers(net) for parameter in quantizer.params.values()}
+    added = {id(parameter) for parameter in added_parameters(net)}
     values = {name: parameter.data().as_in_context(mx.cpu())
               for name, parameter in net._collect_params_with_prefix().items() if id(parameter) not in added}
-    with tempfile.TemporaryDirectory() as folder:
-        file = pathlib.Path(folder) / "net.params"
-        mx.nd.save(str(file), values)
-        write_whole(path, file.read_bytes())
+    with whole_file(path) as temporary:
+        mx.nd.save(str(temporary), values)
 
 
 @contextlib.contextmanager
@@ -125,11 +121,9 @@ def _as_float(net):
 
 
 def _write_onnx(net, path, shape):
-    with _as_float(net), tempfile.TemporaryDirectory() as folder:
+    with _as_float(net), whole_file(path) as temporary:
         symbol = net(mx.sym.var("data"))
         known = set(symbol.list_inputs())
         values = {name: parameter.data().as_in_context(mx.cpu())
                   for name, parameter in net.collect_params().items() if name in known}
-        file = pathlib.Path(folder) / "net.onnx"
-        mx.onnx.export_model(symbol, values, [shape], np.float32, str(file))
-        write_whole(path, file.read_bytes())
+        mx.onnx.export_model(symbol, values, [shape], np.float32, str(temporary))
