@@ -5,6 +5,7 @@ The names below load on first use: ``import quantize.spec`` must not load MXNet.
 """
 
 import importlib
+from typing import Any
 
 __version__ = "0.1.0"
 _HOMES = {
@@ -15,7 +16,7 @@ _HOMES = {
 __all__ = sorted(_HOMES)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"quantize.{_HOMES[name]}"), name)

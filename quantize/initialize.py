@@ -26,7 +26,7 @@ def qparams_init(net: Block) -> Block:
     return net
 
 
-def start_weight(layer: Block):
+def start_weight(layer: Block) -> None:
     """Let the trained step of a layer's weight start from the weight as it is now, and be used.
 
     Nothing happens where there is no such step.

@@ -84,7 +84,7 @@ def thresholds(net: Block) -> Dict[str, float]:
     return found
 
 
-def set_mode(net: Block, mode: str, kind: str = "all"):
+def set_mode(net: Block, mode: str, kind: str = "all") -> None:
     """Put quantizers of one kind into a mode and drop cached graphs.
 
     Raises CalibrationError, naming the quantizers, when `offline` is asked for and there is no calibrated range.
@@ -102,7 +102,7 @@ def set_mode(net: Block, mode: str, kind: str = "all"):
 
 
 @contextlib.contextmanager
-def mode(net: Block, name: str, kind: str = "all"):
+def mode(net: Block, name: str, kind: str = "all") -> Iterator[Block]:
     """Context in which the quantizers of one kind are in a mode; every quantizer's own mode comes back afterwards."""
     before = [(quantizer, quantizer.mode) for _, quantizer in quantizers(net, kind)]
     set_mode(net, name, kind)
@@ -114,7 +114,7 @@ def mode(net: Block, name: str, kind: str = "all"):
         clear_cached_graphs(net)
 
 
-def enable_quantize(net: Block):
+def enable_quantize(net: Block) -> None:
     """Quantize weights by their method, activations offline where calibrated, else online."""
     for _, quantizer in quantizers(net, "weight"):
         quantizer.mode = quantizer.training_mode if quantizer.calibrated else "online"
@@ -123,18 +123,18 @@ def enable_quantize(net: Block):
     clear_cached_graphs(net)
 
 
-def disable_quantize(net: Block):
+def disable_quantize(net: Block) -> None:
     """Compute in float; frozen weights get their float values back."""
     unfix_params(net)
     set_mode(net, "float")
 
 
-def quantize_input(net: Block, enable: bool = True, online: bool = True):
+def quantize_input(net: Block, enable: bool = True, online: bool = True) -> None:
     """Quantize activations with the range of each batch (online) or the calibrated one, or not at all."""
     set_mode(net, ("online" if online else "offline") if enable else "float", "activation")
 
 
-def update_ema(net: Block, begin: bool = False):
+def update_ema(net: Block, begin: bool = False) -> None:
     """After a forward pass in training: activations in `ema` mode store the range their moving average has reached.
 
     Waits for the pass to end: a static graph does not tell MXNet's engine that an operator of ours changes its state,
@@ -156,7 +156,7 @@ def update_ema(net: Block, begin: bool = False):
         clear_cached_graphs(net)
 
 
-def fix_params(net: Block):
+def fix_params(net: Block) -> None:
     """Quantize the weights once, now, instead of at every batch; `unfix_params` gives the float weights back.
 
     The scale used is stored in the weight quantizer. Weights are replaced in place, so parameters saved
@@ -177,7 +177,7 @@ def fix_params(net: Block):
     clear_cached_graphs(net)
 
 
-def unfix_params(net: Block):
+def unfix_params(net: Block) -> None:
     """Undo `fix_params`: float weights back, quantized at every batch again."""
     for _, layer in quantized_layers(net):
         quantizer = layer.weight_quantizer
@@ -189,13 +189,13 @@ def unfix_params(net: Block):
     clear_cached_graphs(net)
 
 
-def _set_reorder_first(layer, value):
+def _set_reorder_first(layer: Block, value: bool) -> None:
     if layer.input_quantizer is not None:
         layer.input_quantizer.reorder_first = value
 
 
 @contextlib.contextmanager
-def eager(net: Block):
+def eager(net: Block) -> Iterator[None]:
     """Context in which no part of a network is hybridized; each block's own setting comes back afterwards."""
     active = [(block, block._active) for _, block in walk(net) if isinstance(block, HybridBlock)]
     for block, _ in active:
@@ -208,7 +208,7 @@ def eager(net: Block):
         clear_cached_graphs(net)
 
 
-def clear_cached_graphs(net: Block):
+def clear_cached_graphs(net: Block) -> None:
     """Drop the cached graphs of the network and everything in it; hybridization itself stays on."""
     for _, block in walk(net):
         if isinstance(block, HybridBlock):

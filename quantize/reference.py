@@ -6,9 +6,10 @@ Two forms exist and differ in the last bit of ``x / s``: dividing by the scale (
 and multiplying by a given float32 `multiplier` (what ncnn does).
 """
 
-from typing import Optional
+from typing import Callable, Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from quantize.errors import DataError
 from quantize.spec import PerGroup, PerTensor, QParams, QuantSpec
@@ -53,14 +54,14 @@ def absmax(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
     return _reduce(values, spec, np.max).astype(np.float32)
 
 
-def minmax(x: np.ndarray, spec: QuantSpec):
+def minmax(x: np.ndarray, spec: QuantSpec) -> Tuple[np.ndarray, np.ndarray]:
     """Smallest and largest value of each scaled part, widened to include 0; float32 arrays."""
     low = np.minimum(_reduce(x, spec, np.min), 0).astype(np.float32)
     high = np.maximum(_reduce(x, spec, np.max), 0).astype(np.float32)
     return low, high
 
 
-def qparams_from_threshold(threshold, spec: QuantSpec) -> QParams:
+def qparams_from_threshold(threshold: ArrayLike, spec: QuantSpec) -> QParams:
     """Scale of a symmetric grid whose largest level is `threshold`; a zero threshold gives scale 1.
 
     Parameters
@@ -75,7 +76,7 @@ def qparams_from_threshold(threshold, spec: QuantSpec) -> QParams:
     return QParams.symmetric(np.where(scale == 0, np.float32(1), scale))
 
 
-def qparams_from_range(low, high, spec: QuantSpec) -> QParams:
+def qparams_from_range(low: ArrayLike, high: ArrayLike, spec: QuantSpec) -> QParams:
     """Scale and zero point of an asymmetric grid that covers [low, high] and represents 0 exactly.
 
     Jacob et al., arXiv:1712.05877, section 3: s = (high - low) / (qmax - qmin), z = qmin - round(low / s).
@@ -96,9 +97,9 @@ def qparams_of_range(low: float, high: float, spec: QuantSpec) -> QParams:
     Symmetric: the threshold is max(|low|, |high|) for signed grids, max(high, 0) for unsigned ones; else [low, high].
     """
     if not spec.symmetric:
-        return qparams_from_range(np.float32([low]), np.float32([high]), spec)
+        return qparams_from_range([low], [high], spec)
     threshold = max(-low, high, 0.0) if spec.signed else max(high, 0.0)
-    return qparams_from_threshold(np.float32([threshold]), spec)
+    return qparams_from_threshold([threshold], spec)
 
 
 def find_qparams(x: np.ndarray, spec: QuantSpec) -> QParams:
@@ -179,7 +180,7 @@ def sum_parts(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
     return parts.sum(axis=others).reshape(spec.scale_shape(np.shape(x)))
 
 
-def _reduce(x, spec, function):
+def _reduce(x: np.ndarray, spec: QuantSpec, function: Callable[..., np.ndarray]) -> np.ndarray:
     parts = split_groups(np.asarray(x, np.float32), spec)
     if isinstance(spec.granularity, PerTensor):
         return function(parts).reshape(1)

@@ -92,9 +92,9 @@ def lsq_plus_gradient(x: np.ndarray, dy: np.ndarray, step: np.ndarray, offset: n
 
 def pact(x: np.ndarray, alpha: float, levels: int) -> np.ndarray:
     """Clip to [0, alpha], then `levels` equal steps. Choi et al., arXiv:1805.06085, equations 1 and 2."""
-    alpha, levels = np.float32(alpha), np.float32(levels)
-    scale = alpha / levels
-    return round_half_away(np.clip(np.asarray(x, np.float32), 0, alpha) / scale) * scale
+    clip = np.float32(alpha)
+    scale = clip / np.float32(levels)
+    return round_half_away(np.clip(np.asarray(x, np.float32), 0, clip) / scale) * scale
 
 
 def pact_gradient(x: np.ndarray, dy: np.ndarray, alpha: float, levels: int,
@@ -105,13 +105,13 @@ def pact_gradient(x: np.ndarray, dy: np.ndarray, alpha: float, levels: int,
     ``q / levels - x / alpha`` with q the code of x (calibrated gradient, Jin et al., arXiv:1912.10207, equation 12).
     """
     x, dy = np.asarray(x, np.float32), np.asarray(dy, np.float32)
-    alpha, levels = np.float32(alpha), np.float32(levels)
-    slope = (x >= alpha).astype(np.float32)
+    clip, steps = np.float32(alpha), np.float32(levels)
+    slope = (x >= clip).astype(np.float32)
     if calibrated:
-        code = round_half_away(x / (alpha / levels))
-        slope = np.where((x > 0) & (x < alpha), code / levels - x / alpha, slope).astype(np.float32)
-    inside = (x >= 0) & (x < alpha)
-    return dy * inside, np.float32([np.sum((dy * slope).astype(np.float64))])
+        code = round_half_away(x / (clip / steps))
+        slope = np.where((x > 0) & (x < clip), code / steps - x / clip, slope).astype(np.float32)
+    inside = ((x >= 0) & (x < clip)).astype(np.float32)
+    return dy * inside, np.array([np.sum((dy * slope).astype(np.float64))], np.float32)
 
 
 def dorefa(w: np.ndarray, levels: int) -> np.ndarray:
@@ -124,8 +124,8 @@ def dorefa(w: np.ndarray, levels: int) -> np.ndarray:
     clamped = (np.tanh(w.astype(np.float64)) / _divisor(w)).astype(np.float32)
     if not levels:
         return clamped
-    half, levels = np.float32(0.5), np.float32(levels)
-    return np.float32(2) * (round_half_away((clamped * half + half) * levels) / levels) - np.float32(1)
+    half, steps = np.float32(0.5), np.float32(levels)
+    return np.float32(2) * (round_half_away((clamped * half + half) * steps) / steps) - np.float32(1)
 
 
 def dorefa_gradient(w: np.ndarray, dy: np.ndarray) -> np.ndarray:
@@ -172,16 +172,16 @@ def sign_gradient(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
     return np.asarray(dy, np.float32) * (np.abs(x) <= 1)
 
 
-def _part_size(x, spec):
+def _part_size(x: np.ndarray, spec: QuantSpec) -> float:
     return np.size(x) / np.prod(spec.scale_shape(np.shape(x)))
 
 
-def _positive(step):
+def _positive(step: np.ndarray) -> np.ndarray:
     """Parts that are all zero take the largest step of the others, or 1."""
     other = step.max() if step.max() > 0 else 1.0
     return np.where(step > 0, step, other).astype(np.float32)
 
 
-def _divisor(w):
+def _divisor(w: np.ndarray) -> np.floating:
     peak = np.abs(np.asarray(w, np.float32)).max()
-    return 1.0 if peak == 0 else np.tanh(np.float64(peak))
+    return np.float64(1) if peak == 0 else np.tanh(np.float64(peak))

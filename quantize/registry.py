@@ -2,14 +2,14 @@
 """Name -> object tables with a helpful miss."""
 
 import difflib
-from typing import Callable, Dict, Generic, List, Optional, Tuple, TypeVar
+from typing import Callable, Dict, Generic, Iterable, List, Optional, Tuple, TypeVar
 
 from quantize.errors import ConfigError
 
 T = TypeVar("T")
 
 
-def closest(name: str, known) -> str:
+def closest(name: str, known: Iterable[object]) -> str:
     """``; did you mean 'x'?`` when a known name is near, else an empty string."""
     near = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
@@ -26,7 +26,7 @@ class Registry(Generic[T]):
         Called once, before a name is missed or the names are told: registers members that nobody has imported yet.
     """
 
-    def __init__(self, kind: str, fill: Optional[Callable[[], None]] = None):
+    def __init__(self, kind: str, fill: Optional[Callable[[], None]] = None) -> None:
         self.kind = kind
         self._members: Dict[str, T] = {}
         self._fill = fill

@@ -2,9 +2,10 @@
 """The format of an integer grid (`QuantSpec`) and its numbers (`QParams`): values without behaviour."""
 
 from dataclasses import dataclass, replace
-from typing import Optional, Tuple, Union
+from typing import Any, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from quantize.errors import SpecError
 
@@ -16,7 +17,7 @@ ROUNDINGS = ("half_away", "half_even")
 class PerTensor:
     """One scale for the whole tensor."""
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "layer"
 
 
@@ -26,7 +27,7 @@ class PerChannel:
 
     axis: int = 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         return "channel"
 
 
@@ -37,7 +38,7 @@ class PerGroup:
     groups: int
     axis: int = 0
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"group({self.groups})"
 
 
@@ -83,7 +84,7 @@ class QuantSpec:
     grid: str = "mid_tread"
     rounding: str = "half_away"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_choice("grid", self.grid, GRIDS)
         _check_choice("rounding", self.rounding, ROUNDINGS)
         if isinstance(self.bits, bool) or not isinstance(self.bits, int) or not 1 <= self.bits <= 16:
@@ -139,11 +140,11 @@ class QuantSpec:
             count = groups
         return tuple(count if i == axis else 1 for i in range(len(x_shape)))
 
-    def with_(self, **changes) -> "QuantSpec":
+    def with_(self, **changes: Any) -> "QuantSpec":
         """A copy with some fields changed (checked again)."""
         return replace(self, **changes)
 
-    def __str__(self):
+    def __str__(self) -> str:
         name = f"{'' if self.signed else 'u'}int{self.bits}"
         if self.levels is not None:
             name += f"({self.levels} levels)"
@@ -171,12 +172,12 @@ class QParams:
     zero_point: np.ndarray
 
     @classmethod
-    def symmetric(cls, scale) -> "QParams":
+    def symmetric(cls, scale: ArrayLike) -> "QParams":
         """QParams with zero points 0."""
         scale = np.asarray(scale, dtype=np.float32)
         return cls(scale, np.zeros(scale.shape, np.int32))
 
 
-def _check_choice(name, value, choices):
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise SpecError(f"{name} must be one of {', '.join(choices)}, got {value!r}")

@@ -46,7 +46,7 @@ def _fill() -> None:
 TARGETS: "Registry[Type[PlanTarget]]" = Registry("target", fill=_fill)
 
 
-def find(name: str, **options: object):
+def find(name: str, **options: object) -> PlanTarget:
     """The target of this name, with its options (see `deploy.target.Target.options`).
 
     Raises ConfigError that lists the known names. The same name without options is the same object each time.

@@ -48,7 +48,7 @@ def replace_blocks(net: Block, replacements: Dict[int, Block]) -> None:
             parent._children[name] = new
 
 
-def _replace_attributes(parent, old, new):
+def _replace_attributes(parent: Block, old: Block, new: Block) -> None:
     """Attributes and plain lists of the parent that refer to the old block (children may be held by both)."""
     for name, value in list(vars(parent).items()):
         if value is old:

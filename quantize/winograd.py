@@ -11,7 +11,7 @@ n - 1 points and infinity by Cook and Toom's interpolation, transposed.
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import List, Tuple
+from typing import Iterable, List, Tuple, Union
 
 import numpy as np
 
@@ -51,7 +51,7 @@ class WinogradSpec:
     granularity: str = "channel"
     inputs: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for what, value, known in (("Winograd variant", self.variant, tuple(POINTS)),
                                    ("Winograd granularity", self.granularity, GRANULARITIES)):
             if value not in known:
@@ -67,11 +67,11 @@ class WinogradSpec:
         """n = m + 2: side of an input tile."""
         return len(POINTS[self.variant]) + 1
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{self.variant}/{self.granularity}{'/inputs' if self.inputs else ''}"
 
 
-def parse_winograd(text, where: str = "winograd"):
+def parse_winograd(text: str, where: str = "winograd") -> Union[str, WinogradSpec]:
     """"F43", "F43/position", "F43/position/inputs" -> WinogradSpec; "none" stays. ConfigError says what is allowed."""
     if text == NONE:
         return NONE
@@ -82,7 +82,7 @@ def parse_winograd(text, where: str = "winograd"):
         raise ConfigError(f"{where}: {text!r} is no Winograd format; write 'none', or one of {', '.join(POINTS)}, then "
                           "perhaps /layer, /channel or /position, then perhaps /inputs")
     try:
-        return WinogradSpec(words[0], *others, inputs=bool(flags))
+        return WinogradSpec(words[0], others[0] if others else "channel", inputs=bool(flags))
     except ConfigError as error:
         raise ConfigError(f"{where}: {text!r}: {error}") from None
 
@@ -111,14 +111,14 @@ def exact_transforms(variant: str) -> Tuple[Matrix, Matrix, Matrix]:
     return output_rows, kernel_rows, input_rows
 
 
-def _product(values):
+def _product(values: Iterable[Fraction]) -> Fraction:
     result = Fraction(1)
     for value in values:
         result *= value
     return result
 
 
-def _coefficients(roots):
+def _coefficients(roots: Iterable[Fraction]) -> List[Fraction]:
     """Of the product of x - root, the constant first."""
     result = [Fraction(1)]
     for root in roots:
@@ -142,7 +142,8 @@ def pseudo_inverse(matrix: Matrix) -> Matrix:
 
 def transforms(variant: str) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`exact_transforms` in float64."""
-    return tuple(np.array(matrix, np.float64) for matrix in exact_transforms(variant))
+    outputs, kernels, inputs = (np.array(matrix, np.float64) for matrix in exact_transforms(variant))
+    return outputs, kernels, inputs
 
 
 def kernel_matrices(variant: str) -> Tuple[np.ndarray, np.ndarray]:

@@ -3,8 +3,9 @@
 
 import logging
 from dataclasses import replace
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
+import mxnet as mx
 from mxnet.gluon import Block, HybridBlock, nn
 
 from quantize.config import Format, Rule, rules_from_config
@@ -26,9 +27,11 @@ from quantize.winograd import NONE, parse_winograd
 
 logger = logging.getLogger(__name__)
 
+Inputs = Union[mx.nd.NDArray, Sequence[mx.nd.NDArray]]
+
 
 def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[type, Any]] = None, *,
-                  config_list: Optional[Sequence] = None, target=None, example_input=None,
+                  config_list: Optional[Sequence] = None, target: Any = None, example_input: Optional[Inputs] = None,
                   backend: str = "auto") -> Block:
     """The network with its convolutions and Dense layers (`quantize.convert.layers`) on fake-quantized operands.
 
@@ -89,14 +92,14 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     return net
 
 
-def _report_slow_pooling(net):
+def _report_slow_pooling(net: Block) -> None:
     slow = sum(type(block) is nn.GlobalAvgPool2D for _, block in walk(net))
     if slow:
         logger.info("%s: GlobalAvgPool2D makes hybridized training slow; quantize.convert.mean_global_pooling(net) "
                     "replaces it by a mean", net.name)
 
 
-def _complete_shapes(net, example_input):
+def _complete_shapes(net: Block, example_input: Optional[Inputs]) -> None:
     unknown = [p for p in net.collect_params().values() if p.shape is None or 0 in p.shape]
     if not unknown:
         return
@@ -110,11 +113,11 @@ def _complete_shapes(net, example_input):
             parameter._finish_deferred_init()
 
 
-def _as_tuple(example_input):
+def _as_tuple(example_input: Inputs) -> Tuple[mx.nd.NDArray, ...]:
     return tuple(example_input) if isinstance(example_input, (list, tuple)) else (example_input,)
 
 
-def _trace_or_none(net, example_input) -> Optional[Graph]:
+def _trace_or_none(net: Block, example_input: Optional[Inputs]) -> Optional[Graph]:
     try:
         return trace(net, inputs=1 if example_input is None else len(_as_tuple(example_input)))
     except ConversionError as error:
@@ -122,7 +125,8 @@ def _trace_or_none(net, example_input) -> Optional[Graph]:
         return None
 
 
-def _rules(net, exclude, convert_fn, target, config_list) -> List[Rule]:
+def _rules(net: Block, exclude: Iterable, convert_fn: Optional[Dict[type, Any]], target: Any,
+           config_list: Optional[Sequence]) -> List[Rule]:
     if isinstance(exclude, (str, Block)):
         raise ConfigError("exclude takes a list of blocks or patterns, got "
                           f"{exclude if isinstance(exclude, str) else exclude.name!r}")
@@ -133,7 +137,7 @@ def _rules(net, exclude, convert_fn, target, config_list) -> List[Rule]:
     return rules + exclusions(net, exclude)
 
 
-def _rules_from_table(convert_fn):
+def _rules_from_table(convert_fn: Dict[type, Any]) -> List[Rule]:
     rules = []
     for layer_type, action in convert_fn.items():
         if isinstance(action, Rule):
@@ -144,7 +148,7 @@ def _rules_from_table(convert_fn):
     return rules
 
 
-def _apply(net, plan: Plan, convert_fn):
+def _apply(net: Block, plan: Plan, convert_fn: Optional[Dict[type, Any]]) -> None:
     if plan.entries[0].path == "":
         raise ConversionError(f"{net.name}: the network is a single layer; put it into a HybridSequential")
     # activations last: some of them are children of layers that are replaced first
@@ -168,7 +172,8 @@ def _fold(net, plan):
 _SIGNED = {"auto": None, None: None, "true": True, "false": False, True: True, False: False}
 
 
-def gen_conv2d_converter(weight_width: int = 8, quant_type: str = "layer", input_signed="auto", input_width: int = 8,
+def gen_conv2d_converter(weight_width: int = 8, quant_type: str = "layer",
+                         input_signed: Union[None, bool, str] = "auto", input_width: int = 8,
                          quantize_input: bool = True, wino_quantize: str = "none", fake_bn: bool = False) -> Rule:
     """What `convert_fn` may hold for a layer type with a weight.
 

@@ -66,12 +66,12 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
     return pairs
 
 
-def _can_fold(layer, norm):
+def _can_fold(layer: Block, norm: Block) -> bool:
     return (isinstance(layer, QuantizedLayer) and layer.weight_quantizer is not None and layer.norm is None
             and layer.act is None and layer.folds_norm and is_batchnorm(norm) and norm._kwargs["axis"] == 1)
 
 
-def _broadcast_shape(layer):
+def _broadcast_shape(layer: Block) -> Tuple[int, ...]:
     return tuple(-1 if axis == layer.channel_axis else 1 for axis in range(len(layer.weight.shape)))
 
 
@@ -108,7 +108,7 @@ def remove_fake_bn(net: Block) -> List[str]:
     return [path for path, _ in folded]
 
 
-def _folded_layers(net):
+def _folded_layers(net: Block) -> List[Tuple[str, Block]]:
     folded = [(path, layer) for path, layer in quantized_layers(net) if layer.norm is not None]
     if not folded:
         raise ConversionError(f"{net.name}: no BatchNorm is folded here; fake_bn was not called, or was taken back")

@@ -3,7 +3,7 @@
 
 import json
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 import mxnet as mx
 from mxnet.gluon import Block, HybridBlock
@@ -45,7 +45,7 @@ class Graph:
         The network's outputs: nodes, and which of their outputs.
     """
 
-    def __init__(self, symbol, owners: Dict[str, str], data_names=("data",)):
+    def __init__(self, symbol: mx.sym.Symbol, owners: Dict[str, str], data_names: Sequence[str] = ("data",)) -> None:
         self.symbol, self.data_names = symbol, tuple(data_names)
         graph = json.loads(symbol.tojson())
         self.heads = [(head[0], head[1]) for head in graph["heads"]]
@@ -106,13 +106,13 @@ def trace(net: Block, inputs: int = 1) -> Graph:
     return Graph(mx.sym.Group(_flatten(out)), _owners(net), names)
 
 
-def _flatten(out):
+def _flatten(out: Any) -> List[mx.sym.Symbol]:
     if isinstance(out, (list, tuple)):
         return [symbol for item in out for symbol in _flatten(item)]
     return [out]
 
 
-def _owners(net):
+def _owners(net: Block) -> Dict[str, str]:
     """Name of the second operand (weight, gamma) of a layer -> the layer's path."""
     owners = {}
     for path, block in walk(net):
@@ -144,7 +144,7 @@ _BY_SCALAR = {"_plus_scalar": lambda s: s >= 0, "_mul_scalar": lambda s: s >= 0,
               "_maximum_scalar": lambda s: True, "_minimum_scalar": lambda s: s >= 0, "_power_scalar": lambda s: True}
 
 
-def _is_non_negative(node, inputs):
+def _is_non_negative(node: Node, inputs: Sequence[bool]) -> bool:
     attrs = node.attrs
     if node.op == "Activation":
         return attrs["act_type"] in ("relu", "sigmoid", "softrelu")

@@ -84,7 +84,7 @@ def batchnorm_affine(norm: nn.BatchNorm) -> Tuple[np.ndarray, np.ndarray]:
     return factor, beta - mean * factor
 
 
-def _set_bias(layer, values):
+def _set_bias(layer: Block, values: np.ndarray) -> None:
     if layer.bias is None:
         layer.bias = layer.params.get("bias", shape=values.shape, init="zeros")
         layer.bias.initialize(ctx=layer.weight.list_ctx())

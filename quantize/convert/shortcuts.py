@@ -2,17 +2,19 @@
 """Work that a converted network need not do twice: equal quantizers of one tensor, ReLUs in front of clips at zero."""
 
 from collections import Counter
+from typing import Dict, Optional
 
 from mxnet.gluon import Block, nn
 
 from quantize.convert.graph import Graph, shared_inputs
 from quantize.convert.layers import LAYER_OPS
 from quantize.convert.plan import Plan
+from quantize.convert.rules import PlanEntry
 from quantize.nn import SkippableReLU
 from quantize.tree import replace_blocks, walk
 
 
-def share_input_quantizers(net: Block, plan: Plan, graph: Graph):
+def share_input_quantizers(net: Block, plan: Plan, graph: Graph) -> None:
     """Layers that read one tensor in one format get one quantizer: one range, and one operator in the graph."""
     blocks, entries = dict(walk(net)), {entry.path: entry for entry in plan.entries}
     for paths in shared_inputs(graph):
@@ -24,7 +26,7 @@ def share_input_quantizers(net: Block, plan: Plan, graph: Graph):
                 blocks[path].input_quantizer = first.input_quantizer
 
 
-def skip_relus(net: Block, plan: Plan, graph: Graph):
+def skip_relus(net: Block, plan: Plan, graph: Graph) -> None:
     """Replace each ReLU that only unsigned quantizers read by one that steps aside when the weights are frozen.
 
     A ReLU block is found by the node it makes (its name and "_fwd"); one that is called several times stays.
@@ -44,12 +46,12 @@ def skip_relus(net: Block, plan: Plan, graph: Graph):
     replace_blocks(net, replacements)
 
 
-def _clips_at_zero(entry) -> bool:
+def _clips_at_zero(entry: PlanEntry) -> bool:
     spec = entry.input
     return spec is not None and not spec.signed and spec.symmetric and entry.weight is not None
 
 
-def _reader(graph, owner, index, consumer):
+def _reader(graph: Graph, owner: Dict[int, str], index: int, consumer: int) -> Optional[str]:
     """Path of the layer that reads node `index` as its data, None for any other reader."""
     if consumer < 0 or graph.nodes[consumer].op not in LAYER_OPS or graph.nodes[consumer].inputs[0] != index:
         return None

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Which layers are quantized in the Winograd domain, of those that rules ask it for."""
 
-from typing import Optional, Tuple
+from typing import Any, Callable, Optional, Sequence, Tuple, Union
 
+from mxnet.gluon import Block
+
+from quantize.config import Rule
 from quantize.errors import ConfigError
 from quantize.nn.methods import METHODS
 from quantize.nn.winograd import why_not
@@ -10,7 +13,8 @@ from quantize.spec import QuantSpec
 from quantize.winograd import MAX_BITS, MIN_BITS, NONE, WinogradSpec
 
 
-def winograd_of(block, asked, operands: Tuple[Optional[QuantSpec], Optional[QuantSpec]],
+def winograd_of(block: Block, asked: Union[None, str, WinogradSpec],
+                operands: Tuple[Optional[QuantSpec], Optional[QuantSpec]],
                 weight_method: str) -> Tuple[Optional[WinogradSpec], str]:
     """(what the layer gets, a note for the Plan).
 
@@ -27,14 +31,12 @@ def winograd_of(block, asked, operands: Tuple[Optional[QuantSpec], Optional[Quan
     ConfigError
         When the layer could be computed so, but not with these formats and this method.
     """
-    if asked in (None, NONE):
+    if not isinstance(asked, WinogradSpec):
         return None, ""
     obstacle = why_not(block)
     weight, data = operands
-    if not obstacle and weight is None:
-        obstacle = "float weight"
-    if obstacle:
-        return None, "no Winograd: " + obstacle
+    if obstacle or weight is None:
+        return None, "no Winograd: " + (obstacle or "float weight")
     if not MIN_BITS <= weight.bits <= MAX_BITS:
         raise ConfigError(f"{weight.bits}-bit weights, but in the Winograd domain they have {MIN_BITS} to {MAX_BITS} "
                           "bits")
@@ -45,12 +47,12 @@ def winograd_of(block, asked, operands: Tuple[Optional[QuantSpec], Optional[Quan
                           f"{', '.join(fitting)}")
     if asked.inputs and data is None:
         raise ConfigError(f"winograd {asked} rounds input tiles, but the input is float; give it a format, or leave "
-                          "out "
-                          "/inputs")
+                          "out /inputs")
     return asked, ""
 
 
-def check_winograd(rules, layers, entries, matches):
+def check_winograd(rules: Sequence[Rule], layers: Sequence[Tuple[str, Block]], entries: Sequence[Any],
+                   matches: Callable[[Rule, str, str], bool]) -> None:
     """ConfigError for a rule that asks for Winograd where no layer can take it.
 
     Parameters

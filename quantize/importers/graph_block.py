@@ -5,10 +5,14 @@ Both importers first plan a whole `Program` (plain data) and build it only when 
 """
 
 import re
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from types import ModuleType
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import mxnet as mx
-from mxnet.gluon import HybridBlock
+from mxnet.gluon import Block, HybridBlock
+
+Tensor = Union[mx.nd.NDArray, mx.sym.Symbol]
+Context = Union[mx.Context, List[mx.Context]]
 
 
 class LayerSpec(NamedTuple):
@@ -16,7 +20,7 @@ class LayerSpec(NamedTuple):
 
     kind: type
     options: Dict[str, object] = {}
-    arrays: Dict[str, object] = {}
+    arrays: Mapping[str, Any] = {}
 
 
 class Step(NamedTuple):
@@ -39,14 +43,14 @@ class Program(NamedTuple):
     input: str
     outputs: Tuple[str, ...]
     steps: List[Step]
-    constants: Dict[str, object]
+    constants: Mapping[str, Any]
     input_shape: Optional[Tuple[Optional[int], ...]] = None
 
 
 class Names:
     """Hands out unique identifiers that no attribute of a HybridBlock has."""
 
-    def __init__(self, taken=()):
+    def __init__(self, taken: Iterable[str] = ()) -> None:
         self._taken = set(taken)
 
     def unique(self, wanted: str, fallback: str = "node") -> str:
@@ -62,7 +66,7 @@ class Names:
         return free
 
 
-def find_operator(F, op: str):
+def find_operator(F: ModuleType, op: str) -> Optional[Callable]:
     """The function of `F` (mx.nd or mx.sym) for an operator's registered name, or None."""
     if op.startswith("_contrib_"):
         return getattr(F.contrib, op[len("_contrib_"):], None)
@@ -87,7 +91,8 @@ class GraphBlock(HybridBlock):
     preprocessing : dict or None
     """
 
-    def __init__(self, program: Program, ctx=None, preprocessing=None):
+    def __init__(self, program: Program, ctx: Optional[Context] = None,
+                 preprocessing: Optional[Mapping[str, Any]] = None) -> None:
         super().__init__(prefix="")
         self.input_shape = program.input_shape
         self.preprocessing = preprocessing
@@ -95,7 +100,7 @@ class GraphBlock(HybridBlock):
         self._outputs = program.outputs
         for step in program.steps:
             if step.layer is not None and step.name not in self._children:
-                setattr(self, step.name, _make_layer(step, ctx))
+                setattr(self, step.name, _make_layer(step.name, step.layer, ctx))
         names = Names(self._children)
         self._constants = {names.unique(tensor, "constant"): tensor for tensor in program.constants}
         for attribute, tensor in self._constants.items():
@@ -106,14 +111,16 @@ class GraphBlock(HybridBlock):
         self._steps = [step._replace(layer=None) for step in program.steps]
         self._finished = _last_uses(program)
 
-    def hybrid_forward(self, F, x, **constants):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, **constants: Tensor) -> Union[Tensor, List[Tensor]]:
         """The network's output, or a list of them when the file has several."""
         values = {self._constants[key]: value for key, value in constants.items()}
         values[self._input] = x
         for step, finished in zip(self._steps, self._finished):
             inputs = [values[name] for name in step.inputs]
             if step.op:
-                result = find_operator(F, step.op)(*inputs, name=step.name, **step.attrs)
+                operator = find_operator(F, step.op)
+                assert operator is not None  # the importer refused files with operators that MXNet lacks
+                result = operator(*inputs, name=step.name, **step.attrs)
             else:
                 result = self._children[step.name](*inputs)
             values.update(zip(step.outputs, result if len(step.outputs) > 1 else [result]))
@@ -123,21 +130,21 @@ class GraphBlock(HybridBlock):
         return results[0] if len(results) == 1 else results
 
 
-def _make_layer(step: Step, ctx):
+def _make_layer(name: str, spec: LayerSpec, ctx: Optional[Context]) -> Block:
     """The Gluon layer of a step, with its parameters set."""
-    layer = step.layer.kind(**dict({"prefix": step.name + "_"}, **step.layer.options))
+    layer = spec.kind(**dict({"prefix": name + "_"}, **spec.options))
     layer.initialize(mx.init.Zero(), ctx=ctx)
-    for key, array in step.layer.arrays.items():
+    for key, array in spec.arrays.items():
         getattr(layer, key).set_data(mx.nd.array(array, dtype="float32"))
     return layer
 
 
 def _last_uses(program: Program) -> List[Tuple[str, ...]]:
     """For each step the tensors nobody reads after it, so that activations are freed as early as can be."""
-    last = {}
+    last: Dict[str, int] = {}
     for index, step in enumerate(program.steps):
         last.update((name, index) for name in step.inputs + step.outputs)
-    finished = [[] for _ in program.steps]
+    finished: List[List[str]] = [[] for _ in program.steps]
     for name, index in last.items():
         if name not in program.outputs:
             finished[index].append(name)

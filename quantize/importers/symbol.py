@@ -4,19 +4,22 @@
 import json
 import logging
 import os
-from typing import Dict, List
+from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
 import numpy as np
 
 from quantize.errors import ModelFileError
-from quantize.importers.graph_block import GraphBlock, Names, Program, Step
+from quantize.importers.graph_block import Context, GraphBlock, Names, Program, Step
 from quantize.importers.symbol_layers import SymbolNode, Unsupported
 
 logger = logging.getLogger(__name__)
 
+PathLike = Union[str, "os.PathLike[str]"]
 
-def import_symbol(symbol_file, params_file=None, ctx=None) -> GraphBlock:
+
+def import_symbol(symbol_file: PathLike, params_file: Optional[PathLike] = None,
+                  ctx: Optional[Context] = None) -> GraphBlock:
     """A HybridBlock that computes what the exported network computes.
 
     Layers keep the exported names: the child `mobilenet0_conv0` has the Parameter `mobilenet0_conv0_weight`.
@@ -61,7 +64,7 @@ def _default_params(symbol_file: str) -> str:
     return stem + "-0000.params"
 
 
-def _read_symbol(path: str):
+def _read_symbol(path: str) -> Tuple[List[SymbolNode], Tuple[str, ...]]:
     """Nodes in order, each with the nodes it reads, and the names of the network's outputs."""
     try:
         with open(path, encoding="utf-8") as file:
@@ -75,7 +78,7 @@ def _read_symbol(path: str):
         raise ModelFileError(f"{path}: not a symbol file of MXNet (truncated?): {error!r}") from error
 
 
-def _refuse_unsupported(path: str, nodes) -> None:
+def _refuse_unsupported(path: str, nodes: Sequence[SymbolNode]) -> None:
     """Plan every layer once, only to collect what cannot be imported."""
     problems: Dict[str, List[str]] = {}
     for node in nodes:
@@ -108,7 +111,7 @@ def _read_params(path: str) -> Dict[str, np.ndarray]:
     return arrays
 
 
-def _check_params(path: str, nodes, arrays) -> SymbolNode:
+def _check_params(path: str, nodes: Sequence[SymbolNode], arrays: Mapping[str, np.ndarray]) -> SymbolNode:
     """The node of the network's input; ModelFileError when the arrays are not those of this network."""
     variables = [node for node in nodes if node.op == "null" and not node.is_label]
     absent = [node for node in variables if node.name not in arrays]
@@ -126,7 +129,8 @@ def _check_params(path: str, nodes, arrays) -> SymbolNode:
     return inputs[0]
 
 
-def _first_offence(missing, shaped, extra, arrays) -> str:
+def _first_offence(missing: Sequence[str], shaped: Sequence[SymbolNode], extra: Sequence[str],
+                   arrays: Mapping[str, np.ndarray]) -> str:
     if missing:
         return f"{missing[0]!r} is missing"
     if shaped:
@@ -136,9 +140,12 @@ def _first_offence(missing, shaped, extra, arrays) -> str:
     return f"{extra[0]!r} is not in the network"
 
 
-def _plan(path: str, nodes, arrays):
+def _plan(path: str, nodes: Sequence[SymbolNode],
+          arrays: Mapping[str, np.ndarray]) -> Tuple[List[Step], Dict[str, np.ndarray]]:
     """The program's steps, and the parameters that functional operators read themselves."""
-    steps, constants, names, children, owners = [], {}, Names(), {}, {}
+    steps, names, children = [], Names(), {}
+    constants: Dict[str, np.ndarray] = {}
+    owners: Dict[str, Optional[str]] = {}
     for node in nodes:
         if node.layer is not None:
             prefix = node.layer.prefix(node.name)
@@ -159,7 +166,7 @@ def _plan(path: str, nodes, arrays):
     return steps, constants
 
 
-def _own(path, owners, params, child) -> None:
+def _own(path: str, owners: Dict[str, Optional[str]], params: Iterable[str], child: Optional[str]) -> None:
     """Each parameter belongs to one child (or to functional operators, None)."""
     for name in params:
         if owners.setdefault(name, child) != child:

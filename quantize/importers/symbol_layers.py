@@ -2,11 +2,15 @@
 """The nodes of a symbol file, and which Gluon layer or F operator stands for each."""
 
 import ast
-from typing import Callable, Dict, NamedTuple, Optional
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Sequence, Tuple
 
+import numpy as np
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec
+
+Shape = Tuple[Optional[int], ...]  # None for a dimension that only the arrays tell
+Call = Tuple[str, Dict[str, object], Optional[int]]  # operator, attributes, number of inputs
 
 
 class Unsupported(Exception):
@@ -34,13 +38,13 @@ class LayerPlan(NamedTuple):
         ending = "_flatten0" if self.kind is nn.Flatten else "_fwd"
         return (node_name[:-len(ending)] if node_name.endswith(ending) else node_name) + "_"
 
-    def spec(self, prefix: str, arrays) -> LayerSpec:
+    def spec(self, prefix: str, arrays: Mapping[str, np.ndarray]) -> LayerSpec:
         """The layer with its arrays."""
         own = {short: arrays[name] for short, name in self.params.items()}
         return LayerSpec(self.kind, dict(self.options, prefix=prefix, **self.sizes(own)), own)
 
 
-def _literal(text):
+def _literal(text: str) -> Any:
     """MXNet writes attributes as text: numbers, tuples, True and None as in Python, anything else as it is."""
     try:
         return ast.literal_eval(text)
@@ -51,30 +55,30 @@ def _literal(text):
 class SymbolNode:
     """One node of a symbol file; `inputs` are (node, output index) pairs."""
 
-    def __init__(self, index: int, entry: dict, inputs):
+    def __init__(self, index: int, entry: dict, inputs: Sequence[Tuple['SymbolNode', int]]) -> None:
         self.op, self.name, self.inputs = entry["op"], entry["name"], inputs
         written = entry.get("attrs") or entry.get("attr") or entry.get("param") or {}
         self.attrs = {key: _literal(value) for key, value in written.items() if not key.startswith("__")}
         self.declared_shape = _literal(written["__shape__"]) if "__shape__" in written else None
         self.attrs.pop("num_args", None)
         self.layer: Optional[LayerPlan] = None
-        self.call = None
+        self.call: Optional[Call] = None
         self.is_parameter = self.is_label = False
         #: Shape that a reader of this variable needs; None for an open dimension.
-        self.wanted_shape = None
+        self.wanted_shape: Optional[Shape] = None
         # Nodes may share a name (a block called twice), so what an operator makes is numbered.
         count = self.attrs.get("num_outputs", 1) if self.op == "SliceChannel" else 1
         self.outputs = (self.name,) if self.op == "null" else tuple(
             f"{index}:{port}:{self.name}" for port in range(count))
         self.channels = self._find_channels()
 
-    def _find_channels(self):
+    def _find_channels(self) -> Optional[int]:
         """Size of axis 1 of the output where it follows from the options, or None."""
         before = [node.channels for node, _ in self.inputs]
         if self.op in ("Convolution", "Deconvolution"):
             return self.attrs.get("num_filter")
         if self.op == "Concat" and self.attrs.get("dim", 1) == 1 and None not in before:
-            return sum(before)
+            return sum(channels for channels in before if channels is not None)
         keeps = ("BatchNorm", "Activation", "LeakyReLU", "Pooling", "Dropout", "clip", "elemwise_add", "elemwise_mul")
         return before[0] if self.op in keeps and before else None
 
@@ -94,11 +98,11 @@ class SymbolNode:
         if self.layer is None and self.call is None:
             raise Unsupported("unknown operator")
 
-    def input_names(self, count=None) -> tuple:
+    def input_names(self, count: Optional[int] = None) -> tuple:
         """The tensors read at run time, the first `count` of them."""
         return tuple(node.outputs[port] for node, port in self.inputs[:count])
 
-    def accepts(self, shape) -> bool:
+    def accepts(self, shape: Sequence[int]) -> bool:
         """Whether an array of this shape can be this variable's value."""
         for wanted in (self.wanted_shape, self.declared_shape):
             if wanted is not None and (len(wanted) != len(shape) or any(
@@ -107,7 +111,7 @@ class SymbolNode:
         return True
 
 
-def _parameters(node, **shapes) -> Dict[str, str]:
+def _parameters(node: SymbolNode, **shapes: Shape) -> Dict[str, str]:
     """Claim the inputs after the first as parameters of the given shapes; short name -> name in the file."""
     variables = [variable for variable, _ in node.inputs[1:]]
     if len(variables) != len(shapes):
@@ -119,7 +123,7 @@ def _parameters(node, **shapes) -> Dict[str, str]:
     return {short: variable.name for short, variable in zip(shapes, variables)}
 
 
-def _image_options(node):
+def _image_options(node: SymbolNode) -> Dict[str, Any]:
     """Kernel, stride, padding, dilation and groups of a 2-D (transposed) convolution."""
     attrs = node.attrs
     kernel = tuple(attrs.get("kernel", ()))
@@ -130,12 +134,12 @@ def _image_options(node):
                 groups=attrs.get("num_group", 1))
 
 
-def _weight_and_bias(node, weight_shape, units, no_bias) -> Dict[str, str]:
+def _weight_and_bias(node: SymbolNode, weight_shape: Shape, units: int, no_bias: bool) -> Dict[str, str]:
     return _parameters(node, weight=weight_shape) if no_bias else _parameters(
         node, weight=weight_shape, bias=(units,))
 
 
-def _convolution(node) -> LayerPlan:
+def _convolution(node: SymbolNode) -> LayerPlan:
     options = _image_options(node)
     inside = node.inputs[0][0].channels
     shape = (options["channels"], inside and inside // options["groups"]) + options["kernel_size"]
@@ -145,7 +149,7 @@ def _convolution(node) -> LayerPlan:
                      lambda arrays: {"in_channels": arrays["weight"].shape[1] * options["groups"]})
 
 
-def _deconvolution(node) -> LayerPlan:
+def _deconvolution(node: SymbolNode) -> LayerPlan:
     options = _image_options(node)
     if node.attrs.get("target_shape"):
         raise Unsupported(f"target_shape={node.attrs['target_shape']}")
@@ -156,14 +160,14 @@ def _deconvolution(node) -> LayerPlan:
     return LayerPlan(nn.Conv2DTranspose, options, params, lambda arrays: {"in_channels": arrays["weight"].shape[0]})
 
 
-def _dense(node) -> LayerPlan:
+def _dense(node: SymbolNode) -> LayerPlan:
     units, no_bias = node.attrs["num_hidden"], node.attrs.get("no_bias", False)
     params = _weight_and_bias(node, (units, None), units, no_bias)
     return LayerPlan(nn.Dense, dict(units=units, use_bias=not no_bias, flatten=node.attrs.get("flatten", True)),
                      params, lambda arrays: {"in_units": arrays["weight"].shape[1]})
 
 
-def _batch_norm(node) -> LayerPlan:
+def _batch_norm(node: SymbolNode) -> LayerPlan:
     attrs, shape = node.attrs, (node.inputs[0][0].channels if node.attrs.get("axis", 1) == 1 else None,)
     params = _parameters(node, gamma=shape, beta=shape, running_mean=shape, running_var=shape)
     return LayerPlan(nn.BatchNorm, dict(
@@ -172,7 +176,7 @@ def _batch_norm(node) -> LayerPlan:
     ), params, lambda arrays: {"in_channels": arrays["gamma"].size})
 
 
-def _leaky_relu(node) -> Optional[LayerPlan]:
+def _leaky_relu(node: SymbolNode) -> Optional[LayerPlan]:
     kind = node.attrs.get("act_type", "leaky")
     if kind == "leaky":
         return LayerPlan(nn.LeakyReLU, dict(alpha=node.attrs.get("slope", 0.25)))
@@ -184,7 +188,7 @@ def _leaky_relu(node) -> Optional[LayerPlan]:
     return None
 
 
-def _pooling(node) -> Optional[LayerPlan]:
+def _pooling(node: SymbolNode) -> Optional[LayerPlan]:
     attrs, kind = node.attrs, node.attrs.get("pool_type", "max")
     kernel, convention = tuple(attrs.get("kernel") or ()), attrs.get("pooling_convention", "valid")
     if kind not in ("max", "avg") or attrs.get("layout") not in (None, "NCHW"):
@@ -200,7 +204,7 @@ def _pooling(node) -> Optional[LayerPlan]:
     return LayerPlan(nn.AvgPool2D, dict(options, count_include_pad=attrs.get("count_include_pad") is not False))
 
 
-def _dropout(node) -> LayerPlan:
+def _dropout(node: SymbolNode) -> LayerPlan:
     if node.attrs.get("mode", "training") != "training":
         raise Unsupported(f"mode={node.attrs['mode']!r}")
     return LayerPlan(nn.Dropout, dict(rate=node.attrs.get("p", 0.5), axes=tuple(node.attrs.get("axes") or ())))
@@ -220,14 +224,14 @@ LAYERS = {
 }
 
 
-def _softmax_output(node):
+def _softmax_output(node: SymbolNode) -> Call:
     # The label is for training only; what comes out is the softmax of the first input.
     for variable, _ in node.inputs[1:]:
         variable.is_label = True
     return "softmax", {"axis": 1 if node.attrs.get("multi_output", False) else -1}, 1
 
 
-def _same(node):
+def _same(node: SymbolNode) -> Call:
     return node.op, node.attrs, None
 
 

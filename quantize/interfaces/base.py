@@ -1,25 +1,26 @@
 # SPDX-License-Identifier: MIT
 """What the interfaces share: steps that count, and evaluation with fixed ranges."""
 
-from typing import Callable, Iterable, Optional
+from typing import Callable, Iterable, List, Optional
 
 from mxnet.gluon import Block, Trainer
 
 from quantize.errors import ConfigError
 from quantize.interfaces.steps import StepCounter, add_parameters, count_steps
 from quantize.modes import clear_cached_graphs, quantizers, update_ema
+from quantize.nn import FakeQuantize
 from quantize.train import Hook, Hooks, method_hooks, quantizer_parameters
 
 
 class StartFromRanges(Hook):
     """Trained steps of activations start from the range of the first batch (moving averages until then)."""
 
-    def __init__(self, net: Block):
+    def __init__(self, net: Block) -> None:
         self.net = net
         self.waiting = [quantizer for _, quantizer in quantizers(net, "activation")
                         if quantizer.training_mode == "offline" and quantizer.mode == "ema"]
 
-    def after_step(self, step: int):
+    def after_step(self, step: int) -> None:
         """Start those that have seen a batch."""
         if not any(quantizer.mode == "ema" for quantizer in self.waiting):
             return
@@ -39,12 +40,12 @@ class Interface:
         The converted network.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.net: Optional[Block] = None
         self._counter = StepCounter(Hook())
-        self._moving = []
+        self._moving: List[FakeQuantize] = []
 
-    def _follow(self, net: Block, hooks: Callable[[Block], Iterable[Hook]], trainer: Optional[Trainer]):
+    def _follow(self, net: Block, hooks: Callable[[Block], Iterable[Hook]], trainer: Optional[Trainer]) -> None:
         """Take over a converted network: `hooks` makes what happens at its steps, the Trainer counts them."""
         self.net = net
         for _, quantizer in quantizers(net, "weight"):
@@ -57,12 +58,12 @@ class Interface:
         if trainer is not None:
             self.count_steps(trainer)
 
-    def count_steps(self, trainer: Trainer):
+    def count_steps(self, trainer: Trainer) -> None:
         """Let this Trainer count the steps and train what quantizers train."""
         add_parameters(trainer, quantizer_parameters(self._converted()).values())
         count_steps(trainer, self._counter)
 
-    def step_with_optimizer(self):
+    def step_with_optimizer(self) -> None:
         """Count a step by hand, for loops without a Gluon Trainer."""
         self._converted()
         self._counter.done()
@@ -74,11 +75,11 @@ class Interface:
         return self._counter.number
 
     @steps.setter
-    def steps(self, number):
+    def steps(self, number: int) -> None:
         self._converted()
         self._counter.go_to(number)
 
-    def eval(self):
+    def eval(self) -> None:
         """Before evaluation: activations compute with the ranges that training has reached, and leave them alone."""
         net = self._converted()
         moving = [quantizer for _, quantizer in quantizers(net, "activation") if quantizer.mode == "ema"]
@@ -90,7 +91,7 @@ class Interface:
         self._moving += moving
         clear_cached_graphs(net)
 
-    def train(self):
+    def train(self) -> None:
         """After evaluation: ranges follow the batches again."""
         net = self._converted()
         if not self._moving:

@@ -4,8 +4,9 @@
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
+import mxnet as mx
 from mxnet.gluon import Block
 
 from quantize.config import Format, Rule
@@ -15,7 +16,7 @@ from quantize.errors import ConfigError, ConversionError
 from quantize.interfaces.base import Interface
 from quantize.modes import quantizers
 from quantize.registry import closest
-from quantize.train import FreezeBatchNorm, StartQuantization
+from quantize.train import FreezeBatchNorm, Hook, StartQuantization
 from quantize.tree import walk
 
 logger = logging.getLogger(__name__)
@@ -24,20 +25,20 @@ NEVER = 10000000
 _DTYPE = re.compile(r"INT(\d+)$")
 
 
-def _is_steps(value):
+def _is_steps(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def _is_bool(value):
+def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
-def _is_dtype(value):
+def _is_dtype(value: Any) -> bool:
     match = _DTYPE.match(str(value).split(".")[-1])
     return match is not None and 1 <= int(match.group(1)) <= 16
 
 
-def _is_share(value):
+def _is_share(value: Any) -> bool:
     return isinstance(value, (int, float)) and not _is_bool(value) and 0 <= value < 1
 
 
@@ -112,11 +113,11 @@ class SimQAT(Interface):
         Naming the key.
     """
 
-    def __init__(self, config: Optional[Dict[str, Any]] = None):
+    def __init__(self, config: Optional[Dict[str, Any]] = None) -> None:
         super().__init__()
         self.config = _checked(config or {})
 
-    def apply(self, network: Block, example_input=None) -> Block:
+    def apply(self, network: Block, example_input: Optional[mx.nd.NDArray] = None) -> Block:
         """The network with quantizers; changed in place and returned.
 
         Parameters
@@ -139,10 +140,10 @@ class SimQAT(Interface):
             logger.warning("%s: quant_delay and freeze_bn wait for steps: call count_steps(trainer)", net.name)
         return net
 
-    def _operands(self):
+    def _operands(self) -> List[_Operand]:
         return [_Operand(**{key: self.config[key][i] for key in PAIRS}) for i in (0, 1)]
 
-    def _hooks(self, net):
+    def _hooks(self, net: Block) -> Iterator[Hook]:
         for delay, kind in zip(self.config["quant_delay"], ("activation", "weight")):
             if delay:
                 yield StartQuantization(net, delay, [path for path, _ in quantizers(net, kind)])
@@ -150,14 +151,14 @@ class SimQAT(Interface):
             yield FreezeBatchNorm(net, self.config["freeze_bn"])
 
 
-def _layer_types(network):
+def _layer_types(network: Block) -> Tuple[str, ...]:
     found = {row.name for row in (quantizable(block) for _, block in walk(network)) if row and row.has_weight}
     if not found:
         raise ConfigError(f"{network.name}: has no {', '.join(WEIGHTED[:-1])} or {WEIGHTED[-1]} to quantize")
     return tuple(sorted(found))
 
 
-def _checked(config) -> Dict[str, Any]:
+def _checked(config: Dict[str, Any]) -> Dict[str, Any]:
     if not isinstance(config, dict):
         raise ConfigError(f"SimQAT: the config must be a dictionary, got {config!r}")
     for key in config:

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Steps counted by the Trainer, for interfaces whose training loops know of no hooks."""
 
-from typing import Iterable
+from typing import TYPE_CHECKING, Dict, Iterable
 
 from mxnet.gluon import Parameter, Trainer
 
@@ -18,41 +18,47 @@ class StepCounter:
         Updates done.
     """
 
-    def __init__(self, hook: Hook):
+    def __init__(self, hook: Hook) -> None:
         self.hook = hook
         self.go_to(0)
 
-    def go_to(self, number: int):
+    def go_to(self, number: int) -> None:
         """Go on from here, as after the load of a checkpoint."""
         self.number = number
         self.hook.before_step(number)
 
-    def done(self):
+    def done(self) -> None:
         """An update was made."""
         self.hook.after_step(self.number)
         self.go_to(self.number + 1)
 
 
-class _Counting:
+if TYPE_CHECKING:  # a mixin, put in front of whatever class of Trainer comes
+    from mxnet.gluon import Trainer as _Base
+else:
+    _Base = object
+
+
+class _Counting(_Base):
     """Mixin of a Trainer that tells a StepCounter of its updates."""
 
-    counter = None
+    counter: StepCounter
 
-    def step(self, batch_size, ignore_stale_grad=False):
+    def step(self, batch_size: int, ignore_stale_grad: bool = False) -> None:
         """As Gluon's; then the step is counted."""
         super().step(batch_size, ignore_stale_grad)
         self.counter.done()
 
-    def update(self, batch_size, ignore_stale_grad=False):
+    def update(self, batch_size: int, ignore_stale_grad: bool = False) -> None:
         """As Gluon's; then the step is counted."""
         super().update(batch_size, ignore_stale_grad)
         self.counter.done()
 
 
-_CLASSES = {}
+_CLASSES: Dict[type, type] = {}
 
 
-def count_steps(trainer: Trainer, counter: StepCounter):
+def count_steps(trainer: Trainer, counter: StepCounter) -> None:
     """Let a Trainer tell a counter of every update; ConfigError for anything else, or when it counts already."""
     if not isinstance(trainer, Trainer):
         raise ConfigError(f"the optimizer must be a mxnet.gluon.Trainer, got {type(trainer).__name__}")
@@ -63,7 +69,7 @@ def count_steps(trainer: Trainer, counter: StepCounter):
     trainer.counter = counter
 
 
-def add_parameters(trainer: Trainer, parameters: Iterable[Parameter]):
+def add_parameters(trainer: Trainer, parameters: Iterable[Parameter]) -> None:
     """Let a Trainer that has made no step yet train these parameters too; those it has already are left out."""
     new = [parameter for parameter in parameters if parameter.name not in trainer._param2idx]
     if new and trainer._kv_initialized:

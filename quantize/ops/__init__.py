@@ -5,6 +5,7 @@ Names load on first use, so that `quantize.ops.build` runs without importing MXN
 """
 
 import importlib
+from typing import Any
 
 _HOMES = {"online_qparams": "composed"}
 __all__ = ["BACKENDS", "backend", "choose", "dorefa", "fake_quantize", "integer_codes", "lsq", "lsq_plus",
@@ -12,7 +13,7 @@ __all__ = ["BACKENDS", "backend", "choose", "dorefa", "fake_quantize", "integer_
            "tracking_fake_quantize"]
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"quantize.ops.{_HOMES.get(name, 'entry')}"), name)

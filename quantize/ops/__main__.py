@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from typing import Optional, Sequence
 
 from quantize.errors import ConfigError
 from quantize.ops import build, native
@@ -36,7 +37,7 @@ def compile_native(force: bool) -> int:
     return 0
 
 
-def main(argv=None) -> int:
+def main(argv: Optional[Sequence[str]] = None) -> int:
     """The command; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m quantize.ops", description=__doc__)
     parser.add_argument("action", nargs="?", choices=("show", "build"), default="show", help="default: %(default)s")

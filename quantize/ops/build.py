@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 from importlib import metadata
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Sequence
 
 from quantize.errors import ConfigError
 
@@ -29,7 +29,7 @@ CUDA_MARK = b"quantize-ops-with-cuda"
 def mxnet_folder() -> Path:
     """Folder of the installed MXNet, found without importing it; ConfigError when there is none."""
     spec = importlib.util.find_spec("mxnet")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise ConfigError("MXNet is not installed: pip install mxnet==1.9.1")
     return Path(list(spec.submodule_search_locations)[0])
 
@@ -37,7 +37,7 @@ def mxnet_folder() -> Path:
 def fingerprint() -> str:
     """What a library must have been built from to fit: MXNet's version and interface, and our sources."""
     mxnet = mxnet_folder()
-    version = re.search(r"__version__ = ['\"]([^'\"]+)", (mxnet / "libinfo.py").read_text()).group(1)
+    version = re.findall(r"__version__ = ['\"]([^'\"]+)", (mxnet / "libinfo.py").read_text())[0]
     digest = hashlib.sha256((mxnet / "include" / "mxnet" / "lib_api.h").read_bytes())
     for source in sorted(SOURCES.glob("*.*")):
         digest.update(source.name.encode() + source.read_bytes())
@@ -104,8 +104,9 @@ def compile_commands(compiler: str, nvcc: Optional[str], folder: Path) -> Dict[P
     commands = {}
     for source in sorted(SOURCES.glob("*.cc")) + [mxnet / "src" / "lib_api.cc"]:
         commands[folder / (source.stem + ".o")] = [compiler, *flags, "-c", str(source)]
-    for source in sorted(SOURCES.glob("*.cu")) if nvcc else ():
-        commands[folder / (source.stem + ".cu.o")] = [nvcc, *NVCC_FLAGS, *_architectures(nvcc), "-c", str(source)]
+    if nvcc:
+        for source in sorted(SOURCES.glob("*.cu")):
+            commands[folder / (source.stem + ".cu.o")] = [nvcc, *NVCC_FLAGS, *_architectures(nvcc), "-c", str(source)]
     return {target: [*command, "-o", str(target)] for target, command in commands.items()}
 
 
@@ -117,7 +118,7 @@ def cuda_include(nvcc: str) -> Path:
     return Path(found.group(1)) if found else Path(nvcc).resolve().parent.parent / "include"
 
 
-def _architectures(nvcc):
+def _architectures(nvcc: str) -> List[str]:
     known = subprocess.run([nvcc, "--list-gpu-arch"], stdout=subprocess.PIPE, text=True).stdout
     chosen = [number for number in ARCHITECTURES if f"compute_{number}" in known.split()] or [80]
     flags = [f"-gencode=arch=compute_{number},code=sm_{number}" for number in chosen]
@@ -131,7 +132,7 @@ def link_command(compiler: str, nvcc: Optional[str]) -> List[str]:
     return [compiler, "-shared", "-fopenmp"]
 
 
-def _run(command):
+def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if done.returncode:
         raise ConfigError(f"the compiler failed: {' '.join(command)}\n{done.stdout}")

@@ -5,15 +5,20 @@ MXNet broadcasts only between tensors of equal rank, so every tensor is viewed i
 against (`_view`) and viewed back at the end.
 """
 
+from types import ModuleType
+from typing import Callable, Optional, Tuple
+
 import mxnet as mx
 from mxnet import autograd
 
 from quantize.errors import ConversionError
 from quantize.ops.composed_engine import integer_codes, multiply_add  # noqa: F401 (part of this back end)
-from quantize.spec import PerGroup, PerTensor
+from quantize.ops.types import Tensor
+from quantize.spec import PerGroup, PerTensor, QuantSpec
 
 
-def fake_quantize(F, x, scale, spec, zero_point=None, multiplier=None):
+def fake_quantize(F: ModuleType, x: Tensor, scale: Tensor, spec: QuantSpec, zero_point: Optional[Tensor] = None,
+                  multiplier: Optional[Tensor] = None) -> Tensor:
     """See `quantize.ops.entry.fake_quantize`."""
     parts = _view(F, x, spec)
     scale, zero_point, multiplier = (None if operand is None else _view_scale(F, F.BlockGrad(operand), spec)
@@ -26,13 +31,13 @@ def fake_quantize(F, x, scale, spec, zero_point=None, multiplier=None):
     return F.reshape_like(y, x)
 
 
-def online_fake_quantize(F, x, spec):
+def online_fake_quantize(F: ModuleType, x: Tensor, spec: QuantSpec) -> Tensor:
     """See `quantize.ops.entry.online_fake_quantize`."""
     scale, zero_point = online_qparams(F, x, spec)
     return fake_quantize(F, x, scale, spec, zero_point)
 
 
-def online_qparams(F, x, spec):
+def online_qparams(F: ModuleType, x: Tensor, spec: QuantSpec) -> Tuple[Tensor, Optional[Tensor]]:
     """(scale, zero_point) that just cover `x`; zero_point is None for symmetric specs. No gradient flows into them.
 
     Equals `quantize.reference.find_qparams`; an all-zero part gets scale 1.
@@ -44,7 +49,7 @@ def online_qparams(F, x, spec):
     return _from_range(F, _reduce(F, F.min, x, spec), _reduce(F, F.max, x, spec), spec)
 
 
-def tracking_fake_quantize(F, x, state, spec, momentum):
+def tracking_fake_quantize(F: ModuleType, x: Tensor, state: Tensor, spec: QuantSpec, momentum: float) -> Tensor:
     """See `quantize.ops.entry.tracking_fake_quantize`; eager only."""
     if F is not mx.nd:
         raise ConversionError("the composed back end cannot update a moving average inside a hybridized network; run "
@@ -63,7 +68,7 @@ def tracking_fake_quantize(F, x, state, spec, momentum):
     return fake_quantize(F, x, scale, spec, zero_point)
 
 
-def lsq(F, x, step, spec, grad_scale=None):
+def lsq(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec, grad_scale: Optional[float] = None) -> Tensor:
     """See `quantize.ops.entry.lsq`."""
     parts, step_view = _view(F, x, spec), _view_scale(F, step, spec)
     steps = F.broadcast_div(F.BlockGrad(parts), F.BlockGrad(step_view))
@@ -79,7 +84,7 @@ def lsq(F, x, step, spec, grad_scale=None):
     return F.reshape_like(_with_gradient(F, values, (mask, parts), (slope, step_view)), x)
 
 
-def lsq_plus(F, x, step, offset, spec):
+def lsq_plus(F: ModuleType, x: Tensor, step: Tensor, offset: Tensor, spec: QuantSpec) -> Tensor:
     """See `quantize.ops.entry.lsq_plus`."""
     parts = _view(F, x, spec)
     step_view, offset_view = _view_scale(F, step, spec), _view_scale(F, offset, spec)
@@ -97,7 +102,7 @@ def lsq_plus(F, x, step, offset, spec):
     return F.reshape_like(y, x)
 
 
-def pact(F, x, alpha, levels, calibrated=False):
+def pact(F: ModuleType, x: Tensor, alpha: Tensor, levels: int, calibrated: bool = False) -> Tensor:
     """See `quantize.ops.entry.pact`."""
     flat, fixed = F.reshape(x, shape=(-1,)), F.BlockGrad(alpha)
     data = F.BlockGrad(flat)
@@ -112,7 +117,7 @@ def pact(F, x, alpha, levels, calibrated=False):
     return F.reshape_like(_with_gradient(F, values, (inside, flat), (slope, alpha)), x)
 
 
-def dorefa(F, w, levels):
+def dorefa(F: ModuleType, w: Tensor, levels: int) -> Tensor:
     """See `quantize.ops.entry.dorefa`."""
     t = F.tanh(F.cast(F.BlockGrad(w), "float64"))
     divisor = _nonzero(F.max(F.abs(t)))
@@ -122,19 +127,20 @@ def dorefa(F, w, levels):
     return _with_gradient(F, values, (slope, w))
 
 
-def sign(F, x):
+def sign(F: ModuleType, x: Tensor) -> Tensor:
     """See `quantize.ops.entry.sign`."""
     data = F.BlockGrad(x)
     return _with_gradient(F, 2 * (data >= 0) - 1, (F.abs(data) <= 1, x))
 
 
-def _grad_factor(F, x, step, spec):
+def _grad_factor(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec) -> Tensor:
     """(1,): 1 / sqrt(elements of a part * qmax)."""
     per_part = F.cast(F.size_array(x), "float32") / F.cast(F.size_array(step), "float32")
     return F.rsqrt(per_part * spec.qmax)
 
 
-def _round_ste(F, parts, scale, spec, zero_point, multiplier):
+def _round_ste(F: ModuleType, parts: Tensor, scale: Tensor, spec: QuantSpec, zero_point: Optional[Tensor],
+               multiplier: Optional[Tensor]) -> Tensor:
     # clip works on rounded codes, so its gradient (1 on both ends, 0 beyond) is the mask that the reference defines
     steps = F.broadcast_div(parts, scale) if multiplier is None else F.broadcast_mul(parts, multiplier)
     codes = F.contrib.round_ste(steps)
@@ -144,7 +150,8 @@ def _round_ste(F, parts, scale, spec, zero_point, multiplier):
     return F.broadcast_mul(F.broadcast_sub(codes, zero_point), scale)
 
 
-def _values(F, parts, scale, spec, zero_point, multiplier):
+def _values(F: ModuleType, parts: Tensor, scale: Tensor, spec: QuantSpec, zero_point: Optional[Tensor],
+            multiplier: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
     """(value on the grid, mask of the gradient)."""
     steps = F.broadcast_div(parts, scale) if multiplier is None else F.broadcast_mul(parts, multiplier)
     if spec.grid == "mid_rise":
@@ -158,7 +165,7 @@ def _values(F, parts, scale, spec, zero_point, multiplier):
     return F.broadcast_mul(values, scale), clipped == codes
 
 
-def _with_gradient(F, values, *terms):
+def _with_gradient(F: ModuleType, values: Tensor, *terms: Tuple[Tensor, Tensor]) -> Tensor:
     """`values`, whose gradient towards each (slope, variable) is the slope: ``slope * (v - stop(v))`` adds zero."""
     y = F.BlockGrad(values)
     for slope, variable in terms:
@@ -166,7 +173,7 @@ def _with_gradient(F, values, *terms):
     return y
 
 
-def _round(F, x, spec):
+def _round(F: ModuleType, x: Tensor, spec: QuantSpec) -> Tensor:
     rounded = F.round(x)
     if spec.rounding == "half_away":
         return rounded
@@ -175,22 +182,22 @@ def _round(F, x, spec):
     return F.where(is_half, F.round(x / 2) * 2, rounded)
 
 
-def _from_range(F, low, high, spec):
+def _from_range(F: ModuleType, low: Tensor, high: Tensor, spec: QuantSpec) -> Tuple[Tensor, Tensor]:
     low, high = F.minimum(low, 0), F.maximum(high, 0)
     scale = _nonzero((high - low) / (spec.qmax - spec.qmin))
     zero_point = spec.qmin - _round(F, low / scale, spec)
     return scale, F.clip(zero_point, spec.qmin, spec.qmax)
 
 
-def _nonzero(scale):
+def _nonzero(scale: Tensor) -> Tensor:
     return scale + (scale == 0)
 
 
-def _flat(F, function, x, one):
+def _flat(F: ModuleType, function: Callable[..., Tensor], x: Tensor, one: Tensor) -> Tensor:
     return F.reshape_like(function(F.reshape(x, shape=(-1,)), one), x)
 
 
-def _reduce(F, function, x, spec):
+def _reduce(F: ModuleType, function: Callable[..., Tensor], x: Tensor, spec: QuantSpec) -> Tensor:
     if isinstance(spec.granularity, PerTensor):
         return function(x)
     parts = _view(F, x, spec)
@@ -200,7 +207,7 @@ def _reduce(F, function, x, spec):
     return peak
 
 
-def _view(F, x, spec):
+def _view(F: ModuleType, x: Tensor, spec: QuantSpec) -> Tensor:
     if isinstance(spec.granularity, PerTensor):
         return F.reshape(x, shape=(-1,))
     if isinstance(spec.granularity, PerGroup):
@@ -209,7 +216,7 @@ def _view(F, x, spec):
     return x
 
 
-def _view_scale(F, scale, spec):
+def _view_scale(F: ModuleType, scale: Tensor, spec: QuantSpec) -> Tensor:
     if isinstance(spec.granularity, PerGroup):
         return F.expand_dims(scale, axis=spec.granularity.axis + 1)
     return scale

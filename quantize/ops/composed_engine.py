@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What an engine with integer layers computes around its sums, composed of MXNet's operators; without gradients."""
 
+from types import ModuleType
+
+from quantize.ops.types import Tensor
+
 VECTOR = 4
 INT32_END = 2.0 ** 31
 
 
-def integer_codes(F, x, multiplier, qmax, run):
+def integer_codes(F: ModuleType, x: Tensor, multiplier: Tensor, qmax: int, run: int) -> Tensor:
     """See `quantize.ops.entry.integer_codes`."""
     steps = F.reshape(F.broadcast_mul(F.reshape(x, shape=(-1,)), multiplier), shape=(-1, run))
     whole = run // VECTOR * VECTOR
@@ -19,7 +23,7 @@ def integer_codes(F, x, multiplier, qmax, run):
     return F.reshape_like(F.where(steps < INT32_END, codes, F.zeros_like(codes) - qmax), x)
 
 
-def multiply_add(F, x, factor, term):
+def multiply_add(F: ModuleType, x: Tensor, factor: Tensor, term: Tensor) -> Tensor:
     """See `quantize.ops.entry.multiply_add`.
 
     The product of two float32 is exact in float64. Rounding the sum to float64 and then to float32 is not rounding it

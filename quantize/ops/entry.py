@@ -7,14 +7,18 @@ All take ``F`` (mxnet.ndarray or mxnet.symbol) and float32 NDArrays or Symbols, 
 """
 
 import logging
+from types import ModuleType
+from typing import List, Optional
 
 from quantize.errors import ConfigError
 from quantize.ops import composed, native
+from quantize.ops.types import Tensor
+from quantize.spec import QuantSpec
 
 logger = logging.getLogger(__name__)
 
 BACKENDS = ("auto", "native", "composed")
-_warned = []
+_warned: List[bool] = []
 
 
 def choose(name: str, device_type: str) -> str:
@@ -24,7 +28,7 @@ def choose(name: str, device_type: str) -> str:
     return name
 
 
-def backend(name: str = "auto"):
+def backend(name: str = "auto") -> ModuleType:
     """The module of a back end; `auto` warns once where the native one is missing."""
     if name not in BACKENDS:
         raise ConfigError(f"back end must be one of {', '.join(BACKENDS)}, got {name!r}")
@@ -41,7 +45,8 @@ def backend(name: str = "auto"):
     return composed
 
 
-def fake_quantize(F, x, scale, spec, zero_point=None, *, multiplier=None, using="auto"):
+def fake_quantize(F: ModuleType, x: Tensor, scale: Tensor, spec: QuantSpec, zero_point: Optional[Tensor] = None, *,
+                  multiplier: Optional[Tensor] = None, using: str = "auto") -> Tensor:
     """`x` rounded to the grid of `spec`, with the straight-through gradient.
 
     dy/dx = 1 where the unclipped code lies in [qmin, qmax], else 0; dy/dscale = dy/dzero_point = 0.
@@ -60,12 +65,13 @@ def fake_quantize(F, x, scale, spec, zero_point=None, *, multiplier=None, using=
     return backend(using).fake_quantize(F, x, scale, spec, zero_point, multiplier)
 
 
-def online_fake_quantize(F, x, spec, *, using="auto"):
+def online_fake_quantize(F: ModuleType, x: Tensor, spec: QuantSpec, *, using: str = "auto") -> Tensor:
     """`x` rounded to a grid that just covers it (`reference.find_qparams`); the range carries no gradient."""
     return backend(using).online_fake_quantize(F, x, spec)
 
 
-def tracking_fake_quantize(F, x, state, spec, momentum, *, using="auto"):
+def tracking_fake_quantize(F: ModuleType, x: Tensor, state: Tensor, spec: QuantSpec, momentum: float, *,
+                           using: str = "auto") -> Tensor:
     """`x` rounded by a moving average of ranges which this batch updates first; one scale for the tensor.
 
     Parameters
@@ -77,12 +83,13 @@ def tracking_fake_quantize(F, x, state, spec, momentum, *, using="auto"):
     return backend(using).tracking_fake_quantize(F, x, state, spec, momentum)
 
 
-def lsq(F, x, step, spec, grad_scale=None, *, using="auto"):
+def lsq(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec, grad_scale: Optional[float] = None, *,
+        using: str = "auto") -> Tensor:
     """`x` rounded by a trained step (LSQ, arXiv:1902.08153); gradients as `reference_trained.lsq_gradient`."""
     return backend(using).lsq(F, x, step, spec, grad_scale)
 
 
-def lsq_plus(F, x, step, offset, spec):
+def lsq_plus(F: ModuleType, x: Tensor, step: Tensor, offset: Tensor, spec: QuantSpec) -> Tensor:
     """`x` rounded by a trained step and the trained real value of the lowest level (LSQ+, arXiv:2004.09576).
 
     Step and offset have the scale's shape; gradients as `reference_trained.lsq_plus_gradient`. Always composed.
@@ -90,17 +97,18 @@ def lsq_plus(F, x, step, offset, spec):
     return composed.lsq_plus(F, x, step, offset, spec)
 
 
-def pact(F, x, alpha, levels, calibrated=False, *, using="auto"):
+def pact(F: ModuleType, x: Tensor, alpha: Tensor, levels: int, calibrated: bool = False, *,
+         using: str = "auto") -> Tensor:
     """`x` clipped to a trained [0, alpha (1,)] and rounded to `levels` steps; see `reference_trained.pact_gradient`."""
     return backend(using).pact(F, x, alpha, levels, calibrated)
 
 
-def dorefa(F, w, levels, *, using="auto"):
+def dorefa(F: ModuleType, w: Tensor, levels: int, *, using: str = "auto") -> Tensor:
     """Weights clamped by tanh and rounded to `levels` steps on [-1, 1]; see `reference_trained.dorefa`."""
     return backend(using).dorefa(F, w, levels)
 
 
-def quantize_gradient(F, x, bits):
+def quantize_gradient(F: ModuleType, x: Tensor, bits: int) -> Tensor:
     """`x`, whose gradient is rounded to `bits` with noise; see `reference_trained.dorefa_quantized_gradient`.
 
     Native only (a composed operator cannot change the gradient that passes through it), and on the CPU only.
@@ -109,12 +117,12 @@ def quantize_gradient(F, x, bits):
     return native.quantize_gradient(F, x, bits)
 
 
-def sign(F, x, *, using="auto"):
+def sign(F: ModuleType, x: Tensor, *, using: str = "auto") -> Tensor:
     """+1 or -1 with the clipped-identity gradient; see `reference_trained.sign_gradient`."""
     return backend(using).sign(F, x)
 
 
-def integer_codes(F, x, multiplier, qmax, run, *, using="auto"):
+def integer_codes(F: ModuleType, x: Tensor, multiplier: Tensor, qmax: int, run: int, *, using: str = "auto") -> Tensor:
     """Codes (float32) of `x` as ncnn's loops compute them: clip(round(x * multiplier), -qmax, qmax).
 
     Halves are rounded away from zero. A loop goes over `run` elements at a time, in fours that are rounded by
@@ -131,7 +139,7 @@ def integer_codes(F, x, multiplier, qmax, run, *, using="auto"):
     return backend(using).integer_codes(F, x, multiplier, qmax, run)
 
 
-def multiply_add(F, x, factor, term, *, using="auto"):
+def multiply_add(F: ModuleType, x: Tensor, factor: Tensor, term: Tensor, *, using: str = "auto") -> Tensor:
     """x * factor + term for each channel, rounded once (a fused multiply-add). No gradient.
 
     Parameters

@@ -15,7 +15,7 @@ What a hook does depends on the number alone, so that a resumed run goes on as t
 
 import fnmatch
 import logging
-from typing import Callable, Iterable, List, Optional
+from typing import Callable, Iterable, List, Optional, Tuple
 
 import numpy as np
 from mxnet import nd
@@ -24,6 +24,7 @@ from mxnet.gluon import Block
 from quantize.errors import ConfigError, TrainingError
 from quantize.initialize import start_weight
 from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
+from quantize.nn.fake_quantize import FakeQuantize
 from quantize.train.parameters import quantizer_parameters
 from quantize.train.stages import freeze_bn
 
@@ -33,25 +34,25 @@ logger = logging.getLogger(__name__)
 class Hook:
     """Does nothing; what hooks derive from. Steps count from 0."""
 
-    def before_step(self, step: int):
+    def before_step(self, step: int) -> None:
         """Called before the forward pass."""
 
-    def after_step(self, step: int):
+    def after_step(self, step: int) -> None:
         """Called after the update of the parameters."""
 
 
 class Hooks(Hook):
     """Several hooks, called in their order."""
 
-    def __init__(self, *hooks: Hook):
+    def __init__(self, *hooks: Hook) -> None:
         self.hooks = hooks
 
-    def before_step(self, step: int):
+    def before_step(self, step: int) -> None:
         """Every hook's."""
         for hook in self.hooks:
             hook.before_step(step)
 
-    def after_step(self, step: int):
+    def after_step(self, step: int) -> None:
         """Every hook's."""
         for hook in self.hooks:
             hook.after_step(step)
@@ -72,20 +73,21 @@ class StartQuantization(Hook):
         Called when quantization starts, for example to measure activations anew with `start_training`.
     """
 
-    def __init__(self, net: Block, start: int, names: Iterable[str] = ("*",), prepare: Optional[Callable] = None):
+    def __init__(self, net: Block, start: int, names: Iterable[str] = ("*",),
+                 prepare: Optional[Callable] = None) -> None:
         self.net, self.start, self.prepare = net, start, prepare
         self.names = tuple(names)
-        self._modes = None
+        self._modes: Optional[List[Tuple[FakeQuantize, str]]] = None
         for name in self.names:
             if not self._chosen((name,)):
                 raise ConfigError(f"quantization start: pattern {name!r} matches no quantizer; they are: "
                                   f"{', '.join(path for path, _ in list(quantizers(net))[:3])}, ...")
 
-    def _chosen(self, names):
+    def _chosen(self, names: Iterable[str]) -> List[FakeQuantize]:
         return [quantizer for path, quantizer in quantizers(self.net)
                 if any(fnmatch.fnmatchcase(path, name) for name in names)]
 
-    def before_step(self, step: int):
+    def before_step(self, step: int) -> None:
         """Float before the start, quantized from it on."""
         if step < self.start and self._modes is None:
             self._modes = [(quantizer, quantizer.mode) for quantizer in self._chosen(self.names)]
@@ -102,7 +104,7 @@ class StartQuantization(Hook):
             clear_cached_graphs(self.net)
             logger.info("%s: quantization starts at step %d", self.net.name, step)
 
-    def _start_weights(self):
+    def _start_weights(self) -> None:
         chosen = {id(quantizer) for quantizer in self._chosen(self.names)}
         for _, layer in quantized_layers(self.net):
             if id(layer.weight_quantizer) in chosen:
@@ -112,11 +114,11 @@ class StartQuantization(Hook):
 class FreezeBatchNorm(Hook):
     """From step `start` on BatchNorms, folded ones too, keep and use their running statistics (`freeze_bn`)."""
 
-    def __init__(self, net: Block, start: int):
+    def __init__(self, net: Block, start: int) -> None:
         self.net, self.start = net, start
         self._frozen = False
 
-    def before_step(self, step: int):
+    def before_step(self, step: int) -> None:
         """Freeze when it is time."""
         if (step >= self.start) != self._frozen:
             self._frozen = not self._frozen
@@ -130,11 +132,11 @@ class ClipWeights(Hook):
     could not come back.
     """
 
-    def __init__(self, net: Block):
+    def __init__(self, net: Block) -> None:
         self.weights = [(layer.weight, layer.weight_quantizer.weight_bounds) for _, layer in quantized_layers(net)
                         if layer.weight_quantizer is not None and layer.weight_quantizer.weight_bounds is not None]
 
-    def after_step(self, step: int):
+    def after_step(self, step: int) -> None:
         """Clip, on every device."""
         for weight, (low, high) in self.weights:
             for data in weight.list_data():
@@ -152,14 +154,14 @@ class CheckNumbers(Hook):
         Check after each so many steps.
     """
 
-    def __init__(self, net: Block, every: int = 1):
+    def __init__(self, net: Block, every: int = 1) -> None:
         if every < 1:
             raise ConfigError(f"every must be at least 1, got {every!r}")
         self.every = every
         self.parameters = quantizer_parameters(net)
         self._positive = {f"{path}.{name}" for path, quantizer in quantizers(net) for name in quantizer.positive}
 
-    def after_step(self, step: int):
+    def after_step(self, step: int) -> None:
         """Check, when it is time."""
         checked = {path: parameter for path, parameter in self.parameters.items() if parameter._data is not None}
         if (step + 1) % self.every or not checked:

@@ -22,7 +22,7 @@ def weight_parameters(net: Block) -> Dict[str, Parameter]:
     return {name: parameter for name, parameter in net.collect_params().items() if id(parameter) not in trained}
 
 
-def set_rates(net: Block, lr_mult: Optional[float] = None, wd_mult: Optional[float] = None):
+def set_rates(net: Block, lr_mult: Optional[float] = None, wd_mult: Optional[float] = None) -> None:
     """Learning rate and weight decay of quantizers' trained numbers, as multiples of the optimizer's.
 
     Both are 1 at first, but weight decay leaves steps of LSQ and offsets of LSQ+ alone. A Trainer reads them when it is

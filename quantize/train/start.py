@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: MIT
 """From a converted network to one that is ready to be trained."""
 
-from mxnet import autograd
+from typing import Optional, Sequence, Union
+
+import numpy as np
+from mxnet import autograd, nd
 from mxnet.gluon import Block
 
 from quantize.errors import CalibrationError
 from quantize.modes import clear_cached_graphs, eager, mode, quantizers
+from quantize.nn.fake_quantize import FakeQuantize
+
+Inputs = Union[nd.NDArray, Sequence[nd.NDArray]]
 
 
-def start_training(net: Block, batch=None, ranges: str = "ema"):
+def start_training(net: Block, batch: Optional[Inputs] = None, ranges: str = "ema") -> None:
     """Put every quantizer into the mode in which its method trains.
 
     Trained steps of activations that no calibration has set start from one batch, run in float: 2 * mean|x| /
@@ -49,17 +55,17 @@ def start_training(net: Block, batch=None, ranges: str = "ema"):
 class _Start:
     """Observer that starts its quantizer from the first tensor it sees."""
 
-    def __init__(self, quantizer):
+    def __init__(self, quantizer: FakeQuantize) -> None:
         self.quantizer, self.seen = quantizer, False
 
-    def update(self, x):
+    def update(self, x: np.ndarray) -> None:
         """Start, once."""
         if not self.seen:
             self.quantizer.start(x)
             self.seen = True
 
 
-def _measure(net, batch, chosen):
+def _measure(net: Block, batch: Inputs, chosen: Sequence[FakeQuantize]) -> None:
     with mode(net, "float"), eager(net), autograd.train_mode():
         for quantizer in chosen:
             quantizer.observer, quantizer.mode = _Start(quantizer), "observe"

@@ -2,7 +2,7 @@
 """BatchNorm statistics measured anew, after training."""
 
 import contextlib
-from typing import Iterable
+from typing import Any, Callable, Iterable, Iterator, Tuple
 
 import numpy as np
 from mxnet import autograd, nd
@@ -17,10 +17,10 @@ from quantize.tree import walk
 class _Moments:
     """Count, mean and sum of squared deviations of each channel, over all tensors seen (Chan's update)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count, self.mean, self.squares = 0, 0.0, 0.0
 
-    def update(self, z):
+    def update(self, z: nd.NDArray) -> None:
         """One tensor (images, channels, ...)."""
         values = np.moveaxis(z.asnumpy(), 1, 0).reshape(z.shape[1], -1).astype(np.float64)
         count, mean = values.shape[1], values.mean(axis=1)
@@ -29,7 +29,7 @@ class _Moments:
         self.mean = self.mean + shift * count / total
         self.count = total
 
-    def store(self, block):
+    def store(self, block: Block) -> None:
         """Let a BatchNorm have these statistics."""
         block.running_mean.set_data(nd.array(self.mean))
         block.running_var.set_data(nd.array(self.squares / self.count))
@@ -64,17 +64,17 @@ def reestimate_bn(net: Block, batches: Iterable) -> int:
     return len(moments)
 
 
-def _norms(net):
+def _norms(net: Block) -> Iterator[Tuple[Block, Callable]]:
     """(BatchNorm, function that hands every normalized tensor to a callable, and returns what ends that)."""
     for _, layer in quantized_layers(net):
         norm = layer.norm
         if norm is not None:
-            def watch_folded(update, norm=norm):
+            def watch_folded(update: Callable, norm: Any = norm) -> Callable:
                 norm.watcher = update
                 return lambda: setattr(norm, "watcher", None)
             yield norm.block, watch_folded
     for _, block in walk(net):
         if is_batchnorm(block) and block._kwargs["axis"] == 1:
-            def watch(update, block=block):
+            def watch(update: Callable, block: Block = block) -> Callable:
                 return block.register_forward_pre_hook(lambda _, inputs: update(inputs[0])).detach
             yield block, watch

@@ -24,12 +24,12 @@ What differs on purpose:
 * A bias stays float: engines add it in 32 bits.
 """
 
-from typing import Optional
+from typing import Any, Dict, Optional, Sequence
 
 from mxnet.gluon import Block, Trainer
 
 from quantize.config import Format
-from quantize.interfaces.nni.config import reset_quant_scheme_dtype, set_quant_scheme_dtype
+from quantize.interfaces.nni.config import LayerSetting, reset_quant_scheme_dtype, set_quant_scheme_dtype
 from quantize.interfaces.nni.observer import ObserverQuantizer
 from quantize.interfaces.nni.quantizer import Quantizer
 from quantize.modes import fix_params
@@ -43,7 +43,8 @@ class NaiveQuantizer(Quantizer):
 
     quant_types = ("weight",)
 
-    def __init__(self, model: Block, config_list=None, optimizer: Optional[Trainer] = None):
+    def __init__(self, model: Block, config_list: Optional[Sequence[Dict[str, Any]]] = None,
+                 optimizer: Optional[Trainer] = None) -> None:
         super().__init__(model, config_list or [{"quant_types": ["weight"], "op_types": ["default"]}], optimizer)
 
     def compress(self) -> Block:
@@ -52,10 +53,10 @@ class NaiveQuantizer(Quantizer):
         fix_params(self.net)
         return self.net
 
-    def eval(self):
+    def eval(self) -> None:
         """Nothing: there are no ranges."""
 
-    def train(self):
+    def train(self) -> None:
         """Nothing: there are no ranges."""
 
 
@@ -101,5 +102,5 @@ class BNNQuantizer(Quantizer):
 
     method = "bnn"
 
-    def _format(self, setting, quant_type):
+    def _format(self, setting: LayerSetting, quant_type: str) -> Format:
         return Format(1, True)

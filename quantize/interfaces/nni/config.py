@@ -2,7 +2,7 @@
 """NNI's `config_list`: checked key by key, and resolved into one setting for each layer of a network."""
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 from mxnet.gluon import Block, nn
 
@@ -18,7 +18,7 @@ SCHEMES = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "p
 _DEFAULTS: Dict[str, Dict[str, str]] = {}
 
 
-def set_quant_scheme_dtype(quant_type: str, new_scheme: Optional[str] = None, new_dtype: Optional[str] = None):
+def set_quant_scheme_dtype(quant_type: str, new_scheme: Optional[str] = None, new_dtype: Optional[str] = None) -> None:
     """What networks that are compressed from now on use where their config says nothing; None leaves one alone.
 
     As in NNI it holds for the whole process; `reset_quant_scheme_dtype` takes it back.
@@ -27,12 +27,12 @@ def set_quant_scheme_dtype(quant_type: str, new_scheme: Optional[str] = None, ne
                                  ("new_dtype", new_dtype, DTYPES)):
         if value not in allowed and not (value is None and name != "quant_type"):
             raise ConfigError(f"set_quant_scheme_dtype: {name} must be one of {', '.join(allowed)}, got {value!r}"
-                              f"{closest(value, allowed)}")
+                              f"{closest(str(value), allowed)}")
     chosen = {"quant_scheme": new_scheme, "quant_dtype": new_dtype}
     _DEFAULTS.setdefault(quant_type, {}).update({key: value for key, value in chosen.items() if value is not None})
 
 
-def reset_quant_scheme_dtype():
+def reset_quant_scheme_dtype() -> None:
     """Back to the defaults that the quantizers came with."""
     _DEFAULTS.clear()
 
@@ -69,24 +69,27 @@ class LayerSetting:
         """Scheme or dtype of an operand: the entry's, else what `set_quant_scheme_dtype` chose, else None."""
         return self._of(quant_type, key) or _DEFAULTS.get(quant_type, {}).get(key)
 
-    def _of(self, quant_type, key):
+    def _of(self, quant_type: str, key: str) -> Any:
         value = self.entry.get(key)
         return value.get(quant_type) if isinstance(value, dict) else value
 
 
-def _is_choice(allowed):
+Check = Callable[[Any], bool]
+
+
+def _is_choice(allowed: Sequence[str]) -> Check:
     return lambda value: isinstance(value, str) and value in allowed
 
 
-def _is_list(fits):
+def _is_list(fits: Check) -> Check:
     return lambda value: isinstance(value, (list, tuple)) and bool(value) and all(fits(item) for item in value)
 
 
-def _is_int(low, high):
+def _is_int(low: int, high: float) -> Check:
     return lambda value: isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def _by_type(fits):
+def _by_type(fits: Check) -> Check:
     return lambda value: fits(value) or (isinstance(value, dict) and bool(value) and all(
         key in QUANT_TYPES and fits(item) for key, item in value.items()))
 
@@ -104,7 +107,7 @@ KEYS = {
 }
 
 
-def check_config_list(config_list: Sequence[Dict[str, Any]], quant_types: Sequence[str] = QUANT_TYPES):
+def check_config_list(config_list: Sequence[Dict[str, Any]], quant_types: Sequence[str] = QUANT_TYPES) -> None:
     """ConfigError that names the entry and the key which is wrong.
 
     Parameters
@@ -127,7 +130,7 @@ def check_config_list(config_list: Sequence[Dict[str, Any]], quant_types: Sequen
         _check_entry(entry, where, quant_types)
 
 
-def _check_entry(entry, where, quant_types):
+def _check_entry(entry: Dict[str, Any], where: str, quant_types: Sequence[str]) -> None:
     if "op_types" not in entry and "op_names" not in entry:
         raise ConfigError(f"{where}: 'op_types' or 'op_names' is needed, to say which layers are meant")
     if entry.get("exclude"):
@@ -162,18 +165,20 @@ def layer_settings(net: Block, config_list: Sequence[Dict[str, Any]]) -> List[La
         _check_selection(entry, where, layers, selected)
         for path, block in selected:
             chosen[path] = None if entry.get("exclude") else _setting(path, block, where, entry)
-    found = [chosen[path] for path, _ in layers if chosen.get(path) is not None]
+    settings = [chosen.get(path) for path, _ in layers]
+    found = [setting for setting in settings if setting is not None]
     if not found:
         raise ConfigError("config_list leaves every layer of the network float")
     return found
 
 
-def _selects(entry, path, block):
+def _selects(entry: Dict[str, Any], path: str, block: Block) -> bool:
     return (path in entry.get("op_names", (path,))
             and any(name in entry.get("op_types", type_names(block)) for name in type_names(block)))
 
 
-def _check_selection(entry, where, layers, selected):
+def _check_selection(entry: Dict[str, Any], where: str, layers: Sequence[Tuple[str, Block]],
+                     selected: Sequence[Tuple[str, Block]]) -> None:
     paths, types = [path for path, _ in layers], sorted({name for _, block in layers for name in type_names(block)})
     for key, known in (("op_names", paths), ("op_types", types)):
         for name in entry.get(key, ()):
@@ -184,7 +189,7 @@ def _check_selection(entry, where, layers, selected):
         raise ConfigError(f"{where}: no layer fits both 'op_types' and 'op_names'")
 
 
-def _setting(path, block, where, entry):
+def _setting(path: str, block: Block, where: str, entry: Dict[str, Any]) -> LayerSetting:
     possible = QUANT_TYPES if QUANTIZABLE[type(block)].has_weight else ("output",)
     types = tuple(name for name in QUANT_TYPES if name in entry["quant_types"] and name in possible)
     if not types:

@@ -3,22 +3,25 @@
 
 import contextlib
 import json
-from typing import Any, Dict
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block
 
 from quantize.errors import ConfigError
-from quantize.files import read_text, whole_file, write_whole
+from quantize.files import PathLike, read_text, whole_file, write_whole
 from quantize.modes import added_parameters, clear_cached_graphs, mode, quantized_layers, quantizers
+from quantize.nn.fake_quantize import FakeQuantize
 from quantize.registry import closest
-from quantize.spec import QParams
+from quantize.spec import QParams, QuantSpec
 
 NAMES = ("bits", "scale", "zero_point")
 
 
-def export_model(net: Block, model_path, calibration_path=None, onnx_path=None, input_shape=None):
+def export_model(net: Block, model_path: PathLike, calibration_path: Optional[PathLike] = None,
+                 onnx_path: Optional[PathLike] = None,
+                 input_shape: Optional[Sequence[int]] = None) -> Dict[str, Dict[str, Any]]:
     """See `quantize.interfaces.nni.Quantizer.export_model`."""
     if onnx_path is not None and input_shape is None:
         raise ConfigError("export_model: onnx_path needs input_shape, for example (1, 3, 32, 32)")
@@ -27,14 +30,14 @@ def export_model(net: Block, model_path, calibration_path=None, onnx_path=None, 
     _write_parameters(net, model_path)
     if calibration_path is not None:
         write_whole(calibration_path, json.dumps(calibration, indent=1) + "\n")
-    if onnx_path is not None:
+    if onnx_path is not None and input_shape is not None:
         _write_onnx(net, onnx_path, tuple(input_shape))
     return calibration
 
 
 def calibration_of(net: Block) -> Dict[str, Dict[str, Any]]:
     """Layer -> bits, scale, zero point and range of each operand that is quantized."""
-    found = {}
+    found: Dict[str, Dict[str, Any]] = {}
     for path, layer in quantized_layers(net):
         for name, quantizer in layer.quantizers():
             operand = name[:-len("_quantizer")]
@@ -46,7 +49,7 @@ def calibration_of(net: Block) -> Dict[str, Dict[str, Any]]:
     return found
 
 
-def _described(operand, spec, numbers):
+def _described(operand: str, spec: QuantSpec, numbers: QParams) -> Dict[str, Any]:
     middle = 0.5 if spec.grid == "mid_rise" else 0
     scale, zero = numbers.scale.astype(np.float64), numbers.zero_point
     return {operand + "_bits": spec.bits, operand + "_scale": _plain(scale), operand + "_zero_point": _plain(zero),
@@ -54,12 +57,12 @@ def _described(operand, spec, numbers):
             "tracked_max_" + operand: _plain((spec.qmax - zero + middle) * scale)}
 
 
-def _plain(values):
+def _plain(values: np.ndarray) -> Union[float, List[float]]:
     values = np.ravel(values)
     return values.tolist() if values.size > 1 else values[0].item()
 
 
-def load_calibration(net: Block, calibration):
+def load_calibration(net: Block, calibration: Union[PathLike, Dict[str, Dict[str, Any]]]) -> None:
     """Set what `calibration_of` returned, or a JSON file with it: activations get `offline`, trained steps start so."""
     if not isinstance(calibration, dict):
         calibration = _read(calibration)
@@ -74,14 +77,14 @@ def load_calibration(net: Block, calibration):
     clear_cached_graphs(net)
 
 
-def _read(path):
+def _read(path: PathLike) -> Dict[str, Dict[str, Any]]:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
         raise ConfigError(f"calibration config {path}: line {error.lineno}: {error.msg}") from None
 
 
-def _load(path, operand, quantizer, numbers):
+def _load(path: str, operand: str, quantizer: Optional[FakeQuantize], numbers: Dict[str, Any]) -> None:
     bits, scale, zero = (numbers.get(f"{operand}_{name}") for name in NAMES)
     if quantizer is None or bits != quantizer.spec.bits:
         here = "no quantizer" if quantizer is None else f"{quantizer.spec.bits} bits"
@@ -96,7 +99,7 @@ def _load(path, operand, quantizer, numbers):
     quantizer.mode = "offline"
 
 
-def _write_parameters(net, path):
+def _write_parameters(net: Block, path: PathLike) -> None:
     added = {id(parameter) for parameter in added_parameters(net)}
     values = {name: parameter.data().as_in_context(mx.cpu())
               for name, parameter in net._collect_params_with_prefix().items() if id(parameter) not in added}
@@ -105,7 +108,7 @@ def _write_parameters(net, path):
 
 
 @contextlib.contextmanager
-def _as_float(net):
+def _as_float(net: Block) -> Iterator[None]:
     """Context in which nothing of the quantizers is left in the graph."""
     frozen = [(quantizer, quantizer.frozen) for _, quantizer in quantizers(net)]
     try:
@@ -120,7 +123,7 @@ def _as_float(net):
         clear_cached_graphs(net)
 
 
-def _write_onnx(net, path, shape):
+def _write_onnx(net: Block, path: PathLike, shape: Tuple[int, ...]) -> None:
     with _as_float(net), whole_file(path) as temporary:
         symbol = net(mx.sym.var("data"))
         known = set(symbol.list_inputs())

@@ -2,13 +2,17 @@
 """NNI's `ObserverQuantizer`: watch, then quantize, without training."""
 
 import contextlib
+from typing import Any, Dict, List, Optional, Sequence
 
-from mxnet.gluon import Block
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block, Trainer
 
 from quantize import reference
 from quantize.errors import CalibrationError
 from quantize.interfaces.nni.quantizer import Quantizer
 from quantize.modes import clear_cached_graphs, eager, quantizers, set_mode
+from quantize.spec import QParams, QuantSpec
 
 
 class ObserverQuantizer(Quantizer):
@@ -36,7 +40,8 @@ class ObserverQuantizer(Quantizer):
 
     activation_scheme = "per_tensor_affine"
 
-    def __init__(self, model: Block, config_list, optimizer=None, dummy_input=None, calibrator=None):
+    def __init__(self, model: Block, config_list: Sequence[Dict[str, Any]], optimizer: Optional[Trainer] = None,
+                 dummy_input: Optional[mx.nd.NDArray] = None, calibrator: Any = None) -> None:
         super().__init__(model, config_list, optimizer, dummy_input)
         self._calibrator = calibrator
         self._convert()
@@ -66,16 +71,16 @@ class ObserverQuantizer(Quantizer):
 class _Range:
     """Smallest and largest value ever seen."""
 
-    def __init__(self):
-        self.ends = []
+    def __init__(self) -> None:
+        self.ends: List[float] = []
 
-    def update(self, x):
+    def update(self, x: np.ndarray) -> None:
         """One tensor."""
         ends = self.ends + [float(x.min()), float(x.max())]
         self.ends = [min(ends), max(ends)]
 
-    def decide(self, spec):
+    def decide(self, spec: QuantSpec) -> QParams:
         """The grid that covers it."""
         if not self.ends:
             raise CalibrationError("was not observed")
-        return reference.qparams_of_range(*self.ends, spec=spec)
+        return reference.qparams_of_range(self.ends[0], self.ends[1], spec)

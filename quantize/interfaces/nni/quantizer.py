@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """What NNI's quantizers have in common; `quantize.interfaces.nni` says what differs from NNI."""
 
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+import mxnet as mx
 from mxnet.gluon import Block, Trainer
 
 from quantize.config import Format, Rule
 from quantize.convert import convert_model, fake_bn
 from quantize.errors import ConfigError, ConversionError
+from quantize.files import PathLike
 from quantize.interfaces.base import Interface
 from quantize.interfaces.nni.config import (
     QUANT_TYPES,
@@ -41,13 +43,13 @@ class Quantizer(Interface):
     """
 
     method = "ste"
-    quant_types = QUANT_TYPES
-    schemes = SCHEMES
+    quant_types: Tuple[str, ...] = QUANT_TYPES
+    schemes: Tuple[str, ...] = SCHEMES
     weight_scheme = activation_scheme = "per_tensor_symmetric"
     momentum = 0.99
 
     def __init__(self, model: Block, config_list: Sequence[Dict[str, Any]], optimizer: Optional[Trainer] = None,
-                 dummy_input=None):
+                 dummy_input: Optional[mx.nd.NDArray] = None) -> None:
         super().__init__()
         check_config_list(config_list, self.quant_types)
         self.model, self.optimizer, self.dummy_input = model, optimizer, dummy_input
@@ -59,7 +61,7 @@ class Quantizer(Interface):
         self._follow(self.net, self._starts, self.optimizer)
         return self.net
 
-    def _convert(self):
+    def _convert(self) -> None:
         if self.net is not None:
             raise ConversionError(f"{self.model.name}: the network is compressed already")
         self.net = convert_model(self.model, convert_fn={}, config_list=self._rules(), example_input=self.dummy_input)
@@ -69,9 +71,9 @@ class Quantizer(Interface):
             fake_bn(self.net)
 
     def _rules(self) -> List[Rule]:
-        methods = {key: self.method for key in ("weight_method", "input_method", "output_method")}
-        return [Rule(op_names=(setting.path,), reason=setting.where, **methods,
-                     **{name: self._format(setting, name) for name in setting.types}) for setting in self.settings]
+        methods: Dict[str, Any] = {key: self.method for key in ("weight_method", "input_method", "output_method")}
+        return [Rule(op_names=(setting.path,), reason=setting.where, **{
+            **methods, **{name: self._format(setting, name) for name in setting.types}}) for setting in self.settings]
 
     def _format(self, setting: LayerSetting, quant_type: str) -> Format:
         usual = self.weight_scheme if quant_type == "weight" else self.activation_scheme
@@ -88,9 +90,9 @@ class Quantizer(Interface):
         signed = True if quant_type == "weight" or dtype == "int" else None
         return Format(setting.bits(quant_type), signed, granularity)
 
-    def _starts(self, net):
+    def _starts(self, net: Block) -> Iterator[StartQuantization]:
         """Hooks that start quantization later."""
-        by_step = {}
+        by_step: Dict[int, List[str]] = {}
         for setting in self.settings:
             by_step.setdefault(setting.start_step, []).extend(
                 f"{setting.path}.{name}_quantizer" for name in setting.types)
@@ -100,8 +102,9 @@ class Quantizer(Interface):
             if step and names:
                 yield StartQuantization(net, step, names)
 
-    def export_model(self, model_path, calibration_path=None, onnx_path=None, input_shape=None,
-                     device=None) -> Dict[str, Dict[str, Any]]:
+    def export_model(self, model_path: PathLike, calibration_path: Optional[PathLike] = None,
+                     onnx_path: Optional[PathLike] = None, input_shape: Optional[Sequence[int]] = None,
+                     device: Any = None) -> Dict[str, Dict[str, Any]]:
         """Write the float weights, and what quantization does with them.
 
         Parameters
@@ -129,7 +132,7 @@ class Quantizer(Interface):
             if not evaluating:
                 self.train()
 
-    def load_calibration_config(self, calibration_config):
+    def load_calibration_config(self, calibration_config: Union[PathLike, Dict[str, Dict[str, Any]]]) -> None:
         """Take over what `export_model` returned, or the file that it wrote; ranges then stand still.
 
         ConfigError for layers, operands and bits that this network does not have.
