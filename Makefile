@@ -40,8 +40,9 @@ test: $(TESTS) native ## run the tests (PYTEST_ARGS="-k name" chooses)
 test-slow: $(TESTS) native ## run the slow tests: accuracy and whole networks
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
 
-lint: $(TESTS) ## check the code with ruff
+lint: $(TESTS) ## check the code with ruff, its types with mypy
 	@$(PY) -m ruff check .
+	@$(PY) -m mypy
 
 bench: $(TESTS) native ## run the benchmarks in tests/bench one after the other
 	@failed=0; for script in tests/bench/[a-z]*.py; do \
