@@ -5,14 +5,21 @@ Both importers first plan a whole `Program` (plain data) and build it only when 
 """
 
 import re
+from math import prod
 from types import ModuleType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
 
 import mxnet as mx
+import numpy as np
 from mxnet.gluon import Block, HybridBlock
+
+from quantize.errors import DataError
+from quantize.importers.reshape_codes import size_after
 
 Tensor = Union[mx.nd.NDArray, mx.sym.Symbol]
 Context = Union[mx.Context, List[mx.Context]]
+
+RESHAPES = ("reshape", "Reshape")
 
 
 class LayerSpec(NamedTuple):
@@ -110,13 +117,48 @@ class GraphBlock(HybridBlock):
         # The program itself must not keep the weights alive a second time.
         self._steps = [step._replace(layer=None) for step in program.steps]
         self._finished = _last_uses(program)
+        self._reshaping = any(step.op in RESHAPES for step in self._steps)
+        self._reshaped: List[Tuple[str, mx.sym.Symbol, mx.sym.Symbol]] = []
+
+    def forward(self, x: Tensor, *args: Tensor) -> Union[Tensor, List[Tensor]]:
+        """The outputs for images `x`; DataError where their size does not fit the reshapes that the file holds."""
+        if isinstance(x, mx.nd.NDArray):
+            if x.dtype in (np.float16, np.float64):
+                x = x.astype("float32")
+            if self._active and self._reshaping:
+                self._check_traced_reshapes(x)
+        return super().forward(x, *args)
+
+    def _check_traced_reshapes(self, x) -> None:
+        """Look at the reshapes of the hybridized network before it runs: MXNet's own check none."""
+        inputs, _ = self._get_graph(x)
+        if self._reshaped:
+            pairs = mx.sym.Group([symbol for _, before, after in self._reshaped for symbol in (before, after)])
+            if inputs[0].name in pairs.list_inputs():
+                try:
+                    shapes = pairs.infer_shape_partial(**{inputs[0].name: x.shape})[1]
+                except mx.MXNetError as error:
+                    raise DataError(f"images of shape {x.shape} do not fit the network: "
+                                    f"{str(error).splitlines()[0]}") from None
+                for (name, _, _), before, after in zip(self._reshaped, shapes[::2], shapes[1::2]):
+                    _check_sizes(name, before, prod(before), prod(after))
+
+    def _note_reshape(self, F, step, value) -> None:
+        """Check a reshape that is about to run; remember one that is traced."""
+        if F is mx.nd:
+            _check_sizes(step.name, value.shape, prod(value.shape), size_after(value.shape, step.attrs))
+        else:
+            self._reshaped.append((step.name, value, find_operator(F, step.op)(value, **step.attrs)))
 
     def hybrid_forward(self, F: ModuleType, x: Tensor, **constants: Tensor) -> Union[Tensor, List[Tensor]]:
         """The network's output, or a list of them when the file has several."""
+        self._reshaped = []
         values = {self._constants[key]: value for key, value in constants.items()}
         values[self._input] = x
         for step, finished in zip(self._steps, self._finished):
             inputs = [values[name] for name in step.inputs]
+            if step.op in RESHAPES:
+                self._note_reshape(F, step, inputs[0])
             if step.op:
                 operator = find_operator(F, step.op)
                 assert operator is not None  # the importer refused files with operators that MXNet lacks
@@ -128,6 +170,13 @@ class GraphBlock(HybridBlock):
                 values.pop(name, None)
         results = [values[name] for name in self._outputs]
         return results[0] if len(results) == 1 else results
+
+
+def _check_sizes(name, before, have, need) -> None:
+    """DataError when a reshape would make a tensor of another number of values."""
+    if have != need:
+        raise DataError(f"{name}: the network's own reshape wants {need} values, these images give {have} (a tensor of "
+                        f"shape {tuple(before)}); give it images of the size and batch that its file was made for")
 
 
 def _make_layer(name: str, spec: LayerSpec, ctx: Optional[Context]) -> Block:

@@ -142,6 +142,8 @@ CASES = {
                                                 s=ints(2, 2))),
     "slice_clamped": ([node("Slice", "x b e a")], dict(b=ints(-100, -3), e=ints(3, 1000), a=ints(1, 3))),
     "slice_backwards": ([node("Slice", "x b e a s")], dict(b=ints(-1), e=ints(-2 ** 63), a=ints(3), s=ints(-2))),
+    "cast": ([node("Mul", "x c", "m"), node("Cast", "m", "i", to=7), node("Cast", "i", to=1, name="back")],
+             dict(c=np.float32(9))),
     "dropout": ([node("Dropout", "x r")], dict(r=np.float32(0.3))),
     "softmax": ([node("Softmax", axis=1)], {}),
     "softmax_default": ([node("Softmax")], {}),
@@ -317,6 +319,12 @@ def test_gradients_flow_to_the_layers(tmp_path):
 
 
 REFUSED = {
+    "stride=[0, 0]": [node("Conv", "x w", strides=[0, 0])],
+    "dilation=[1, 0]": [node("Conv", "x w", dilations=[1, 0])],
+    "stride=[-1, 1]": [node("MaxPool", kernel_shape=[2, 2], strides=[-1, 1])],
+    "kernel=[0, 2]": [node("AveragePool", kernel_shape=[0, 2])],
+    "group=0": [node("Conv", "x w", group=0)],
+    "group=-1": [node("ConvTranspose", "x t", group=-1)],
     "auto_pad='WIDE'": [node("Conv", "x w", auto_pad="WIDE")],
     "pads=[-1, 0, 0, 0]": [node("Conv", "x w", pads=[-1, 0, 0, 0])],
     "must be a constant": [node("Conv", "x x")],

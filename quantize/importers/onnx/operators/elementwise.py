@@ -2,10 +2,12 @@
 """ONNX operators that work element by element: F operators without parameters."""
 
 import numpy as np
+from onnx import TensorProto
 
 from quantize.importers.graph_block import Step
-from quantize.importers.onnx_reader import Refused
+from quantize.importers.refused import Refused
 
+FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 
 
@@ -54,25 +56,24 @@ def _concat(node) -> list:
     return [step._replace(attrs=dict(dim=node.take("axis", 1)))]
 
 
-def _identity(node) -> list:
-    if node.is_constant(0):
-        node.graph.constants[node.outputs[0]] = node.constant(0)
-    else:
-        node.graph.define(node.outputs[0], node.value())
-    return []
+def _cast(node) -> list:
+    """Everything is computed in float32, so a cast to a float type changes nothing; whole numbers stay floats."""
+    kind = node.take("to")
+    node.take("saturate")
+    if kind in FLOATS or node.kind() not in FLOATS:
+        return node.alias()
+    if kind == TensorProto.BOOL:
+        return node.chain(("_not_equal_scalar", dict(scalar=0.0)))
+    return node.chain(("fix", {}))
 
 
 def _constant(node) -> list:
-    for key in ("value_float", "value_floats", "value_int", "value_ints"):
-        if key in node.attributes:
-            node.graph.constants[node.outputs[0]] = np.asarray(
-                node.take(key), dtype="float32" if "float" in key else "int64")
-            return []
-    tensor = node.take("value")
-    if tensor is None:
-        raise Refused("no dense numeric value")
-    node.graph.constants[node.outputs[0]] = node.graph.read_array(tensor)
-    return []
+    # those that hold numbers were evaluated before
+    raise Refused("no dense numeric value")
+
+
+def _identity(node) -> list:
+    return node.alias()
 
 
 OPERATORS = {
@@ -85,5 +86,6 @@ OPERATORS = {
     "HardSwish": _hard_swish,
     "Concat": _concat,
     "Identity": _identity,
+    "Cast": _cast,
     "Constant": _constant,
 }

@@ -3,28 +3,29 @@
 
 import logging
 
+from onnx import TensorProto
+
 from quantize.errors import ModelFileError
-from quantize.importers import onnx_elementwise, onnx_layers, onnx_pooling, onnx_shapes
-from quantize.importers.graph_block import GraphBlock, Program
-from quantize.importers.onnx_reader import Graph, Node, Refused
+from quantize.importers.graph_block import GraphBlock, Program, Step
+from quantize.importers.onnx import file
+from quantize.importers.onnx.graph import Graph, Node
+from quantize.importers.onnx.operators import OPERATORS
+from quantize.importers.refused import Refused
 
 logger = logging.getLogger(__name__)
-
-#: ONNX operator -> function(Node) -> list of Steps.
-OPERATORS = {**onnx_layers.OPERATORS, **onnx_pooling.OPERATORS,
-             **onnx_elementwise.OPERATORS, **onnx_shapes.OPERATORS}
 
 
 def import_onnx(path, ctx=None) -> GraphBlock:
     """A HybridBlock that computes what the ONNX file computes.
 
     Convolutions, dense layers, normalisations, activations and poolings are ordinary Gluon layers named after the
-    ONNX nodes; everything else is an F operator in between.
+    ONNX nodes; everything else is an F operator in between. What depends on constants and shapes alone is evaluated
+    first. A batch size that the file fixes becomes open. Files of half or double precision compute in float32.
 
     Parameters
     ----------
     path : str or pathlib.Path
-        An ONNX file with one float32 input; any batch size at run time if the file's own is symbolic.
+        An ONNX file with one input of numbers, of operator set 6 to 26.
     ctx : mx.Context or list of mx.Context, optional
         Where the parameters go.
 
@@ -36,23 +37,32 @@ def import_onnx(path, ctx=None) -> GraphBlock:
     Raises
     ------
     ModelFileError
-        If the file is missing or damaged, holds NaN or infinity, has several inputs, or holds operators or
-        attribute values that are not supported; all of those are named at once, before anything is built.
+        If the file is missing or damaged, holds NaN or infinity in its weights, has several inputs, or holds
+        operators or attribute values that are not supported; all of those are named at once, before anything is built.
     """
     graph = Graph(path)
-    steps = _plan(graph)
-    graph.check_finite()
-    outputs = tuple(graph.resolve(output.name, "the graph's output") for output in graph.model.graph.output)
+    steps = _input_steps(graph) + _plan(graph)
+    outputs = tuple(graph.resolve(name, "the graph's output") for name in graph.outputs)
     program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape)
     logger.info("%s: %d ONNX nodes, opset %d", graph.path, len(graph.model.graph.node), graph.opset)
-    return GraphBlock(program, ctx=ctx, preprocessing=graph.preprocessing())
+    return GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
+
+
+def _input_steps(graph: Graph) -> list:
+    """A cast where the file wants whole numbers: everything behind it computes in float32."""
+    if graph.input_kind == TensorProto.FLOAT:
+        return []
+    name = graph.names.unique(graph.input + "_float")
+    step = Step(name, (graph.input,), (name + ":out",), "Cast", dict(dtype="float32"))
+    graph.rename_input(step.outputs[0])
+    return [step]
 
 
 def _plan(graph: Graph) -> list:
     """The steps of all nodes; one ModelFileError for every node that was refused."""
     steps, problems = [], {}
     # All nodes get their names before helper steps do, so that no helper takes the name of a later node.
-    for node in [Node(graph, proto) for proto in graph.model.graph.node]:
+    for node in [Node(graph, proto) for proto in graph.nodes]:
         try:
             if not graph.fused.intersection(node.outputs):
                 steps.extend(_plan_node(node))

@@ -11,7 +11,7 @@ import math
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec, Step
-from quantize.importers.onnx_reader import Refused
+from quantize.importers.refused import Refused, check_windows
 
 
 def pad_stage(pads, mode="constant", value=0.0):
@@ -51,6 +51,7 @@ def _windows(node):
     """Kernel, strides, declared pads, and the pads for which floor mode gives the same windows."""
     kernel = node.numbers("kernel_shape", 2, ())
     strides = node.numbers("strides", 2, (1, 1))
+    check_windows(kernel, strides)
     if node.numbers("dilations", 2, (1, 1)) != (1, 1):
         raise Refused("dilations other than 1")
     pads = explicit_pads(node, kernel, strides, (1, 1))

@@ -5,7 +5,9 @@ import numpy as np
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec, Step
-from quantize.importers.onnx_reader import Refused
+from quantize.importers.onnx.reshapes import codes, reshaped
+from quantize.importers.onnx.sizes import is_open
+from quantize.importers.refused import Refused
 
 _FAR = 2 ** 31 - 2  # ONNX writes "to the end" as INT32_MAX, INT64_MAX or their negatives
 
@@ -19,13 +21,7 @@ def _list(node, index, key):
 
 
 def _positive(node, axis: int) -> int:
-    """An axis counted from the front; a negative one needs the input's rank."""
-    if axis >= 0:
-        return axis
-    shape = node.shape()
-    if shape is None:
-        raise Refused(f"axis {axis} of a tensor of unknown rank")
-    return axis + len(shape)
+    return node.axis(axis)
 
 
 def _flatten_from(axis: int) -> list:
@@ -41,14 +37,31 @@ def _flatten(node) -> list:
 
 
 def _reshape(node) -> list:
-    shape = _list(node, 1, "shape")
-    if shape is None:
+    target = node.known(1)
+    target = node.take("shape") if target is None else target
+    if target is None:
         raise Refused("no shape")
-    if node.only("allowzero", 0, 1) and 0 in shape:
+    copy = not node.only("allowzero", 0, 1)
+    if not copy and any(not is_open(length) and length == 0 for length in target):
         raise Refused("allowzero=1 with a 0 in the shape")
-    if shape == [0, -1]:
+    target = list(np.asarray(target, object))
+    if node.sizes() is None:
+        if any(map(is_open, target)):
+            raise Refused("the shape of its input is unknown; declare the shape of the graph's input")
+        return node.chain(("reshape", dict(shape=tuple(map(int, target)))))
+    return to_shape(node, reshaped(node.sizes(), target, not copy, node.graph.fixed))
+
+
+def to_shape(node, after) -> list:
+    """A reshape of the first input to a known shape: nothing, a Flatten layer, or an operator."""
+    before = node.sizes()
+    if tuple(after) == tuple(before):
+        return node.alias()
+    if len(after) == 2 and len(before) > 1 and before[0] == after[0]:
         return node.chain(LayerSpec(nn.Flatten))
-    return node.chain(("reshape", dict(shape=tuple(shape))))
+    if not after:
+        raise Refused("makes a tensor without axes, which MXNet does not have")
+    return node.chain(("reshape", dict(shape=codes(before, after))))
 
 
 def _pad(node) -> list:

@@ -5,13 +5,13 @@ import numpy as np
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec
-from quantize.importers.onnx_pooling import explicit_pads, pad_stage
-from quantize.importers.onnx_reader import Refused
+from quantize.importers.onnx.operators.pooling import explicit_pads, pad_stage
+from quantize.importers.refused import Refused, check_windows
 
 
 def _weights(node) -> dict:
     """Weight and optional bias of a 2-D (transposed) convolution."""
-    weight, bias = node.constant(1), node.constant(2)
+    weight, bias = node.weight(1), node.weight(2)
     if weight.ndim != 4:
         raise Refused(f"a weight of {weight.ndim} dimensions (supported: 4)")
     arrays = {"weight": weight}
@@ -26,6 +26,7 @@ def _conv(node) -> list:
     kernel = node.numbers("kernel_shape", 2, weight.shape[2:])
     strides, dilations = node.numbers("strides", 2, (1, 1)), node.numbers("dilations", 2, (1, 1))
     groups = node.take("group", 1)
+    check_windows(kernel, strides, dilations, groups)
     if kernel != weight.shape[2:] or weight.shape[0] % groups:
         raise Refused(f"kernel_shape={kernel} or group={groups} does not fit the weight {weight.shape}")
     node.check_size(1, weight.shape[1] * groups)
@@ -44,6 +45,7 @@ def _conv_transpose(node) -> list:
     node.only("auto_pad", "NOTSET", "VALID")
     node.numbers("kernel_shape", 2, weight.shape[2:])
     strides, dilations = node.numbers("strides", 2, (1, 1)), node.numbers("dilations", 2, (1, 1))
+    check_windows(weight.shape[2:], strides, dilations, groups)
     extra = node.numbers("output_padding", 2, (0, 0))
     top, left, bottom, right = node.numbers("pads", 4, (0, 0, 0, 0))
     if extra[0] >= strides[0] or extra[1] >= strides[1]:
@@ -67,7 +69,7 @@ def _batch_norm(node) -> list:
     node.only("is_test", 0, 1)
     node.only("spatial", 1)
     node.take("consumed_inputs")
-    arrays = {key: node.constant(index)
+    arrays = {key: node.weight(index)
               for index, key in enumerate(("gamma", "beta", "running_mean", "running_var"), 1)}
     channels = arrays["gamma"].size
     if any(array.shape != (channels,) for array in arrays.values()):
@@ -90,7 +92,7 @@ def _dense(node, weight, bias, flatten, output=None) -> list:
 
 def _gemm(node) -> list:
     node.only("transA", 0)
-    weight, bias = node.constant(1), node.constant(2)
+    weight, bias = node.weight(1), node.weight(2)
     if weight.ndim != 2:
         raise Refused(f"B of {weight.ndim} dimensions (supported: 2)")
     if not node.take("transB", 0):
@@ -106,7 +108,7 @@ def _gemm(node) -> list:
 
 
 def _matmul(node) -> list:
-    weight = node.constant(1)
+    weight = node.weight(1)
     if weight.ndim != 2:
         raise Refused(f"a second operand of {weight.ndim} dimensions (supported: 2)")
     bias, output = _following_bias(node, units=weight.shape[1])
@@ -118,7 +120,7 @@ def _following_bias(node, units):
     users = node.graph.uses.get(node.outputs[0], [])
     if len(users) == 1 and users[0] is not None and users[0].op_type == "Add" and not users[0].attribute:
         others = [name for name in users[0].input if name != node.outputs[0]]
-        bias = node.graph.constants.get(others[0]) if others else None
+        bias = node.graph.facts.constants.get(others[0]) if others else None
         if bias is not None and bias.shape == (units,):
             node.graph.fused.add(users[0].output[0])
             return bias, users[0].output[0]
@@ -126,7 +128,7 @@ def _following_bias(node, units):
 
 
 def _prelu(node) -> list:
-    slope = node.constant(1)
+    slope = node.weight(1)
     # ONNX aligns the slope with the last axes, so only (C, 1, 1) is one value per channel of an image.
     per_channel = slope.ndim in (3, 4) and slope.shape[-2:] == (1, 1) and slope.shape[:-3] in ((), (1,))
     if slope.size != 1 and not per_channel:

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: MIT
+"""The shape that a Reshape makes, decided before anything runs, and MXNet's codes for it.
+
+MXNet's own reshape checks no sizes: one that does not fit reads memory behind the tensor. So what can be known here is
+checked here, and `quantize.importers.graph_block` checks the rest when images come.
+
+A file that was traced with a fixed batch of B images holds B in its target shapes. The first entry of such a target
+then counts images (or parts of images): it is made a multiple of the open batch axis.
+"""
+
+from __future__ import annotations
+
+from typing import Optional, Sequence, Tuple
+
+from quantize.importers.onnx.sizes import Length, OpenSize, Size, is_open, whole
+from quantize.importers.refused import Refused
+
+BATCH = Size(1, ("batch",))
+
+
+def reshaped(before: Sequence[Length], target: Sequence[Length], allow_zero: bool, fixed: Optional[int]
+             ) -> Tuple[Length, ...]:
+    """The shape that a tensor of shape `before` takes.
+
+    Parameters
+    ----------
+    before, target : sequence of int or Size
+        In `target` 0 copies the input's length unless `allow_zero`, and -1 is what is left.
+    fixed : int or None
+        The batch size that the file fixes for its input.
+
+    Raises
+    ------
+    Refused
+        A target that does not hold as many values as the input.
+    """
+    if not allow_zero and any(length == 0 and axis >= len(before) for axis, length in enumerate(target)):
+        raise Refused(f"shape={shown(target)} copies an axis that the input {shown(before)} does not have")
+    after = [before[axis] if length == 0 and not allow_zero else length for axis, length in enumerate(target)]
+    unbaked = _with_open_batch(before, after, fixed)
+    if unbaked is not None:
+        try:
+            return _solved(before, unbaked)
+        except Refused:
+            pass  # the first entry counts something else
+    return _solved(before, after)
+
+
+def _with_open_batch(before, after, fixed):
+    """The target with its first entry as a multiple of the batch, where the file has a number there; or None."""
+    batch = fixed or 1
+    held = [length for length in before if is_open(length) and BATCH.symbols[0] in length.symbols]
+    kept = any(is_open(length) and BATCH.symbols[0] in length.symbols for length in after)
+    if not held or kept or not after or is_open(after[0]) or after[0] < 1 or after[0] % batch:
+        return None
+    if fixed is None and after[0] != 1:
+        return None
+    return [BATCH * (after[0] // batch)] + after[1:]
+
+
+def _solved(before, after):
+    """`after` with its -1 replaced; Refused where the number of values differs for certain."""
+    total, others = whole(before), whole(length for length in after if length != -1)
+    certain = not is_open(total) or set(total.symbols) <= {BATCH.symbols[0]}
+    try:
+        rest = total // others if others else 0
+        if -1 in after:
+            return tuple(rest if length == -1 else length for length in after)
+        if rest == 1:
+            return tuple(after)
+        fits = is_open(rest)  # whether it fits depends on the images: checked when they come
+    except OpenSize:
+        fits = not certain
+        if fits:
+            return tuple(Size(1, (f"rest of {shown(before)}",)) if length == -1 else length for length in after)
+    if not fits or certain:
+        raise Refused(f"shape={shown(after)} does not hold the values of an input of shape {shown(before)}")
+    return tuple(after)
+
+
+def codes(before: Optional[Sequence[Length]], after: Sequence[Length]) -> Tuple[int, ...]:
+    """MXNet's `shape` for a reshape between known shapes: 0 copies, -1 is the rest, -3 joins, -4 splits.
+
+    Raises
+    ------
+    Refused
+        Several lengths are open in a way that no code says.
+    """
+    before, after, result = list(before), list(after), []
+    while after:
+        if before and before[0] == after[0]:
+            result.append(0)
+            before, after = before[1:], after[1:]
+        elif sum(map(is_open, after)) <= 1:
+            return tuple(result + [-1 if is_open(length) else int(length) for length in after])
+        elif len(before) > 1 and before[0] * before[1] == after[0]:
+            result.append(-3)
+            before, after = before[2:], after[1:]
+        elif before and len(after) > 1 and after[0] * after[1] == before[0]:
+            result += [-4] + [-1 if is_open(length) else int(length) for length in after[:2]]
+            before, after = before[1:], after[2:]
+        else:
+            raise Refused(f"shape={shown(after)} of an input of shape {shown(before)} leaves several sizes open")
+    return tuple(result)
+
+
+def shown(lengths) -> str:
+    """A shape as text."""
+    return "(" + ", ".join(str(length) for length in lengths) + ")"
