@@ -7,7 +7,7 @@ for an open batch, weights behind a Transpose or DequantizeLinear); the operator
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional, Tuple
+from typing import Optional, Tuple
 
 import numpy as np
 import onnx
@@ -51,14 +51,14 @@ class Facts:
         Those that compute from images.
     """
 
-    def __init__(self, constants, nodes, inputs, opset: int, fixed: Optional[int]):
-        self.constants: Dict[str, np.ndarray] = dict(constants)
-        self.sizes: Dict[str, np.ndarray] = {}
-        self.shapes: Dict[str, Shape] = {name: shape for name, (_, shape) in inputs.items()}
-        self.kinds: Dict[str, int] = {name: kind for name, (kind, _) in inputs.items()}
+    def __init__(self, constants, nodes, inputs, opset: int, fixed: int | None):
+        self.constants: dict[str, np.ndarray] = dict(constants)
+        self.sizes: dict[str, np.ndarray] = {}
+        self.shapes: dict[str, Shape] = {name: shape for name, (_, shape) in inputs.items()}
+        self.kinds: dict[str, int] = {name: kind for name, (kind, _) in inputs.items()}
         self.opset, self.fixed = opset, fixed
-        self.nodes: List[onnx.NodeProto] = []
-        self._named: Dict[str, Size] = {}
+        self.nodes: list[onnx.NodeProto] = []
+        self._named: dict[str, Size] = {}
         for proto in nodes:
             self._visit(proto)
 
@@ -167,7 +167,7 @@ class Facts:
         """An inferred shape; what onnx leaves open gets the tensor's own names, the batch axis stays the batch."""
         if not kind.HasField("shape"):
             return None
-        lengths: List[Length] = []
+        lengths: list[Length] = []
         for axis, dim in enumerate(kind.shape.dim):
             own = Size(1, (f"{name}[{axis}]",))
             lengths.append(dim.dim_value if dim.HasField("dim_value") else self._named.get(dim.dim_param, own))

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Optional
-
 import numpy as np
 import onnx
 from onnx import TensorProto
@@ -56,7 +54,7 @@ class Graph:
         self.fixed = self.input_shape[0] if lengths and lengths[0] == BATCH else None
         self.facts = Facts(constants, graph.node, {self.input: (self.input_kind, lengths)}, self.opset, self.fixed)
         self.outputs = [output.name for output in graph.output]
-        self.used_constants: Dict[str, np.ndarray] = {}
+        self.used_constants: dict[str, np.ndarray] = {}
         self.names = Names()
         self.fused = set()
         self._drop_unread()
@@ -90,7 +88,7 @@ class Graph:
 
     def _drop_unread(self) -> None:
         """Leave out what contributes to no output, and note who reads what is left."""
-        self.uses: Dict[str, list] = {name: [None] for name in self.outputs}
+        self.uses: dict[str, list] = {name: [None] for name in self.outputs}
         live = []
         for proto in reversed(self.facts.nodes):
             # one that makes nothing at all is wrong, not unread: its check says so
@@ -169,7 +167,7 @@ class Node:
         """Whether the optional input `index` is given."""
         return index < len(self.inputs) and bool(self.inputs[index])
 
-    def known(self, index: int) -> Optional[np.ndarray]:
+    def known(self, index: int) -> np.ndarray | None:
         """The array of input `index`, in which sizes may be open; None when that input is absent."""
         if not self.has(index):
             return None
@@ -179,14 +177,14 @@ class Node:
             raise Refused(f"input {index} ({self.inputs[index]!r}) must be a constant")
         return value
 
-    def constant(self, index: int) -> Optional[np.ndarray]:
+    def constant(self, index: int) -> np.ndarray | None:
         """The constant value of input `index`; None when that input is absent."""
         value = self.known(index)
         if value is not None and self.inputs[index] not in self.graph.facts.constants:
             raise Refused(f"input {index} ({self.inputs[index]!r}) depends on a size that the file leaves open")
         return value
 
-    def weight(self, index: int) -> Optional[np.ndarray]:
+    def weight(self, index: int) -> np.ndarray | None:
         """A constant that must be finite; None when that input is absent."""
         value = self.constant(index)
         if value is not None and value.dtype.kind == "f" and not np.isfinite(value).all():
@@ -254,7 +252,7 @@ class Node:
         if shape is not None and len(shape) > max(axis, 0) and shape[axis] not in (None, size):
             raise Refused(f"the weights need {size} values along axis {axis}, the input is {shape}")
 
-    def chain(self, *stages, start=None, output=None) -> List[Step]:
+    def chain(self, *stages, start=None, output=None) -> list[Step]:
         """Steps that apply `stages` one after the other: (operator, attributes) pairs, or a LayerSpec."""
         value, steps = start or self.value(), []
         for index, stage in enumerate(stages):
@@ -268,7 +266,7 @@ class Node:
             value = result
         return steps
 
-    def alias(self, value: Optional[str] = None) -> List[Step]:
+    def alias(self, value: str | None = None) -> list[Step]:
         """No step at all: the output is another name of `value`, by default of the first input."""
         self.graph.define(self.outputs[0], self.value() if value is None else value)
         return []

@@ -10,7 +10,7 @@ then counts images (or parts of images): it is made a multiple of the open batch
 
 from __future__ import annotations
 
-from typing import Optional, Sequence, Tuple
+from typing import Sequence
 
 from quantize.importers.onnx.sizes import Length, OpenSize, Size, is_open, whole
 from quantize.importers.refused import Refused
@@ -18,8 +18,8 @@ from quantize.importers.refused import Refused
 BATCH = Size(1, ("batch",))
 
 
-def reshaped(before: Sequence[Length], target: Sequence[Length], allow_zero: bool, fixed: Optional[int]
-             ) -> Tuple[Length, ...]:
+def reshaped(before: Sequence[Length], target: Sequence[Length], allow_zero: bool, fixed: int | None
+             ) -> tuple[Length, ...]:
     """The shape that a tensor of shape `before` takes.
 
     Parameters
@@ -78,7 +78,7 @@ def _solved(before, after):
     return tuple(after)
 
 
-def codes(before: Optional[Sequence[Length]], after: Sequence[Length]) -> Tuple[int, ...]:
+def codes(before: Sequence[Length] | None, after: Sequence[Length]) -> tuple[int, ...]:
     """MXNet's `shape` for a reshape between known shapes: 0 copies, -1 is the rest, -3 joins, -4 splits.
 
     Raises

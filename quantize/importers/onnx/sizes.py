@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Tuple, Union
+from typing import Union
 
 import numpy as np
 
@@ -22,7 +22,7 @@ class Size:
     """
 
     factor: int
-    symbols: Tuple[str, ...]
+    symbols: tuple[str, ...]
 
     def __str__(self):
         return "*".join(([str(self.factor)] if self.factor != 1 else []) + list(self.symbols))

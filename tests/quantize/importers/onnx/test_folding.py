@@ -90,8 +90,8 @@ def test_an_unread_node_is_left_out(tmp_path):
 
 
 # targets that hold the batch of the traced image, and the batch they were traced with
-BAKED = [(1, [1, 16]), (1, [1, -1]), (1, [1, 4, 4]), (1, [-1, 16]), (1, [16]), (2, [2, 16]), (2, [2, 4, -1]), (2, [4, 8]),
-         (1, [4, 4])]
+BAKED = [(1, [1, 16]), (1, [1, -1]), (1, [1, 4, 4]), (1, [-1, 16]), (1, [16]), (2, [2, 16]), (2, [2, 4, -1]),
+         (2, [4, 8]), (1, [4, 4])]
 
 
 @pytest.mark.parametrize("batch, target", BAKED)
