@@ -7,7 +7,7 @@ Both importers first plan a whole `Program` (plain data) and build it only when 
 import re
 from math import prod
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple, Union
 
 import mxnet as mx
 import numpy as np
@@ -119,14 +119,16 @@ class GraphBlock(HybridBlock):
         self._finished = _last_uses(program)
         self._reshaping = any(step.op in RESHAPES for step in self._steps)
         self._reshaped: List[Tuple[str, mx.sym.Symbol, mx.sym.Symbol]] = []
+        self._fitting: Set[Tuple[int, ...]] = set()
 
     def forward(self, x: Tensor, *args: Tensor) -> Union[Tensor, List[Tensor]]:
         """The outputs for images `x`; DataError where their size does not fit the reshapes that the file holds."""
         if isinstance(x, mx.nd.NDArray):
             if x.dtype in (np.float16, np.float64):
                 x = x.astype("float32")
-            if self._active and self._reshaping:
+            if self._active and self._reshaping and x.shape not in self._fitting:
                 self._check_traced_reshapes(x)
+                self._fitting.add(x.shape)
         return super().forward(x, *args)
 
     def _check_traced_reshapes(self, x) -> None:
