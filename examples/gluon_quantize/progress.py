@@ -21,15 +21,15 @@ class Silent:
         """
         return items
 
-    def counter(self, total: int, description: str, unit: str) -> ContextManager[Callable[[int], Any]]:
-        """Context of a function that is told how many more are done."""
+    def counter(self, total: int, description: str, unit: str) -> ContextManager[Callable[..., Any]]:
+        """Context of a function that is told how many more are done, and by name what to show beside that."""
         return contextlib.nullcontext(_ignored)
 
     def tell(self, step: Any) -> None:
         """A step of the run is finished; `step` is that part of its result."""
 
 
-def _ignored(count: int) -> None:
+def _ignored(count: int, **shown: str) -> None:
     pass
 
 

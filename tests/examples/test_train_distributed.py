@@ -14,6 +14,8 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from gluon_quantize.commands.train_distributed import parse, worker_command
+
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 LAUNCHER = [sys.executable, str(EXAMPLES / "train_distributed.py")]
 ALONE = ["--join", "--address", "127.0.0.1:9", "--workers", "2"]
@@ -125,6 +127,14 @@ def test_bad_options(arguments, message):
     assert code != 0 and message in errors
 
 
+def test_the_command_train_in_place_of_a_script():
+    interpreter, *command = worker_command("train", ["--model", "digits_lenet"])
+    assert command == ["-m", "gluon_quantize", "train", "--model", "digits_lenet", "--kvstore", "dist_sync"]
+    assert worker_command("train", ["--kvstore=dist_device_sync"])[-1] == "--kvstore=dist_device_sync"
+    assert worker_command("./train.py", ["a"]) == [interpreter, "./train.py", "a"]
+    assert parse(["--workers", "3", "--", "train", "--lr", "1"]).command[3:6] == ["train", "--lr", "1"]
+
+
 def digits(folder):
     """A short training."""
     return [EXAMPLES / "train_digits.py", "--epochs", "2", "--batch-size", "64", "--kvstore", "dist_sync",
@@ -154,11 +164,12 @@ def test_digits_on_two_machines(tmp_path):
 
 
 @pytest.mark.slow
-def test_retraining_on_two_workers(tmp_path):
+@pytest.mark.parametrize("script", [(EXAMPLES / "train_qat.py", "--kvstore", "dist_sync"), ("--", "train")],
+                         ids=["script", "command"])
+def test_retraining_on_two_workers(tmp_path, script):
     """Quantization starts within an epoch, when workers' statistics differ."""
-    code, out, errors = launch("--workers", "2", EXAMPLES / "train_qat.py", "--model", "digits_lenet", "--weight-bits",
-                               "4", "--input-bits", "4", "--epochs", "2", "--quant-start-step", "5",
-                               "--calib-images", "64", "--no-plots", "--output", tmp_path / "out",
-                               "--kvstore", "dist_sync", seconds=300)
+    code, out, errors = launch("--workers", "2", *script, "--model", "digits_lenet", "--weight-bits", "4",
+                               "--input-bits", "4", "--epochs", "2", "--quant-start-step", "5", "--calib-images", "64",
+                               "--no-plots", "--output", tmp_path / "out", seconds=300)
     assert code == 0, out + errors
     assert len(re.findall(r"final  Top-1 3[456]\d/364", out)) == 1

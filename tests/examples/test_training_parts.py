@@ -11,12 +11,13 @@ from gluon_quantize.data import preprocess
 from gluon_quantize.data.batches import batches
 from gluon_quantize.data.image_set import ArraySet
 from gluon_quantize.models.loading import open_model
+from gluon_quantize.models.metrics import NAMES, class_metrics, mean_metrics
 from gluon_quantize.models.request import NetworkRequest
-from gluon_quantize.report.metrics import NAMES, class_metrics, mean_metrics
 from gluon_quantize.training.augmentation import Augmentation
 from gluon_quantize.training.images import ArrayReader, FileReader, TrainingImages
-from gluon_quantize.training.loop import GradientSum, OptimizerChoice, Optimizers, restarted, where_not_finite
-from gluon_quantize.training.rates import Rates
+from gluon_quantize.training.loop import where_not_finite
+from gluon_quantize.training.optimizers import GradientSum, OptimizerChoice, Optimizers
+from gluon_quantize.training.rates import Rates, restarted
 from quantize.convert import convert_model, trace
 from quantize.errors import ConfigError, DataError
 from quantize.modes import set_mode, update_ema

@@ -83,3 +83,21 @@ def run_if_asked(parser: Parser, argv: Optional[List[str]], check: Callable, wor
             check(parser, args)
             work(args)
     return run(parser, argv, checked)
+
+
+def run_request(parser: Parser, argv: Optional[List[str]], request_of: Callable, work: Callable) -> int:
+    """`run`, but without any option say how a network is named.
+
+    Parameters
+    ----------
+    request_of : callable
+        (parser, parsed arguments) -> what the options ask for: the arguments go no further.
+    work : callable
+        Takes that.
+    """
+    def asked(args):
+        if args == parser.parse_args([]):
+            print(NO_MODEL.format(prog=spelled(parser.prog)))
+        else:
+            work(request_of(parser, args))
+    return run(parser, argv, asked)

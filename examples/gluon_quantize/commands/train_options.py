@@ -2,26 +2,39 @@
 """The command line of `train_qat.py`."""
 
 import argparse
-import math
+import dataclasses
+from typing import Iterator
 
 from gluon_quantize.commands.options import (
-    MODES,
     add_data,
     add_device,
     add_model,
     add_seed,
     add_winograd,
-    whole,
+    images_request,
+    network_request,
+    run_request,
+    winograd_format,
 )
-from gluon_quantize.commands.running import Parser, spelled
-from gluon_quantize.report.metrics import NAMES as METRICS
-from gluon_quantize.training.augmentation import AUGMENTATIONS
-from gluon_quantize.training.rates import SCHEDULES
+from gluon_quantize.commands.parser import Parser, calibration_method, number, whole
+from gluon_quantize.commands.running import spelled
+from gluon_quantize.models.metrics import NAMES as METRICS
+from gluon_quantize.training.request import (
+    AUGMENTATIONS,
+    FLOAT,
+    SCHEDULES,
+    DistillationRequest,
+    FormatsRequest,
+    OptimizerRequest,
+    ScheduleRequest,
+    StartRequest,
+    TrainingImagesRequest,
+    TrainRequest,
+)
+from quantize.errors import ConfigError
 
 PROG = "train_qat.py"
 DESCRIPTION = "Retrain a CNN with fake quantization, so that it gets back what rounding costs."
-STARTS = tuple(mode for mode in MODES if mode != "easyquant") + ("none",)
-METHODS = ("ste", "lsq", "lsq+", "pact", "cgpact", "dorefa", "sat", "bnn")
 EPILOG = """examples:
   {prog} --model digits_lenet --method lsq --weight-bits 4 --input-bits 4 --epochs 3 --output out
   {prog} --onnx model.onnx --data-dir data --method lsq --weight-bits 4 --input-bits 4 --output out
@@ -32,23 +45,29 @@ A run that was killed goes on with the same command and --resume.
 """
 
 
-def number(low=0.0, high=math.inf):
-    """Argument type: a finite number in [low, high]."""
-    def parse(text):
-        try:
-            value = float(text)
-        except ValueError:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
-        if not (low <= value <= high and math.isfinite(value)):
-            raise argparse.ArgumentTypeError(f"{text} is not allowed, it must be a number from {low} to {high}")
-        return value
-    return parse
+@dataclasses.dataclass(frozen=True)
+class Wanted:
+    """What the command line asks for: a training, and what the command shows of it."""
+
+    request: TrainRequest
+    print_model: bool
+    plots: bool
+
+
+class Methods:
+    """The registered methods and 'float'; they are looked up, which loads MXNet, when somebody asks."""
+
+    def __iter__(self) -> Iterator[str]:
+        from quantize.nn import METHODS
+        return iter((*METHODS.names(), FLOAT))
+
+    def __contains__(self, name: object) -> bool:
+        return name in tuple(self)
 
 
 def build_parser(prog: str = PROG) -> Parser:
     """The parser; networks and images are named as in `simulate_quantization.py`."""
-    parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG.format(prog=spelled(prog)),
-                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG.format(prog=spelled(prog)))
     add_model(parser)
     parser.add_argument("--from-scratch", action="store_true",
                         help="random weights at the start, whatever the network brings along")
@@ -73,8 +92,9 @@ def _add_images(parser):
 
 def _add_quantization(parser):
     group = parser.add_argument_group("quantization")
-    group.add_argument("--method", choices=METHODS + ("float",), default="lsq",
-                       help="how layers are rounded and trained; float: not at all (default: %(default)s)")
+    group.add_argument("--method", choices=Methods(), default="lsq", metavar="METHOD",
+                       help="how layers are rounded and trained, one of %(choices)s; float: not at all (default: "
+                            "%(default)s)")
     group.add_argument("--weight-bits", type=whole(1, 8), default=8, metavar="N",
                        help="bits of the weights, 1 to 8 (default: %(default)s)")
     group.add_argument("--input-bits", type=whole(1, 8), default=8, metavar="N",
@@ -82,8 +102,8 @@ def _add_quantization(parser):
     group.add_argument("--first-last-bits", type=whole(0, 8), default=8, metavar="N",
                        help="bits of the first and the last layer, 0: float (default: %(default)s)")
     group.add_argument("--quant-type", choices=("layer", "group", "channel"),
-                       help="one weight scale per layer, group or channel (default: channel for ste, lsq and lsq+; "
-                            "the other methods have one per layer)")
+                       help="one weight scale per layer, group or channel (default: channel where the method can, "
+                            "as ste, lsq and lsq+ do; the other methods have one per layer)")
     group.add_argument("--ranges", choices=("ema", "online", "offline"), default="ema",
                        help="inputs of methods that train no ranges (ste): moving averages, each batch's range, or the "
                             "calibrated one (default: %(default)s)")
@@ -103,11 +123,10 @@ def _add_start(parser):
     group.add_argument("--clamp-only", action="store_true",
                        help="first stage of SAT: weights are clamped and nothing is rounded; the second stage takes "
                             "the result with -w")
-    group.add_argument("--calib-mode", choices=STARTS,
-                       metavar="MODE",
+    group.add_argument("--calib-mode", type=calibration_method("none"), metavar="MODE",
                        help="ranges of inputs at the start: a calibration method of simulate_quantization.py, or none: "
-                            "the method's own start, or what --weights holds (default: mse, for bnn naive; none for "
-                            "random weights)")
+                            "the method's own start, or what --weights holds (default: what suits the method, mse, for "
+                            "bnn naive; none for random weights)")
     group.add_argument("--calib-images", type=whole(1), default=512, metavar="N",
                        help="training images of that calibration (default: %(default)s)")
 
@@ -172,19 +191,43 @@ def _add_run(parser):
     add_seed(group)
 
 
-def check(parser, args):
-    """Options that need or exclude each other."""
+def wanted(parser: Parser, args: argparse.Namespace) -> Wanted:
+    """What the options ask for; options that need or exclude each other end the process with one line."""
     if args.output is None:
         parser.error("--output DIR is needed")
-    if args.clamp_only and args.method != "sat":
-        parser.error("--clamp-only is the first stage of --method sat")
-    if args.clamp_only and (args.float_epochs or args.quant_start_step):
-        parser.error("--clamp-only rounds nothing: leave out --float-epochs and --quant-start-step")
-    if args.lr_drops and args.schedule != "step":
-        parser.error("--lr-drops belongs to --schedule step")
-    if args.fake_bn != "none" and args.method == "float":
-        parser.error("--fake-bn needs quantized weights, not --method float")
-    if args.method in ("pact", "cgpact", "dorefa", "sat", "bnn") and args.quant_type not in (None, "layer"):
-        parser.error(f"--method {args.method} has one weight scale per layer; leave out --quant-type {args.quant_type}")
-    if args.method == "bnn" and (args.weight_bits, args.input_bits) != (1, 1):
-        parser.error("--method bnn is binary: give --weight-bits 1 --input-bits 1")
+    try:
+        request = _request(args)
+        _check(request)
+    except ConfigError as error:
+        parser.error(str(error))
+    return Wanted(request, args.print_model, not args.no_plots)
+
+
+def _check(request: TrainRequest):
+    from gluon_quantize.training.rules import check_method  # MXNet takes seconds to load
+    check_method(request)
+
+
+def _request(args) -> TrainRequest:
+    return TrainRequest(
+        network=network_request(args, not args.from_scratch), output=args.output, images=images_request(args),
+        training=TrainingImagesRequest(args.augment, args.pad, args.hold_out, args.num_train_images),
+        formats=_formats(args),
+        start=StartRequest(args.from_scratch, args.weights, args.clamp_only, args.calib_mode, args.calib_images),
+        optimizer=OptimizerRequest(args.optimizer, args.lr, args.float_lr, args.momentum, args.wd,
+                                   args.quantizer_optimizer, args.quantizer_lr, args.quantizer_wd),
+        schedule=_schedule(args), distillation=DistillationRequest(args.distill, args.temperature),
+        run=run_request(args), resume=args.resume, best_by=args.best_by, kvstore=args.kvstore, options=vars(args))
+
+
+def _formats(args):
+    return FormatsRequest(method=args.method, weight_bits=args.weight_bits, input_bits=args.input_bits,
+                          first_last_bits=args.first_last_bits, granularity=args.quant_type, ranges=args.ranges,
+                          winograd=winograd_format(args), config=args.config, fake_bn=args.fake_bn)
+
+
+def _schedule(args):
+    return ScheduleRequest(epochs=args.epochs, float_epochs=args.float_epochs, quant_start_step=args.quant_start_step,
+                           shape=args.schedule, warm_up=args.warm_up, drops=tuple(args.lr_drops), decay=args.lr_decay,
+                           accumulate=args.accumulate, freeze_bn_epoch=args.freeze_bn_epoch,
+                           reestimate_bn=args.reestimate_bn, check_every=args.check_every)

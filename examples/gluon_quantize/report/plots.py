@@ -3,6 +3,9 @@
 
 import numpy as np
 
+from gluon_quantize.models.metrics import confusion_matrix
+
+__all__ = ["confusion", "confusion_matrix", "distribution", "layer_bars"]
 BINS = 120
 
 
@@ -34,13 +37,6 @@ def layer_bars(axes, values, label):
     axes.set_yticklabels(list(values), fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel(label)
-
-
-def confusion_matrix(labels, classes, count) -> np.ndarray:
-    """Images of each true class (row) for which each class (column) was named; int (count, count)."""
-    matrix = np.zeros((count, count), int)
-    np.add.at(matrix, (np.asarray(labels), np.asarray(classes)), 1)
-    return matrix
 
 
 def confusion(axes, matrix, title):

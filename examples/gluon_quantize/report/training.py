@@ -1,78 +1,81 @@
 # SPDX-License-Identifier: MIT
-"""What a training prints and writes: log, result, plots."""
+"""What a training's result says: as text, as files, as plots."""
 
 import json
 import logging
 import pathlib
+from typing import Any, Dict, List, Mapping
 
 import numpy as np
 
-from gluon_quantize.report.metrics import class_metrics, mean_metrics
-from gluon_quantize.report.plots import confusion_matrix
+from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.metrics import class_metrics, confusion_matrix
+from gluon_quantize.runs.train import Opened, TrainResult
 from quantize.files import write_whole
-from quantize.modes import quantizers
 
 logger = logging.getLogger(__name__)
 
 LOG, RESULT, PLAN, RULES, PLOTS = "log.json", "result.json", "plan.txt", "rules.json", "curves.png"
 
 
-def scores(predictions, classes) -> dict:
-    """Metrics of predictions: counts, and the means over the classes that N2D2 prints."""
-    matrix = confusion_matrix(predictions.labels, predictions.top5[:, 0], classes)
-    images = len(predictions.labels)
-    return dict(mean_metrics(matrix), images=images, top1_count=predictions.top1_count,
-                top1=predictions.top1_count / images, top5=predictions.top5_count / images)
+def opened_text(opened: Opened) -> str:
+    """What is trained on how many images."""
+    return (f"{opened.name} on {opened.dataset} ({opened.images} training images, {opened.steps_per_epoch} steps an "
+            "epoch)")
 
 
-def learned_ranges(net) -> dict:
-    """Mean threshold, in real units, of every quantizer that has a stored or trained one."""
-    return {path: float(np.mean(quantizer.threshold)) for path, quantizer in quantizers(net)
-            if quantizer.mode in ("offline", "ema") and quantizer.calibrated}
-
-
-def epoch_text(record) -> str:
+def epoch_text(record: Mapping[str, Any]) -> str:
     """One line for an epoch."""
     return "epoch {epoch:>3}  loss {loss:.4f}  Top-1 {top1:.2%}  F1 {f1:.2%}  informedness {informedness:.2%}  " \
            "{images_per_second:.0f} images/s{mark}".format(mark="  best" if record["is_best"] else "", **record)
 
 
-def final_text(name, result) -> str:
+def final_text(name: str, result: Mapping[str, Any]) -> str:
     """The closing line about a network."""
     return "{:<6} Top-1 {top1_count}/{images} = {top1:.2%}   sensitivity {sensitivity:.2%}   specificity " \
            "{specificity:.2%}   precision {precision:.2%}   F1 {f1:.2%}   informedness {informedness:.2%}".format(
                name, **result)
 
 
-def classes_text(predictions, classes) -> str:
+def classes_text(predictions: Predictions, classes: int) -> str:
     """The metrics of each class, as a table."""
     found = class_metrics(confusion_matrix(predictions.labels, predictions.top5[:, 0], classes))
     lines = ["class  " + "  ".join(f"{name:>12}" for name in found)]
     for number in range(classes):
-        lines.append(f"{number:>5}  " + "  ".join(f"{values[number]:>12.2%}"
-                                                           for values in found.values()))
+        lines.append(f"{number:>5}  " + "  ".join(f"{values[number]:>12.2%}" for values in found.values()))
     return "\n".join(lines)
 
 
-def write_log(folder, settings, progress):
+def result_text(result: TrainResult) -> str:
+    """The metrics of each class, then those of the final and of the best network."""
+    lines = ["", classes_text(result.predictions, result.classes), ""]
+    return "\n".join(lines + [final_text(name, found) for name, found in _scores(result).items()])
+
+
+def write_log(folder: str, settings: Mapping[str, Any], history: List[Dict[str, Any]]) -> None:
     """log.json: the settings and a record of every epoch."""
-    _write_json(pathlib.Path(folder) / LOG, {"settings": settings, "epochs": progress.history})
+    _write_json(pathlib.Path(folder) / LOG, {"settings": dict(settings), "epochs": history})
 
 
-def write_result(folder, settings, results, plan, rules):
+def write_result(folder: str, settings: Mapping[str, Any], result: TrainResult) -> None:
     """result.json; plan.txt and rules.json of a quantized network."""
-    folder = pathlib.Path(folder)
-    if plan is not None:
-        write_whole(folder / PLAN, str(plan) + "\n")
-        _write_json(folder / RULES, rules)
-    _write_json(folder / RESULT, dict(results, settings=settings))
+    path = pathlib.Path(folder)
+    if result.plan is not None:
+        write_whole(path / PLAN, str(result.plan) + "\n")
+        _write_json(path / RULES, result.rules)
+    _write_json(path / RESULT, dict(_scores(result), best_epoch=result.best_epoch, settings=dict(settings)))
+
+
+def _scores(result):
+    found = {"final": result.final, "best": result.best}
+    return {name: scores for name, scores in found.items() if scores is not None}
 
 
 def _write_json(path, contents):
     write_whole(path, json.dumps(contents, indent=1, sort_keys=True) + "\n")
 
 
-def plot(folder, history):
+def plot(folder: str, history: List[Dict[str, Any]]) -> None:
     """curves.png: loss, validation metrics and learned ranges, epoch by epoch."""
     try:
         import matplotlib

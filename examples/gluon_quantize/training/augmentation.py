@@ -3,9 +3,8 @@
 
 import dataclasses
 
+from gluon_quantize.training.request import AUGMENTATIONS
 from quantize.errors import ConfigError
-
-AUGMENTATIONS = ("none", "crop", "crop-flip")
 
 
 @dataclasses.dataclass(frozen=True)

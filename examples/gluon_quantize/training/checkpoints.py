@@ -14,8 +14,8 @@ from quantize.errors import ConfigError, DataError, ModelFileError
 from quantize.files import read_text
 
 NET, PROGRESS, PREFIX = "net.params", "progress.json", "epoch-"
-# settings that change nothing of what is computed
-FREE = ("output", "resume", "num_workers", "no_plots", "list_models", "print_model")
+# settings that change nothing of what is computed, by the names of the command line's options and of the request
+FREE = ("output", "resume", "num_workers", "images.workers", "no_plots", "list_models", "print_model")
 
 
 class Checkpoints:

@@ -6,22 +6,21 @@ import itertools
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
 
 import mxnet as mx
 import numpy as np
 from mxnet import autograd, gluon
-from tqdm import tqdm
 
 from gluon_quantize.models.evaluation import Predictions, evaluate
+from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.training.distillation import LabelLoss
 from gluon_quantize.training.images import TrainingImages
-from gluon_quantize.training.rates import Rates
+from gluon_quantize.training.optimizers import GradientSum, Optimizers
 from gluon_quantize.training.workers import Workers
 from quantize.errors import ConfigError, TrainingError
 from quantize.modes import clear_cached_graphs, eager, quantizers, update_ema
-from quantize.registry import closest
-from quantize.train import Hook, quantizer_parameters, weight_parameters
+from quantize.train import Hook
 from quantize.tree import walk
 
 
@@ -46,92 +45,6 @@ class Progress:
     history: List[Dict[str, Any]] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class OptimizerChoice:
-    """An optimizer of MXNet by name, its learning rate and its options."""
-
-    name: str
-    lr: float
-    options: Dict[str, float]
-
-    def __post_init__(self):
-        known = sorted(mx.optimizer.Optimizer.opt_registry)
-        if self.name.lower() not in known:
-            raise ConfigError("unknown optimizer {!r}; known: {}{}".format(
-                self.name, ", ".join(known), closest(self.name, known)))
-
-
-class Optimizers:
-    """Two Gluon trainers that step together: one for weights, one for the numbers that quantizers train.
-
-    Parameters
-    ----------
-    net : Block
-    weights, steps : OptimizerChoice
-    """
-
-    def __init__(self, net, weights: OptimizerChoice, steps: OptimizerChoice):
-        chosen = {"weights": (weights_of(net), weights), "quantizers": (quantizer_parameters(net), steps)}
-        self.parameters = [p for parameters, _ in chosen.values() for p in parameters.values()]
-        self._trainers = {}
-        for name, (parameters, choice) in chosen.items():
-            if parameters:
-                trainer = gluon.Trainer(parameters, choice.name, dict(choice.options, learning_rate=choice.lr),
-                                        kvstore=None)
-                self._trainers[name] = (trainer, choice.lr)
-
-    def set_share(self, share: float):
-        """Every rate is this share of its first value."""
-        for trainer, lr in self._trainers.values():
-            trainer.set_learning_rate(lr * share)
-
-    def step(self, images: int):
-        """One update, from gradients that are sums over so many images."""
-        for trainer, _ in self._trainers.values():
-            trainer.step(images, ignore_stale_grad=True)
-
-    def save(self, folder):
-        """A file of states for each trainer."""
-        for name, (trainer, _) in self._trainers.items():
-            trainer.save_states(str(folder / (name + ".states")))
-
-    def load(self, folder):
-        """What `save` wrote."""
-        for name, (trainer, _) in self._trainers.items():
-            trainer.load_states(str(folder / (name + ".states")))
-
-
-def weights_of(net):
-    """The trained parameters apart from the quantizers' numbers."""
-    return {name: p for name, p in weight_parameters(net).items() if p.grad_req != "null"}
-
-
-class GradientSum:
-    """Gradients summed over several backward passes (MXNet's own ``grad_req='add'`` is lost on extension operators)."""
-
-    def __init__(self, parameters):
-        self._parameters = parameters
-        self._sums = {}
-
-    def add(self):
-        """Add the gradients as they are."""
-        for key, gradient in self._gradients():
-            self._sums[key] = self._sums[key] + gradient if key in self._sums else gradient.copy()
-
-    def put(self):
-        """Let the sums be the gradients, and start anew."""
-        for key, gradient in self._gradients():
-            if key in self._sums:
-                gradient[:] = self._sums[key]
-        self._sums = {}
-
-    def _gradients(self):
-        for parameter in self._parameters:
-            if parameter.grad_req != "null":
-                for number, gradient in enumerate(parameter.list_grad()):
-                    yield (parameter.name, number), gradient
-
-
 @dataclass
 class Run:
     """A network in training, with everything that a step needs.
@@ -154,16 +67,16 @@ class Run:
     images: TrainingImages
     optimizers: Optimizers
     hooks: Hook
-    rates: Any
+    rates: Callable[[int], float]
     ctx: mx.Context
     seed: int = 0
     accumulate: int = 1
     start: int = 0
     workers: Workers = field(default_factory=Workers)
     progress: Progress = field(default_factory=Progress)
-    loss: Any = field(default_factory=LabelLoss)
+    loss: Callable[..., mx.nd.NDArray] = field(default_factory=LabelLoss)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.gradients = GradientSum(self.optimizers.parameters)
         if self.steps_per_epoch < 1:
             raise ConfigError(f"--accumulate {self.accumulate}: an epoch has only {len(self.images)} batches")
@@ -174,17 +87,16 @@ class Run:
         return len(self.images) // self.accumulate
 
 
-def train_epoch(run: Run) -> Dict[str, float]:
+def train_epoch(run: Run, progress: Silent = SILENT) -> Dict[str, float]:
     """Train one epoch; returns {"loss", "seconds", "images_per_second", "lr_share"}. `run.progress` moves on."""
     seed_epoch(run.seed, run.progress.epoch)
     losses, start = [], time.perf_counter()
     stream = run.images.epoch(run.progress.epoch)
-    with contextlib.closing(stream), tqdm(total=run.steps_per_epoch, unit="step", disable=None,
-                                          desc=f"epoch {run.progress.epoch}") as bar:
+    with contextlib.closing(stream), progress.counter(run.steps_per_epoch, f"epoch {run.progress.epoch}",
+                                                      "step") as count:
         for _ in range(run.steps_per_epoch):
             losses.append(train_step(run, itertools.islice(stream, run.accumulate)))
-            bar.update()
-            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.4f}", refresh=False)
+            count(1, loss=f"{np.mean(losses[-50:]):.4f}")
     run.workers.average_statistics(run.net)
     run.progress.epoch += 1
     seconds = time.perf_counter() - start
@@ -200,7 +112,7 @@ def seed_epoch(seed: int, epoch: int):
     mx.random.seed(int(drawn[1]))
 
 
-def train_step(run: Run, batches) -> float:
+def train_step(run: Run, batches: Iterable) -> float:
     """One update from a few batches; returns their mean loss. TrainingError when it is not finite."""
     step, total, images = run.progress.step, 0.0, 0
     run.hooks.before_step(step)
@@ -226,7 +138,7 @@ def train_step(run: Run, batches) -> float:
     return total / images
 
 
-def where_not_finite(net, x) -> str:
+def where_not_finite(net: gluon.Block, x: mx.nd.NDArray) -> str:
     """Which layer's output is the first that holds NaN or infinity, in words."""
     found = []
 
@@ -246,7 +158,7 @@ def where_not_finite(net, x) -> str:
 
 
 @contextlib.contextmanager
-def fixed_ranges(net):
+def fixed_ranges(net: gluon.Block) -> Iterator[None]:
     """Context for inference: activations with moving averages compute with the ranges these have reached."""
     moving = [quantizer for _, quantizer in quantizers(net, "activation") if quantizer.mode == "ema"]
     if not moving:
@@ -264,12 +176,8 @@ def fixed_ranges(net):
         clear_cached_graphs(net)
 
 
-def validate(net, batches, ctx, description="validation") -> Predictions:
+def validate(net: gluon.Block, batches: Iterable, ctx: mx.Context, description: str = "validation",
+             progress: Silent = SILENT) -> Predictions:
     """Predictions as the network would give them in inference."""
     with fixed_ranges(net):
-        return evaluate(net, batches, ctx, description)
-
-
-def restarted(first: Rates, then: Rates, ratio: float = 1.0):
-    """Step -> share: `ratio` times that of `first` while its steps last, then that of `then`."""
-    return lambda step: ratio * first.share(step) if step < first.steps else then.share(step - first.steps)
+        return evaluate(net, batches, ctx, description, progress)

@@ -3,11 +3,10 @@
 
 import dataclasses
 import math
-from typing import Tuple
+from typing import Callable, Sequence, Tuple
 
+from gluon_quantize.training.request import SCHEDULES, ScheduleRequest
 from quantize.errors import ConfigError
-
-SCHEDULES = ("cosine", "step", "constant")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Rates:
     drops: Tuple[int, ...] = ()
     decay: float = 0.1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
             raise ConfigError("learning rate schedule must be one of {}, got {!r}".format(
                 ", ".join(SCHEDULES), self.schedule))
@@ -46,3 +45,24 @@ class Rates:
         if self.schedule == "cosine":
             return 0.5 * (1 + math.cos(math.pi * (step - self.warm_up) / max(self.steps - self.warm_up, 1)))
         return self.decay ** sum(step >= drop for drop in self.drops)
+
+
+def restarted(first: Rates, then: Rates, ratio: float = 1.0) -> Callable[[int], float]:
+    """Step -> share: `ratio` times that of `first` while its steps last, then that of `then`."""
+    return lambda step: ratio * first.share(step) if step < first.steps else then.share(step - first.steps)
+
+
+def rates_of(request: ScheduleRequest, per_epoch: int, ratio: float = 1.0) -> Callable[[int], float]:
+    """Step -> share of the learning rates that is asked for: a schedule for the epochs in float, then one for the rest.
+
+    Parameters
+    ----------
+    per_epoch : int
+        Steps.
+    ratio : float
+        What the rate of the epochs in float is of that of the others.
+    """
+    def rates(epochs: int, drops: Sequence[int] = ()) -> Rates:
+        return Rates(request.shape, epochs * per_epoch, int(request.warm_up * per_epoch) if epochs else 0,
+                     tuple(drop * per_epoch for drop in drops), request.decay)
+    return restarted(rates(request.float_epochs), rates(request.epochs, request.drops), ratio)

@@ -1,12 +1,21 @@
 # SPDX-License-Identifier: MIT
 """What a confusion matrix says, class by class, under the names that N2D2 prints."""
 
+from typing import Dict, Sequence
+
 import numpy as np
 
 NAMES = ("sensitivity", "specificity", "precision", "accuracy", "f1", "informedness")
 
 
-def class_metrics(matrix) -> dict:
+def confusion_matrix(labels: Sequence[int], classes: Sequence[int], count: int) -> np.ndarray:
+    """Images of each true class (row) for which each class (column) was named; int (count, count)."""
+    matrix = np.zeros((count, count), int)
+    np.add.at(matrix, (np.asarray(labels), np.asarray(classes)), 1)
+    return matrix
+
+
+def class_metrics(matrix: np.ndarray) -> Dict[str, np.ndarray]:
     """`NAMES` -> metric of each class against all others, an array (classes,).
 
     With tp, fp, fn, tn of a class: sensitivity tp / (tp + fn), specificity tn / (tn + fp), precision tp / (tp + fp),
@@ -28,7 +37,7 @@ def class_metrics(matrix) -> dict:
     return dict(zip(NAMES, values))
 
 
-def mean_metrics(matrix) -> dict:
+def mean_metrics(matrix: np.ndarray) -> Dict[str, float]:
     """Means of `class_metrics` over the classes that occur, as floats."""
     occurs = np.asarray(matrix).sum(axis=1) > 0
     return {name: float(values[occurs].mean()) for name, values in class_metrics(matrix).items()}

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""The moments in which a network in training becomes another one: converted, quantized, with batch norm frozen."""
+
+import os
+from typing import Any, Dict, List, Tuple
+
+import mxnet as mx
+from mxnet.gluon import Block
+
+from calib.calibrators import named_calibrator
+from calib.collect import calibrate, observe
+from calib.tiles import calibrate_tiles
+from gluon_quantize.training.request import FLOAT, TrainRequest
+from gluon_quantize.training.rules import build_rules
+from gluon_quantize.training.task import Task, starts_random
+from gluon_quantize.training.workers import Workers
+from quantize.convert import convert_model, fake_bn, mean_global_pooling
+from quantize.errors import ModelFileError
+from quantize.modes import quantize_input, set_mode
+from quantize.nn import METHODS
+from quantize.train import (
+    CheckNumbers,
+    FreezeBatchNorm,
+    Hook,
+    Hooks,
+    StartQuantization,
+    method_hooks,
+    set_clamp_only,
+    start_training,
+)
+from quantize.winograd import NONE, parse_winograd
+
+
+def convert(request: TrainRequest, task: Task) -> Tuple[Block, List[Dict[str, Any]]]:
+    """(Network ready for `start_quantization`, its rules): converted, batch norm folded, weights loaded, hybridized."""
+    net, rules = task.model.net, []
+    net(mx.nd.array(next(iter(task.calibration))[0][:1], ctx=task.ctx))  # parameters of unknown shape get theirs
+    mean_global_pooling(net)
+    if request.formats.method != FLOAT:
+        rules = build_rules(request.formats, net)
+        convert_model(net, config_list=rules)
+        if request.formats.fake_bn != "none":
+            fake_bn(net, request.formats.fake_bn)
+    if request.start.weights:
+        load_weights(net, request.start.weights)
+    net.hybridize(static_alloc=True, static_shape=True)
+    return net, rules
+
+
+def load_weights(net: Block, path: str) -> None:
+    """Parameters that another run saved; ModelFileError when they are of another network or method."""
+    if not os.path.isfile(path):
+        raise ModelFileError(f"{path}: no such parameter file")
+    try:
+        net.load_parameters(path)
+    except (AssertionError, ValueError, KeyError, mx.MXNetError) as error:
+        raise ModelFileError(f"{path}: does not fit the network as it is quantized here: "
+                             f"{str(error).splitlines()[0]}") from None
+
+
+def start_quantization(request: TrainRequest, task: Task) -> None:
+    """Ranges of inputs from a calibration, then every quantizer into the mode in which its method trains."""
+    net, start = task.model.net, request.start
+    if request.formats.method == FLOAT:
+        return
+    # a calibration runs in inference, where batch norm without statistics leaves ranges that training does not have
+    trained = start.weights or request.schedule.float_epochs or not starts_random(request)
+    usual = METHODS.get(request.formats.method).start_calibrator if trained else "none"
+    method = start.calibrator or usual
+    if method != "none" and not start.clamp_only:
+        calibrator = named_calibrator(method)
+        calibrate(net, observe(net, task.calibration, calibrator, ctx=task.ctx), calibrator)
+        winograd = parse_winograd(request.formats.winograd)
+        if winograd != NONE and winograd.inputs:
+            quantize_input(net, enable=True, online=False)
+            calibrate_tiles(net, task.calibration, task.ctx)
+    enter_training(request, task)
+
+
+def enter_training(request: TrainRequest, task: Task) -> None:
+    """Every quantizer into the mode in which its method trains; in the clamped stage nothing is rounded."""
+    net = task.model.net
+    if request.formats.method == FLOAT:
+        return
+    start_training(net, next(iter(task.calibration))[0].as_in_context(task.ctx), request.formats.ranges)
+    if request.start.clamp_only:
+        set_clamp_only(net)
+        set_mode(net, "float", "activation")
+
+
+def hooks_of(request: TrainRequest, task: Task, start: int, per_epoch: int, workers: Workers) -> Hook:
+    """What is done before and after steps.
+
+    Parameters
+    ----------
+    start : int
+        The step from which on layers are quantized.
+    per_epoch : int
+        Steps.
+    """
+    net, hooks = task.model.net, []
+
+    def prepare():
+        # each worker has BatchNorm statistics of its own until the end of an epoch
+        start_quantization(request, task)
+        workers.broadcast(net)
+    if start and request.formats.method != FLOAT:
+        hooks.append(StartQuantization(net, start, prepare=prepare))
+    if request.schedule.freeze_bn_epoch is not None:
+        hooks.append(FreezeBatchNorm(net, request.schedule.freeze_bn_epoch * per_epoch))
+    return Hooks(*hooks, *method_hooks(net), CheckNumbers(net, request.schedule.check_every))
