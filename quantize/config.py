@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from quantize.errors import ConfigError, SpecError
+from quantize.files import PathLike
 from quantize.registry import closest
 from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
 from quantize.winograd import WinogradSpec, parse_winograd
@@ -59,7 +60,7 @@ class Format:
     narrow: bool = True
     levels: Optional[int] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
             raise ConfigError(f"granularity must be one of {', '.join(GRANULARITIES)}, got {self.granularity!r}")
         if not 1 <= self.bits <= 16:
@@ -76,7 +77,7 @@ class Format:
         return QuantSpec(self.bits, signed, parts[self.granularity], self.symmetric, self.narrow, self.levels,
                          grid="mid_rise" if self.bits == 1 and signed else "mid_tread")
 
-    def __str__(self):
+    def __str__(self) -> str:
         sign = {True: "int", False: "uint", None: "auto"}[self.signed]
         width = str(self.bits) if self.levels is None else f"({self.levels})"
         flags = ("" if self.symmetric else "/affine") + ("" if self.narrow else "/full")
@@ -157,7 +158,7 @@ def parse_format(text: str, where: str = "format") -> Operand:
         raise ConfigError(f"{where}: {text!r}: {error}") from None
 
 
-def _format(signed, bits, levels, words):
+def _format(signed: Optional[bool], bits: Optional[str], levels: Optional[str], words: Sequence[str]) -> Format:
     if levels is not None:
         levels, bits = int(levels), int(levels).bit_length()
         levels = None if levels == 2 ** bits - 1 else levels
@@ -176,7 +177,7 @@ def rules_from_config(config_list: Sequence[Dict[str, Any]]) -> List[Rule]:
     return [_rule(entry, f"config entry {i}") for i, entry in enumerate(config_list)]
 
 
-def _rule(entry, where):
+def _rule(entry: Dict[str, Any], where: str) -> Rule:
     if isinstance(entry, Rule):
         return entry
     if not isinstance(entry, dict):
@@ -201,12 +202,12 @@ def _rule(entry, where):
                 **operands)
 
 
-def _winograd(entry, where):
+def _winograd(entry: Dict[str, Any], where: str) -> Union[None, str, WinogradSpec]:
     text = entry.get("winograd")
     return None if text is None else parse_winograd(text, f"{where}, key 'winograd'")
 
 
-def _methods(entry, where):
+def _methods(entry: Dict[str, Any], where: str) -> Dict[str, Any]:
     found = {key: entry.get(key, entry.get("method")) for key in METHOD_KEYS}
     for key, name in found.items():
         if name is not None and not isinstance(name, str):
@@ -215,21 +216,21 @@ def _methods(entry, where):
     return found
 
 
-def _options(entry, where):
+def _options(entry: Dict[str, Any], where: str) -> Tuple[Tuple[str, Any], ...]:
     options = entry.get("options", {})
     if not isinstance(options, dict):
         raise ConfigError(f"{where}: 'options' must be a dictionary, got {options!r}")
     return tuple(sorted(options.items()))
 
 
-def _names(entry, key, where):
+def _names(entry: Dict[str, Any], key: str, where: str) -> Tuple[str, ...]:
     names = entry.get(key, ())
     if isinstance(names, str) or not all(isinstance(name, str) for name in names):
         raise ConfigError(f"{where}: {key!r} must be a list of strings, got {names!r}")
     return tuple(names)
 
 
-def load_config(path) -> List[Rule]:
+def load_config(path: PathLike) -> List[Rule]:
     """Rules from a JSON file that holds a config list."""
     path = Path(path)
     try:

@@ -56,5 +56,5 @@ def find(name: str, **options: object) -> PlanTarget:
 
 
 @functools.lru_cache(maxsize=None)
-def _plain(kind):
+def _plain(kind: Type[PlanTarget]) -> PlanTarget:
     return kind()

@@ -163,7 +163,7 @@ def _apply(net: Block, plan: Plan, convert_fn: Optional[Dict[type, Any]]) -> Non
             replace_blocks(net, {id(old): new for old, new in chosen if new is not None and new is not old})
 
 
-def _fold(net, plan):
+def _fold(net: Block, plan: Plan) -> None:
     if plan.folds:
         folding = {entry.path for entry in plan.entries if entry.fold_bn}
         fake_bn(net, exclude=[layer for path, layer in quantized_layers(net) if path not in folding])

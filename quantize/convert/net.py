@@ -2,38 +2,47 @@
 """What a converted network can do beside what it could before: thin methods over `quantize.modes`."""
 
 import warnings
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional
 
 from mxnet import nd
+from mxnet.gluon import Block
 
 from quantize import modes
+from quantize.convert.plan import Plan
 from quantize.errors import ModelFileError
+from quantize.files import PathLike
 from quantize.initialize import start_weight
 
-_CLASSES = {}
+if TYPE_CHECKING:  # a mixin, put in front of the class of whatever network is converted
+    from mxnet.gluon import HybridBlock as _Base
+else:
+    _Base = object
+
+_CLASSES: Dict[type, type] = {}
 
 
 class MissingParameters(ModelFileError, AssertionError):
     """A file without some of the float network's parameters; an AssertionError too, as Gluon's own message is."""
 
 
-class QuantizedNet:
+class QuantizedNet(_Base):
     """Mixin of a converted root network; `plan` says what was done to each layer."""
 
-    plan = None
+    plan: Optional[Plan] = None
 
-    def enable_quantize(self):
+    def enable_quantize(self) -> None:
         """See `quantize.modes.enable_quantize`."""
         modes.enable_quantize(self)
 
-    def disable_quantize(self):
+    def disable_quantize(self) -> None:
         """See `quantize.modes.disable_quantize`."""
         modes.disable_quantize(self)
 
-    def quantize_input(self, enable=True, online=True):
+    def quantize_input(self, enable: bool = True, online: bool = True) -> None:
         """See `quantize.modes.quantize_input`."""
         modes.quantize_input(self, enable, online)
 
-    def update_ema(self):
+    def update_ema(self) -> None:
         """See `quantize.modes.update_ema`.
 
         As in Quantization.MXNet a loop that calls this needs no other switch: activations that compute with each
@@ -41,20 +50,20 @@ class QuantizedNet:
         """
         modes.update_ema(self, begin=True)
 
-    def fix_params(self):
+    def fix_params(self) -> None:
         """See `quantize.modes.fix_params`."""
         modes.fix_params(self)
 
-    def collect_quantized_blocks(self):
+    def collect_quantized_blocks(self) -> List[Block]:
         """See `quantize.modes.collect_quantized_blocks`."""
         return modes.collect_quantized_blocks(self)
 
-    def save_parameters(self, *args, **options):
+    def save_parameters(self, *args: Any, **options: Any) -> None:
         """As Gluon's; first waits for moving averages that a training step may still be updating."""
         nd.waitall()
         super().save_parameters(*args, **options)
 
-    def load_parameters(self, filename, ctx=None, allow_missing=False, **options):
+    def load_parameters(self, filename: PathLike, ctx: Any = None, allow_missing: bool = False, **options: Any) -> None:
         """As Gluon's; a float checkpoint (one without the quantizers' numbers) loads as well.
 
         Trained steps of weights then start from the weights that were loaded.
@@ -70,7 +79,7 @@ class QuantizedNet:
                 start_weight(layer)
         modes.clear_cached_graphs(self)
 
-    def _lacks_only_what_was_added(self, filename, loaded, allow_missing) -> bool:
+    def _lacks_only_what_was_added(self, filename: PathLike, loaded: Iterable[str], allow_missing: bool) -> bool:
         """Whether a file holds every parameter but (some of) those that conversion added.
 
         What else a file lacks is named, so that nobody looks for the quantizers' numbers in it.
@@ -89,14 +98,14 @@ class QuantizedNet:
                                  f"missing (first: {lacking[0]}); give a file of this network, or allow_missing=True")
         return bool(missing) and not lacking
 
-    def _build_cache(self, *args):
+    def _build_cache(self, *args: Any) -> None:
         # scales are no part of the graph while ranges are online, which is no cause for alarm
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
             super()._build_cache(*args)
 
 
-def quantized_net_class(cls):
+def quantized_net_class(cls: type) -> type:
     """The class of a converted `cls` (the same one every time)."""
     if cls not in _CLASSES:
         _CLASSES[cls] = type("Quantized" + cls.__name__, (QuantizedNet, cls), {"__doc__": QuantizedNet.__doc__})

@@ -47,7 +47,7 @@ class Plan:
         """Whether rules ask for BatchNorm folded into weights."""
         return any(entry.fold_bn for entry in self.entries)
 
-    def __str__(self):
+    def __str__(self) -> str:
         rows = [("layer", "type", "weight", "activation", "reason")]
         for entry in self.entries:
             activations = [_operand(spec, method) for spec, method in (
@@ -61,5 +61,5 @@ class Plan:
         return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def _operand(spec, method):
+def _operand(spec: Optional[QuantSpec], method: str) -> str:
     return "-" if spec is None else str(spec) if method == "ste" else f"{spec} {method}"

@@ -5,7 +5,7 @@ import contextlib
 import fnmatch
 import logging
 from dataclasses import replace
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
 
 from mxnet.gluon import Block
 
@@ -52,13 +52,13 @@ def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph]) -> Plan:
                       if entry.quantized or QUANTIZABLE[type(block)].has_weight))
 
 
-def _matches(rule, path, op_type):
+def _matches(rule: Rule, path: str, op_type: str) -> bool:
     if rule.op_types and op_type not in rule.op_types:
         return False
     return not rule.op_names or any(fnmatch.fnmatchcase(path, pattern) for pattern in rule.op_names)
 
 
-def _check_matches(rules, layers):
+def _check_matches(rules: Sequence[Rule], layers: Sequence[Tuple[str, Block]]) -> None:
     for rule in rules:
         for name in rule.op_types:
             if name not in NAMES:
@@ -70,7 +70,7 @@ def _check_matches(rules, layers):
                                   f"{closest(pattern, [path for path, _ in layers])}")
 
 
-def _entry(path, block, rules, proven) -> PlanEntry:
+def _entry(path: str, block: Block, rules: Sequence[Rule], proven: Optional[Dict[str, bool]]) -> PlanEntry:
     op_type = type(block).__name__
     merged, reasons = _merged([rule for rule in rules if _matches(rule, path, op_type)])
     if merged.exclude:
@@ -98,7 +98,7 @@ def _merged(rules: Sequence[Rule]) -> Tuple[Rule, Dict[str, str]]:
 
 
 @contextlib.contextmanager
-def _located(where):
+def _located(where: str) -> Iterator[None]:
     """Errors about formats and methods say of which layer and rule."""
     try:
         yield
@@ -106,7 +106,7 @@ def _located(where):
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _activation_entry(path, block, merged, reasons):
+def _activation_entry(path: str, block: Block, merged: Rule, reasons: Dict[str, str]) -> PlanEntry:
     # a sign takes the activation's place, so that it sees negative values whatever the activation is
     replaced = METHODS.get(merged.output_method).replaces_activation
     method, spec, note = _output_spec(merged, not replaced and _act_non_negative(block))
@@ -114,7 +114,7 @@ def _activation_entry(path, block, merged, reasons):
                      reason=", ".join(part for part in (reasons.get("output", ""), note) if part))
 
 
-def _output_spec(merged, non_negative):
+def _output_spec(merged: Rule, non_negative: Optional[bool]) -> Tuple[str, Optional[QuantSpec], str]:
     method = merged.output_method
     spec, note = _activation_spec(merged.output, non_negative)
     if spec is not None:
@@ -122,7 +122,8 @@ def _output_spec(merged, non_negative):
     return method, spec, note
 
 
-def _layer_entry(path, block, merged, reasons, proven):
+def _layer_entry(path: str, block: Block, merged: Rule, reasons: Dict[str, str],
+                 proven: Optional[Dict[str, bool]]) -> PlanEntry:
     weight = None if merged.weight == FLOAT else weight_spec(
         merged.weight_method, _weight_spec(merged.weight, block))
     spec, note = _activation_spec(merged.input, None if proven is None else proven.get(path, False))
@@ -143,14 +144,14 @@ def _layer_entry(path, block, merged, reasons, proven):
                      reason=", ".join(part for part in (rule, note, why, obstacle) if part))
 
 
-def _weight_spec(form, block) -> QuantSpec:
+def _weight_spec(form: Any, block: Block) -> QuantSpec:
     quantized = QUANTIZABLE[type(block)].quantized
     if quantized.groups_are_channels and form.granularity == "group":
         form = replace(form, granularity="channel")
     return form.spec(groups=quantized.groups_of(block), axis=quantized.channel_axis)
 
 
-def _activation_spec(form, non_negative) -> Tuple[Optional[QuantSpec], str]:
+def _activation_spec(form: Any, non_negative: Optional[bool]) -> Tuple[Optional[QuantSpec], str]:
     if form == FLOAT:
         return None, ""
     if form.signed is None and non_negative is None:
@@ -158,11 +159,11 @@ def _activation_spec(form, non_negative) -> Tuple[Optional[QuantSpec], str]:
     return form.spec(signed=not non_negative), ""
 
 
-def _act_non_negative(block) -> bool:
+def _act_non_negative(block: Block) -> bool:
     return block._act_type in ("relu", "sigmoid", "softrelu")
 
 
-def exclusions(net: Block, exclude) -> List[Rule]:
+def exclusions(net: Block, exclude: Iterable[Union[str, Block]]) -> List[Rule]:
     """Rules for the `exclude` argument: blocks of the network (with everything in them) or path patterns."""
     known = paths(net)
     names: List[str] = []

@@ -1,23 +1,28 @@
 # SPDX-License-Identifier: MIT
 """Activations: ReLU6, and an activation whose output is quantized."""
 
-from mxnet.gluon import nn
+from types import ModuleType
+from typing import Any, FrozenSet, Iterable, Mapping, Optional
 
-from quantize.nn.layer import QuantizedBlock, retyped
+from mxnet.gluon import ParameterDict, nn
+
+from quantize.nn.layer import QuantizedBlock, QuantizedLayer, retyped
 from quantize.nn.methods import METHODS, make_quantizer
+from quantize.ops.types import Tensor
+from quantize.spec import QuantSpec
 
 
 class ReLU6(nn.Activation):
     """min(max(x, 0), 6), in the place of an `nn.Activation('relu')`."""
 
-    def __init__(self, prefix=None, params=None):
+    def __init__(self, prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__("relu", prefix=prefix, params=params)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         """Clipped `x`, same shape."""
         return F.clip(x, 0, 6)
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return "ReLU6"
 
 
@@ -28,17 +33,17 @@ class SkippableReLU(nn.Activation):
     straight-through gradient is 1, and the ReLU's is 0.
     """
 
-    readers = frozenset()
+    readers: FrozenSet[QuantizedLayer] = frozenset()
 
     @classmethod
-    def from_float(cls, layer: nn.Activation, readers) -> "SkippableReLU":
+    def from_float(cls, layer: nn.Activation, readers: Iterable[QuantizedLayer]) -> "SkippableReLU":
         """The same activation, knowing the quantized layers that read it (and nobody else does)."""
         new = retyped(layer, cls)
         # a set: Gluon takes lists and tuples of blocks for children that somebody forgot to register
         new.readers = frozenset(readers)
         return new
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         """Rectified `x`, or `x` where nobody sees the difference."""
         return x if all(reader.clips_negative_input for reader in self.readers) else super().hybrid_forward(F, x)
 
@@ -56,13 +61,14 @@ class QActivation(QuantizedBlock, nn.Activation):
         """A quantized activation with the float one's name and type."""
         return retyped(layer, cls)
 
-    def attach(self, output_spec, output_method="ste", options=None):
+    def attach(self, output_spec: QuantSpec, output_method: str = "ste",
+               options: Optional[Mapping[str, Any]] = None) -> "QActivation":
         """Give the activation its quantizer."""
         self.output_quantizer = make_quantizer(METHODS.get(output_method).activation, output_spec, (1,),
                                                self.prefix + "output_quantizer_", options or {})
         return self
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         """Activation, then its output's quantizer; or the quantizer alone where it is an activation itself."""
         quantizer = self.output_quantizer
         clips = quantizer.clips_negative and quantizer.mode == "offline"
@@ -70,7 +76,7 @@ class QActivation(QuantizedBlock, nn.Activation):
             return quantizer(x)
         return quantizer(super().hybrid_forward(F, x))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{type(self).__name__}({self._act_type}, output={self.output_quantizer})"
 
 

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """BatchNorm that steps aside once it lives in the convolution's weights, or stands still."""
 
+from types import ModuleType
+
 from mxnet.gluon import Block, nn
 
 from quantize.nn.layer import retyped
+from quantize.ops.types import Tensor
 
 
 class BypassBatchNorm(nn.BatchNorm):
@@ -14,7 +17,8 @@ class BypassBatchNorm(nn.BatchNorm):
         """An identity with the layer's name, options and Parameter objects."""
         return retyped(layer, cls)
 
-    def hybrid_forward(self, F, x, gamma, beta, running_mean, running_var):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, gamma: Tensor, beta: Tensor, running_mean: Tensor,
+                       running_var: Tensor) -> Tensor:
         """`x` unchanged."""
         return x
 
@@ -36,7 +40,7 @@ class FrozenBatchNorm(nn.BatchNorm):
         self._kwargs["use_global_stats"] = False
         self.__class__ = nn.BatchNorm
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return super().__repr__().replace(type(self).__name__, "BatchNorm", 1)
 
 

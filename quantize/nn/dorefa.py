@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
 """DoReFa weights."""
 
-from typing import Optional
+from types import ModuleType
+from typing import Optional, Tuple
 
+import mxnet as mx
 import numpy as np
+from mxnet.gluon import ParameterDict
 
 from quantize import reference_trained
 from quantize.errors import SpecError
 from quantize.nn.uniform import UniformFakeQuantize
 from quantize.ops import dorefa
+from quantize.ops.types import Tensor
 from quantize.spec import PerTensor, QParams, QuantSpec
 
 
@@ -27,7 +31,8 @@ class DoReFaWeight(UniformFakeQuantize):
     per_tensor = True
     keeps_size = False
 
-    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "online",
+                 prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
 
     @classmethod
@@ -54,13 +59,14 @@ class DoReFaWeight(UniformFakeQuantize):
         return reference_trained.dorefa_gradient(x, dy) if params is None else super().formula_gradient(
             x, dy, spec, params)
 
-    def quantize(self, F, x, scale, ema, zero_point=None):
+    def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor,
+                 zero_point: Optional[Tensor] = None) -> Tensor:
         """Quantized weights by the formula; in `offline` mode `x` on the stored grid."""
         if self.mode == "offline":
             return super().quantize(F, x, scale, ema, zero_point)
         return self.transform(F, x)
 
-    def transform(self, F, x):
+    def transform(self, F: ModuleType, x: Tensor) -> Tensor:
         """The class's formula."""
         return dorefa(F, x, self.levels, using=self.backend)
 
@@ -69,6 +75,6 @@ class DoReFaWeight(UniformFakeQuantize):
         """Number of steps between the lowest and the highest level."""
         return self.spec.qmax - self.spec.qmin
 
-    def qparams_of(self, weight) -> QParams:
+    def qparams_of(self, weight: mx.nd.NDArray) -> QParams:
         """The grid of the formula: from -1 to 1."""
         return QParams.symmetric(np.float32([2]) / np.float32(self.levels))

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The base of all fake quantizers: a spec, a stored scale, and a mode."""
 
+from types import ModuleType
 from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
-from mxnet.gluon import HybridBlock, Parameter
+from mxnet.gluon import HybridBlock, Parameter, ParameterDict
 
 from quantize import reference
 from quantize.errors import CalibrationError, ConfigError, ConversionError
 from quantize.ops import online_qparams
+from quantize.ops.types import Tensor
 from quantize.spec import QParams, QuantSpec
 
 MODES = ("float", "observe", "online", "ema", "offline")
@@ -117,8 +119,8 @@ class FakeQuantize(HybridBlock):
     clamp_stage = False
     start_calibrator = "mse"
 
-    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "online", prefix=None,
-                 params=None):
+    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "online",
+                 prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__(prefix=prefix, params=params)
         self.spec = spec
         self.observer = None
@@ -134,10 +136,10 @@ class FakeQuantize(HybridBlock):
         self.ema = self._statistic("ema", (3,))
         self.zero_point = None if spec.symmetric else self._statistic("zero_point", scale_shape)
 
-    def _statistic(self, name, shape, start=0) -> Parameter:
+    def _statistic(self, name: str, shape: Tuple[int, ...], start: float = 0) -> Parameter:
         return self.params.get(name, shape=shape, init=mx.init.Constant(start), grad_req="null", differentiable=False)
 
-    def _trained_parameter(self, name, shape, start, wd_mult) -> Parameter:
+    def _trained_parameter(self, name: str, shape: Tuple[int, ...], start: float, wd_mult: float) -> Parameter:
         """A parameter that gets a gradient in `offline` mode alone, so that no other mode leaves it a stale one."""
         parameter = self.params.get(name, shape=shape, init=mx.init.Constant(start), wd_mult=wd_mult)
         self._requests[name] = "null"
@@ -175,14 +177,14 @@ class FakeQuantize(HybridBlock):
         return self._mode
 
     @mode.setter
-    def mode(self, value: str):
+    def mode(self, value: str) -> None:
         before, self._mode = self._mode, _known(value)
         if (value == "offline") != (before == "offline"):
             for name, request in self._requests.items():
                 parameter = self._reg_params[name]
                 self._requests[name], parameter.grad_req = parameter.grad_req, request
 
-    def hybrid_forward(self, F, x, **parameters):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, **parameters: Tensor) -> Tensor:
         """`x` as the mode says; shape and dtype of `x`."""
         if self.mode == "float" or self.frozen:
             return x
@@ -197,28 +199,29 @@ class FakeQuantize(HybridBlock):
             self._traced = (x, self.quantize(F, plain, **parameters))
         return self._traced[1]
 
-    def quantize(self, F, x, scale, ema, zero_point=None):
+    def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor,
+                 zero_point: Optional[Tensor] = None) -> Tensor:
         """Fake-quantized `x`; what subclasses define. Receives every parameter of the block by name."""
         raise NotImplementedError
 
-    def fix(self, weight):
+    def fix(self, weight: mx.nd.NDArray) -> mx.nd.NDArray:
         """`weight` (NDArray) rounded once and for all; the scale of the grid it now lies on is stored."""
         if self.mode != "offline":
             self.set_qparams(self.qparams_of(weight))
         return self.quantize(mx.nd, weight, **{name: p.data() for name, p in self._reg_params.items()})
 
-    def qparams_of(self, weight) -> QParams:
+    def qparams_of(self, weight: mx.nd.NDArray) -> QParams:
         """The grid that `quantize` would put a weight on outside the `offline` mode: by default one that covers it."""
         scale, zero_point = online_qparams(mx.nd, weight, self.spec)
         if zero_point is None:
             return QParams.symmetric(scale.asnumpy())
         return QParams(scale.asnumpy(), zero_point.asnumpy().astype("int32"))
 
-    def _clear_cached_op(self):
+    def _clear_cached_op(self) -> None:
         self._traced = (None, None)
         super()._clear_cached_op()
 
-    def _observe(self, F, x):
+    def _observe(self, F: ModuleType, x: Tensor) -> None:
         if F is mx.sym:
             if self.tracer is None:
                 raise ConversionError(f"{self.name}: a hybridized network cannot be observed as it runs; use "
@@ -227,7 +230,7 @@ class FakeQuantize(HybridBlock):
         elif self.observer is not None:
             self.observer.update(x.asnumpy())
 
-    def set_qparams(self, qparams: QParams):
+    def set_qparams(self, qparams: QParams) -> None:
         """Store calibrated numbers (shape of the scale)."""
         self._store(self.scale, qparams.scale)
         if self.zero_point is not None:
@@ -249,25 +252,25 @@ class FakeQuantize(HybridBlock):
             return False
         return bool((self.scale.data().asnumpy() > 0).all())
 
-    def update_ema(self):
+    def update_ema(self) -> None:
         """Store the range that the moving average has reached; nothing happens before it has seen a batch."""
         low, high, weight = self.ema.data().asnumpy().astype("float64")
         if weight > 0:
             self.set_qparams(reference.qparams_of_range(low / weight, high / weight, self.spec))
 
     @property
-    def threshold(self):
+    def threshold(self) -> np.ndarray:
         """Largest representable magnitude under the stored scale (array of the scale's shape)."""
         return self.get_qparams().scale * self.spec.max_level
 
     @staticmethod
-    def _store(parameter, values):
+    def _store(parameter: Parameter, values: np.ndarray) -> None:
         values = values.astype("float32").reshape(parameter.shape)
         if parameter._data is None:
             parameter.initialize()
         parameter.set_data(mx.nd.array(values))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         method = "" if self.method == "ste" else self.method + " "
         return f"{self.spec} {method}{'frozen' if self.frozen else self.mode}"
 

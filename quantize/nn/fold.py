@@ -1,10 +1,17 @@
 # SPDX-License-Identifier: MIT
 """BatchNorm folded into a quantized layer's weight in the training graph ("fake BN")."""
 
+from types import ModuleType
+from typing import TYPE_CHECKING, Callable, Optional, Tuple
+
 import mxnet as mx
 from mxnet.gluon import nn
 
 from quantize.errors import ConfigError
+from quantize.ops.types import Tensor
+
+if TYPE_CHECKING:  # which imports this module
+    from quantize.nn.layer import QuantizedLayer
 
 STATISTICS = ("batch", "corrected", "running")
 _PARAMETERS = ("gamma", "beta", "running_mean", "running_var")
@@ -46,7 +53,7 @@ class FoldedBatchNorm:
         Called with what is normalized (NDArray), in networks that are not hybridized.
     """
 
-    def __init__(self, block: nn.BatchNorm, shape, statistics: str = "batch"):
+    def __init__(self, block: nn.BatchNorm, shape: Tuple[int, ...], statistics: str = "batch") -> None:
         if statistics not in STATISTICS:
             raise ConfigError(f"statistics of a folded BatchNorm must be one of {', '.join(STATISTICS)}, got "
                               f"{statistics!r}")
@@ -56,7 +63,8 @@ class FoldedBatchNorm:
         self.frozen = False
         self.watcher = None
 
-    def normalized(self, F, layer, convolve, operands):
+    def normalized(self, F: ModuleType, layer: "QuantizedLayer", convolve: Callable[..., Tensor],
+                   operands: Tuple[Tensor, Tensor, Optional[Tensor]]) -> Tensor:
         """The normalized output of a layer.
 
         Parameters
@@ -79,29 +87,29 @@ class FoldedBatchNorm:
         error = F.broadcast_mul(rounded - folded, F.reshape(ratio, shape=self.shape))
         return y + convolve(F, x, error, None if bias is None else bias * 0)
 
-    def fold(self, F, weight):
+    def fold(self, F: ModuleType, weight: Tensor) -> Tensor:
         """f w."""
         return F.broadcast_mul(weight, self._factor(F, weight))
 
-    def unfold(self, F, folded):
+    def unfold(self, F: ModuleType, folded: Tensor) -> Tensor:
         """w of f w."""
         factor = self._factor(F, folded)
         return F.broadcast_div(folded, factor + (factor == 0))
 
-    def _factor(self, F, like):
+    def _factor(self, F: ModuleType, like: Tensor) -> Tensor:
         gamma = self._value(F, "gamma", like)
         if self.block._kwargs["fix_gamma"]:
             gamma = F.ones_like(gamma)
         return F.reshape(F.BlockGrad(gamma / self._sigma(F, like)), shape=self.shape)
 
-    def _sigma(self, F, like):
+    def _sigma(self, F: ModuleType, like: Tensor) -> Tensor:
         return F.sqrt(self._value(F, "running_var", like) + self.block._kwargs["eps"])
 
-    def _value(self, F, name, like):
+    def _value(self, F: ModuleType, name: str, like: Tensor) -> Tensor:
         parameter = getattr(self.block, name)
         return parameter.var() if F is mx.sym else parameter.data(like.context)
 
-    def _normalize(self, F, z):
+    def _normalize(self, F: ModuleType, z: Tensor) -> Tuple[Tensor, Tensor]:
         """(BatchNorm of z, 1 / sigma of the statistics it took: those of the batch in training)."""
         if self.watcher is not None and F is mx.nd:
             self.watcher(z)
@@ -117,6 +125,6 @@ class FoldedBatchNorm:
                                     **dict(options, use_global_stats=frozen, output_mean_var=True))
         return y, inverse
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"{self.statistics}{' frozen' if self.frozen else ''}"
 

@@ -2,7 +2,8 @@
 """What every quantized layer is: the Gluon layer plus quantizers for its input, its weight and its output."""
 
 import copy
-from typing import Iterator, Optional, Tuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -12,6 +13,15 @@ from quantize.nn.fake_quantize import FakeQuantize
 from quantize.nn.fold import FoldedBatchNorm
 from quantize.nn.methods import METHODS, make_quantizer
 from quantize.ops import quantize_gradient
+from quantize.ops.types import Tensor
+from quantize.spec import QuantSpec
+
+if TYPE_CHECKING:  # a mixin, put in front of a Gluon layer; and a module that imports this one
+    from mxnet.gluon import HybridBlock as _Base
+
+    from quantize.nn.winograd import WinogradTransform
+else:
+    _Base = object
 
 
 def retyped(layer: Block, cls: type) -> Block:
@@ -24,7 +34,7 @@ def retyped(layer: Block, cls: type) -> Block:
     return new
 
 
-def plain_layout(weight):
+def plain_layout(weight: Tensor) -> Tensor:
     """`weight` in MXNet's plain layout, same values.
 
     A float convolution in inference leaves its weight in oneDNN's blocked layout, and reshaping a grouped weight in
@@ -34,7 +44,7 @@ def plain_layout(weight):
     return weight * 1
 
 
-class QuantizedBlock:
+class QuantizedBlock(_Base):
     """Mixin of everything that holds quantizers: all that can be asked of it is declared here.
 
     Attributes
@@ -67,7 +77,7 @@ class QuantizedBlock:
     weight_quantizer: Optional[FakeQuantize] = None
     output_quantizer: Optional[FakeQuantize] = None
     tile_quantizer: Optional[FakeQuantize] = None
-    weight_transform: Optional[Block] = None
+    weight_transform: Optional["WinogradTransform"] = None
     norm: Optional[FoldedBatchNorm] = None
     gradient_bits: Optional[int] = None
     float_bias: Optional[mx.nd.NDArray] = None
@@ -119,8 +129,9 @@ class QuantizedLayer(QuantizedBlock):
         """The quantized layer on the float layer's parameters; operands stay float until `attach`."""
         return retyped(layer, cls)
 
-    def attach(self, input_spec=None, weight_spec=None, input_method="ste", weight_method="ste", options=None,
-               transform=None):
+    def attach(self, input_spec: Optional[QuantSpec] = None, weight_spec: Optional[QuantSpec] = None,
+               input_method: str = "ste", weight_method: str = "ste", options: Optional[Mapping[str, Any]] = None,
+               transform: Optional["WinogradTransform"] = None) -> "QuantizedLayer":
         """Give the layer its quantizers; None leaves that operand float.
 
         Parameters
@@ -145,13 +156,14 @@ class QuantizedLayer(QuantizedBlock):
                                                    options)
         return self
 
-    def attach_output(self, spec, method="ste", options=None):
+    def attach_output(self, spec: QuantSpec, method: str = "ste",
+                      options: Optional[Mapping[str, Any]] = None) -> "QuantizedLayer":
         """Give the layer a quantizer for its output."""
         self.output_quantizer = make_quantizer(METHODS.get(method).activation, spec, (1,),
                                                self.prefix + "output_quantizer_", options or {})
         return self
 
-    def hybrid_forward(self, F, x, weight, bias=None):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         """The layer's own forward on quantized operands."""
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
@@ -163,11 +175,11 @@ class QuantizedLayer(QuantizedBlock):
             y = self.output_quantizer(y)
         return y if self.gradient_bits is None else quantize_gradient(F, y, self.gradient_bits)
 
-    def computed(self, F, x, weight, bias):
+    def computed(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         """The layer's forward on the quantized input and the float weight."""
         return super().hybrid_forward(F, x, self.rounded(F, weight), bias)
 
-    def rounded(self, F, weight):
+    def rounded(self, F: ModuleType, weight: Tensor) -> Tensor:
         """`weight` as its quantizer leaves it."""
         quantizer, transform = self.weight_quantizer, self.weight_transform
         if quantizer is None or quantizer.frozen:
@@ -177,7 +189,7 @@ class QuantizedLayer(QuantizedBlock):
             return quantizer(weight)
         return transform.back(F, quantizer(transform.transform(F, weight)))
 
-    def effective_weight(self):
+    def effective_weight(self) -> mx.nd.NDArray:
         """The float weight (NDArray) as the weight quantizer meets it.
 
         With the factor of a folded BatchNorm, and in the domain it is quantized in.
@@ -187,7 +199,7 @@ class QuantizedLayer(QuantizedBlock):
             weight = self.norm.fold(mx.nd, weight)
         return weight if self.weight_transform is None else self.weight_transform.transform(mx.nd, weight)
 
-    def fixed_weight(self):
+    def fixed_weight(self) -> mx.nd.NDArray:
         """What the weight (NDArray) is replaced with so that it need not be quantized again; its scale is stored."""
         fixed = self.weight_quantizer.fix(self.effective_weight())
         if self.weight_transform is not None:
@@ -206,7 +218,7 @@ class QuantizedLayer(QuantizedBlock):
         return (quantizer is not None and weight is not None and weight.frozen and not quantizer.spec.signed
                 and quantizer.spec.symmetric and quantizer.mode in ("online", "offline"))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         operands = ", ".join(f"{name.split('_')[0]}={quantizer}" for name, quantizer in self.quantizers())
         if self.norm is not None:
             operands += f", norm={self.norm}"

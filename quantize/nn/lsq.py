@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Learned step size quantization (LSQ)."""
 
+from types import ModuleType
+from typing import Optional, Tuple
+
 import mxnet as mx
 import numpy as np
+from mxnet.gluon import ParameterDict
 
 from quantize import reference_trained
 from quantize.errors import SpecError
 from quantize.nn.uniform import UniformFakeQuantize
 from quantize.ops import lsq
+from quantize.ops.types import Tensor
 from quantize.spec import QParams, QuantSpec
 
 # the step never falls below this share of its start
@@ -41,7 +46,8 @@ class LSQFakeQuantize(UniformFakeQuantize):
     training_mode = "offline"
     trains_step = True
 
-    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "online",
+                 prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
         self.growth = self._trained_parameter("growth", scale_shape, 0, wd_mult=0)
 
@@ -54,26 +60,27 @@ class LSQFakeQuantize(UniformFakeQuantize):
                             "weights there are dorefa, sat and bnn")
         return spec
 
-    def quantize(self, F, x, scale, ema, growth, zero_point=None):
+    def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor, growth: Tensor,
+                 zero_point: Optional[Tensor] = None) -> Tensor:
         """Fake-quantized `x`: by the trained step in `offline` mode, else as `UniformFakeQuantize`."""
         if self.mode != "offline":
             return super().quantize(F, x, scale, ema, zero_point)
         return lsq(F, x, self.step(F, scale, growth, x), self.spec, using=self.backend)
 
-    def step(self, F, scale, growth, x=None):
+    def step(self, F: ModuleType, scale: Tensor, growth: Tensor, x: Optional[Tensor] = None) -> Tensor:
         """The step, with the gradient towards `growth` that the class states for a tensor `x`."""
         ratio = F.maximum(1 + F.LeakyReLU(growth, act_type="elu", slope=1.0), LEAST_RATIO)
         return F.BlockGrad(scale * ratio) + self._slope(F, ratio, scale, x)
 
-    def _slope(self, F, value, scale, x):
+    def _slope(self, F: ModuleType, value: Tensor, scale: Tensor, x: Optional[Tensor]) -> Tensor:
         """Zero, with the gradient 1 / scale towards a trained value."""
         return (value - F.BlockGrad(value)) / scale
 
-    def start(self, x: np.ndarray):
+    def start(self, x: np.ndarray) -> None:
         """Take the step from data: 2 * mean|x| / sqrt(qmax) for each scaled part (section 2.1)."""
         self.set_qparams(QParams.symmetric(reference_trained.lsq_start(x, self.spec)))
 
-    def set_qparams(self, qparams: QParams):
+    def set_qparams(self, qparams: QParams) -> None:
         """Start again from this step."""
         super().set_qparams(qparams)
         self._store(self.growth, np.zeros(self.growth.shape))
@@ -91,7 +98,7 @@ class LSQActivation(LSQFakeQuantize):
     So the step learns as fast whatever the batch size is ("number of features", arXiv:1902.08153, section 2.2).
     """
 
-    def _slope(self, F, value, scale, x):
+    def _slope(self, F: ModuleType, value: Tensor, scale: Tensor, x: Optional[Tensor]) -> Tensor:
         slope = super()._slope(F, value, scale, x)
         if x is None:
             return slope
@@ -108,6 +115,6 @@ class LSQPlusWeight(LSQFakeQuantize):
 
     method = "lsq+"
 
-    def start(self, x: np.ndarray):
+    def start(self, x: np.ndarray) -> None:
         """Take the step from the weights' mean and standard deviation."""
         self.set_qparams(QParams.symmetric(reference_trained.lsq_plus_weight_start(x, self.spec)))

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: MIT
 """LSQ+: a trained step and a trained offset."""
 
+from types import ModuleType
+from typing import Optional, Tuple
+
 import numpy as np
+from mxnet.gluon import ParameterDict
 
 from quantize import reference
 from quantize.errors import SpecError
 from quantize.nn.lsq import LSQActivation
 from quantize.ops import lsq_plus
+from quantize.ops.types import Tensor
 from quantize.spec import QParams, QuantSpec
 
 
@@ -33,7 +38,8 @@ class LSQPlusFakeQuantize(LSQActivation):
     method = "lsq+"
     trained = ("growth", "offset")
 
-    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "online",
+                 prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__(spec, scale_shape, mode, prefix, params)
         self.offset = self._trained_parameter("offset", scale_shape, 0, wd_mult=0)
 
@@ -44,18 +50,19 @@ class LSQPlusFakeQuantize(LSQActivation):
             raise SpecError(f"{cls.method}: a trained offset needs a grid with a level at zero, got {spec}")
         return spec.with_(symmetric=False)
 
-    def quantize(self, F, x, scale, ema, growth, offset, zero_point):
+    def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor, growth: Tensor, offset: Tensor,
+                 zero_point: Tensor) -> Tensor:
         """Fake-quantized `x`: by the trained numbers in `offline` mode, else as `UniformFakeQuantize`."""
         if self.mode != "offline":
             return super().quantize(F, x, scale, ema, growth, zero_point)
         real = F.BlockGrad(scale * offset) + self._slope(F, offset, scale, x)
         return lsq_plus(F, x, self.step(F, scale, growth, x), real, self.spec)
 
-    def start(self, x: np.ndarray):
+    def start(self, x: np.ndarray) -> None:
         """Take both numbers from the range of the data."""
         self.set_qparams(reference.find_qparams(x, self.spec))
 
-    def set_qparams(self, qparams: QParams):
+    def set_qparams(self, qparams: QParams) -> None:
         """Start again from this grid."""
         super().set_qparams(qparams)
         self._store(self.offset, self.spec.qmin - qparams.zero_point)

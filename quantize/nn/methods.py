@@ -99,7 +99,7 @@ def known_options() -> Dict[str, Option]:
     return found
 
 
-def check_options(options: Mapping[str, Any]):
+def check_options(options: Mapping[str, Any]) -> None:
     """ConfigError for an option that does not exist or a value that it cannot have."""
     known = known_options() if options else {}
     for name, value in options.items():

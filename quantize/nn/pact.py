@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Activations with a trained upper clip: PACT and CG-PACT; and DoReFa's, whose clip is fixed."""
 
-from typing import Optional
+from types import ModuleType
+from typing import Optional, Tuple
 
 import numpy as np
+from mxnet.gluon import Parameter, ParameterDict
 
 from quantize import reference_trained
 from quantize.errors import SpecError
 from quantize.nn.fake_quantize import Option
 from quantize.nn.uniform import UniformFakeQuantize
 from quantize.ops import pact
+from quantize.ops.types import Tensor
 from quantize.spec import PerTensor, QParams, QuantSpec
 
 ALPHA = 8.0
@@ -44,13 +47,14 @@ class PACTFakeQuantize(UniformFakeQuantize):
     clips_negative = True
     signed_counterpart = "lsq"
 
-    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="offline", alpha=ALPHA, prefix=None, params=None):
+    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "offline",
+                 alpha: float = ALPHA, prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
         if not (np.isfinite(alpha) and alpha > 0):
             raise SpecError(f"{self.method}: alpha must be positive, got {alpha!r}")
         self.alpha = self._alpha_parameter(alpha)
 
-    def _alpha_parameter(self, start):
+    def _alpha_parameter(self, start: float) -> Parameter:
         return self._trained_parameter("alpha", (1,), start, wd_mult=1)
 
     @classmethod
@@ -71,13 +75,14 @@ class PACTFakeQuantize(UniformFakeQuantize):
             return super().formula_gradient(x, dy, spec)
         return reference_trained.pact_gradient(x, dy, params.scale[0] * spec.qmax, spec.qmax)[0]
 
-    def quantize(self, F, x, scale, ema, alpha, zero_point=None):
+    def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor, alpha: Tensor,
+                 zero_point: Optional[Tensor] = None) -> Tensor:
         """Fake-quantized `x`: by alpha in `offline` mode, else as `UniformFakeQuantize`."""
         if self.mode != "offline":
             return super().quantize(F, x, scale, ema, zero_point)
         return pact(F, x, alpha, self.spec.qmax, self.calibrated_gradient, using=self.backend)
 
-    def set_qparams(self, qparams: QParams):
+    def set_qparams(self, qparams: QParams) -> None:
         """Let alpha be the largest level of this grid."""
         self._store(self.alpha, np.asarray(qparams.scale) * np.float32(self.spec.qmax))
 
@@ -114,8 +119,9 @@ class DoReFaActivation(PACTFakeQuantize):
     training_mode = "offline"
     signed_counterpart = "ste"
 
-    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="offline", alpha=1.0, prefix=None, params=None):
+    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "offline", alpha: float = 1.0,
+                 prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__(spec, scale_shape, mode, alpha, prefix, params)
 
-    def _alpha_parameter(self, start):
+    def _alpha_parameter(self, start: float) -> Parameter:
         return self._statistic("alpha", (1,), start)

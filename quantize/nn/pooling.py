@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Global average pooling that trains fast when hybridized."""
 
+from types import ModuleType
+
 from mxnet.gluon import nn
 
 from quantize.nn.layer import retyped
+from quantize.ops.types import Tensor
 
 
 class MeanGlobalAvgPool2D(nn.GlobalAvgPool2D):
@@ -18,6 +21,6 @@ class MeanGlobalAvgPool2D(nn.GlobalAvgPool2D):
         """The same layer computing a mean."""
         return retyped(layer, cls)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         """(n, channels, 1, 1)."""
         return F.mean(x, axis=(2, 3), keepdims=True)

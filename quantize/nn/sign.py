@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Binary weights and activations."""
 
-from typing import Optional
+from types import ModuleType
+from typing import Optional, Tuple
 
+import mxnet as mx
 import numpy as np
+from mxnet.gluon import ParameterDict
 
 from quantize import reference_trained
 from quantize.errors import SpecError
 from quantize.nn.uniform import UniformFakeQuantize
 from quantize.ops import sign
+from quantize.ops.types import Tensor
 from quantize.spec import PerTensor, QParams, QuantSpec
 
 
@@ -28,7 +32,8 @@ class SignFakeQuantize(UniformFakeQuantize):
     weight_bounds = (-1.0, 1.0)
     start_calibrator = "naive"
 
-    def __init__(self, spec: QuantSpec, scale_shape=(1,), mode="online", prefix=None, params=None):
+    def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "online",
+                 prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__(self.adapt(spec), scale_shape, mode, prefix, params)
 
     @classmethod
@@ -51,18 +56,19 @@ class SignFakeQuantize(UniformFakeQuantize):
         """See `FakeQuantize.formula_gradient`."""
         return reference_trained.sign_gradient(x, dy)
 
-    def quantize(self, F, x, scale, ema, zero_point=None):
+    def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor,
+                 zero_point: Optional[Tensor] = None) -> Tensor:
         """Signs of `x`."""
         return sign(F, x, using=self.backend)
 
-    def set_qparams(self, qparams: QParams):
+    def set_qparams(self, qparams: QParams) -> None:
         """Nothing: a calibration of the whole network has no say here."""
 
     def get_qparams(self) -> QParams:
         """Levels half a step of 2 above and below zero."""
         return QParams.symmetric(np.full(self.scale.shape, 2))
 
-    def qparams_of(self, weight) -> QParams:
+    def qparams_of(self, weight: mx.nd.NDArray) -> QParams:
         """The same levels whatever the weight is."""
         return self.get_qparams()
 

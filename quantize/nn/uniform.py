@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Uniform fake quantization with nothing to train."""
 
+from types import ModuleType
 from typing import Optional
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from quantize import reference
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.ops import fake_quantize, online_fake_quantize, tracking_fake_quantize
+from quantize.ops.types import Tensor
 from quantize.spec import QParams, QuantSpec
 
 
@@ -18,7 +20,8 @@ class UniformFakeQuantize(FakeQuantize):
     dy/dx = 1 where qmin <= round(x / s) + z <= qmax, else 0. Source: Jacob et al., arXiv:1712.05877, equation 12.
     """
 
-    def quantize(self, F, x, scale, ema, zero_point=None):
+    def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor,
+                 zero_point: Optional[Tensor] = None) -> Tensor:
         """Fake-quantized `x`, with the range of `x` itself, a moving average, or the stored range."""
         if self.mode == "online":
             return online_fake_quantize(F, x, self.spec, using=self.backend)

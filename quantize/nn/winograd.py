@@ -1,18 +1,23 @@
 # SPDX-License-Identifier: MIT
 """Convolutions quantized in the Winograd domain: their weights alone, or the transformed input tiles as well."""
 
+from types import ModuleType
+from typing import Any, Optional, Tuple
+
 import mxnet as mx
 import numpy as np
-from mxnet.gluon import HybridBlock, nn
+from mxnet.gluon import Block, HybridBlock, nn
 
 from quantize.nn.conv import QConv2D
+from quantize.nn.fake_quantize import FakeQuantize
 from quantize.nn.layer import plain_layout
 from quantize.nn.methods import METHODS, make_quantizer
+from quantize.ops.types import Tensor
 from quantize.spec import PerChannel, PerTensor, QuantSpec
 from quantize.winograd import KERNEL, WinogradSpec, kernel_matrices, tile_kernels
 
 
-def why_not(layer) -> str:
+def why_not(layer: Block) -> str:
     """What keeps a float layer from being computed by Winograd; "" where nothing does."""
     if type(layer) is not nn.Conv2D:
         return "no convolution"
@@ -39,7 +44,8 @@ class WinogradTransform(HybridBlock):
 
     CONSTANTS = ("there", "back", "tiles", "results", "one")
 
-    def __init__(self, spec: WinogradSpec, shape, groups: int = 1, prefix=None):
+    def __init__(self, spec: WinogradSpec, shape: Tuple[int, ...], groups: int = 1,
+                 prefix: Optional[str] = None) -> None:
         super().__init__(prefix=prefix)
         self.spec = spec
         self.outputs, self.inputs = shape[:2]
@@ -59,12 +65,12 @@ class WinogradTransform(HybridBlock):
         self._constants = {name: self.params.get_constant(name, mx.nd.array(value))
                            for name, value in constants.items()}
 
-    def _constant(self, F, name, like):
+    def _constant(self, F: ModuleType, name: str, like: Tensor) -> Tensor:
         constant = self._constants[name]
         return constant.var() if F is mx.sym else constant.data(like.context)
 
     @property
-    def matrix_shape(self):
+    def matrix_shape(self) -> Tuple[int, int]:
         """Shape that a transformed weight is quantized in: rows share a scale, unless all do."""
         rows = self.outputs * (self.positions if self.spec.granularity == "position" else 1)
         return rows, self.outputs * self.positions * self.inputs // rows
@@ -77,21 +83,21 @@ class WinogradTransform(HybridBlock):
         """The format of transformed tiles (n, positions, channels, rows, columns): signed, with the input's bits."""
         return QuantSpec(spec.bits, granularity=PerChannel(1) if self.spec.granularity == "position" else PerTensor())
 
-    def transform(self, F, weight):
+    def transform(self, F: ModuleType, weight: Tensor) -> Tensor:
         """G g G^T of each kernel, as a matrix whose rows run over outputs, then positions."""
         kernels = F.reshape(weight, shape=(self.outputs * self.inputs, KERNEL ** 2))
         parts = F.dot(kernels, self._constant(F, "there", weight))
         parts = F.reshape(parts, shape=(self.outputs, self.inputs, self.positions))
         return F.reshape(F.transpose(parts, axes=(0, 2, 1)), shape=self.matrix_shape)
 
-    def back(self, F, matrix):
+    def back(self, F: ModuleType, matrix: Tensor) -> Tensor:
         """The weight (outputs, inputs of a group, 3, 3) whose transform is nearest to `matrix`."""
         parts = F.reshape(matrix, shape=(self.outputs, self.positions, self.inputs))
         parts = F.reshape(F.transpose(parts, axes=(0, 2, 1)), shape=(-1, self.positions))
         kernels = F.dot(parts, self._constant(F, "back", matrix))
         return F.reshape(kernels, shape=(self.outputs, self.inputs, KERNEL, KERNEL))
 
-    def tiles(self, F, x, pad):
+    def tiles(self, F: ModuleType, x: Tensor, pad: Tuple[int, int]) -> Tuple[Tensor, Tensor]:
         """B^T d B of all tiles: (n, positions, channels, rows, columns) of tiles, and a slice of the output's size.
 
         Zeros fill the last tiles up. One channel in three dimensions with the channels as the first of them: so a
@@ -105,7 +111,7 @@ class WinogradTransform(HybridBlock):
         return F.Convolution(F.expand_dims(x, axis=1), kernels, kernel=(1, side, side), stride=(1, step, step),
                              num_filter=self.positions, no_bias=True), like
 
-    def multiply(self, F, tiles, operands, like):
+    def multiply(self, F: ModuleType, tiles: Tensor, operands: Tuple[Tensor, Optional[Tensor]], like: Tensor) -> Tensor:
         """Output (n, outputs, h, w) of transformed tiles.
 
         Parameters
@@ -131,7 +137,7 @@ class WinogradTransform(HybridBlock):
             y = F.slice_axis(y, axis=1, begin=0, end=1)
         return F.slice_like(F.reshape(y, shape=(0, self.outputs, -1, 0)), like, axes=(2, 3))
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return str(self.spec)
 
 
@@ -157,7 +163,9 @@ class WinogradConv2D(QConv2D):
     fixes_weight = False
     folds_norm = False
 
-    def attach(self, input_spec=None, weight_spec=None, input_method="ste", *args, transform=None, **options):
+    def attach(self, input_spec: Optional[QuantSpec] = None, weight_spec: Optional[QuantSpec] = None,
+               input_method: str = "ste", *args: Any, transform: Optional[WinogradTransform] = None,
+               **options: Any) -> "WinogradConv2D":
         """See `QuantizedLayer.attach`; both operands and the transform are needed."""
         super().attach(input_spec, weight_spec, input_method, *args, transform=transform, **options)
         spec = transform.tile_spec(input_spec)
@@ -167,7 +175,7 @@ class WinogradConv2D(QConv2D):
                                              self.prefix + "tile_quantizer_")
         return self
 
-    def computed(self, F, x, weight, bias):
+    def computed(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         """The layer's forward on the quantized input and the float weight."""
         quantizer = self._follow()
         if quantizer.mode == self.weight_quantizer.mode == "float":
@@ -178,7 +186,7 @@ class WinogradConv2D(QConv2D):
         y = transform.multiply(F, quantizer(tiles), (matrix, bias), like)
         return y if self.act is None else self.act(y)
 
-    def _follow(self):
+    def _follow(self) -> FakeQuantize:
         """The quantizer of tiles, in the mode that its input's quantizer asks for."""
         source, quantizer = self.input_quantizer, self.tile_quantizer
         quantizer.backend = source.backend

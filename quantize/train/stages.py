@@ -10,7 +10,7 @@ from quantize.nn.batchnorm import FrozenBatchNorm
 from quantize.tree import walk
 
 
-def set_clamp_only(net: Block, clamp_only: bool = True):
+def set_clamp_only(net: Block, clamp_only: bool = True) -> None:
     """First stage of SAT: weights are clamped and not rounded; False: second stage (N2D2: ApplyQuantization).
 
     Activations keep their mode; `quantize.modes.set_mode` switches them. The stage is no part of a checkpoint: a script
@@ -25,7 +25,7 @@ def set_clamp_only(net: Block, clamp_only: bool = True):
     clear_cached_graphs(net)
 
 
-def freeze_bn(net: Block, frozen: bool = True):
+def freeze_bn(net: Block, frozen: bool = True) -> None:
     """Let every BatchNorm, folded ones too, compute with its running statistics in training and keep them; or no more.
 
     A BatchNorm that was made with ``use_global_stats=True`` stays frozen.
