@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from gluon_quantize.commands.options import MODES
-from gluon_quantize.runs.calibration import method_names
+from gluon_quantize.commands.parser import MODES
+from gluon_quantize.runs.methods import method_names
 
 DIGITS = ("--model", "digits_lenet", "-j", 1)
 FEW = DIGITS + ("--num-images", 50)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import simulate_quantization
-from gluon_quantize.commands.options import build_parser
+from gluon_quantize.commands.simulate import build_parser
 from gluon_quantize.models.loading import list_models, open_model
 from gluon_quantize.models.request import NetworkRequest
 

@@ -1,25 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""The command line of `simulate_quantization.py`, and the groups of options that other commands share with it."""
+"""The groups of options that commands share, and the parts of requests that they stand for.
 
-from gluon_quantize.commands.parser import EASYQUANT, MODES, Parser, calibration_method, shard, whole
+Defaults are those of the requests' fields, so that the command line and Python agree.
+"""
+
+import argparse
+from typing import Optional
+
+from gluon_quantize.commands.parser import EASYQUANT, MODES, calibration_method, whole
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
+from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest
 from quantize.errors import ConfigError
 from quantize.winograd import GRANULARITIES, NONE, POINTS
 
-PROG = "simulate_quantization.py"
-DESCRIPTION = "Simulate the quantization of a CNN and say what it loses against the float network."
 
-
-def build_parser(prog: str = PROG) -> Parser:
-    """The parser; every option of Quantization.MXNet with its default, and ours."""
-    parser = Parser(prog=prog, description=DESCRIPTION)
-    for add in (add_model, add_data, _add_quantization, _add_calibration, _add_run):
-        add(parser)
-    return parser
-
-
-def add_model(parser):
+def add_model(parser: argparse.ArgumentParser) -> None:
     """Where the network comes from."""
     group = parser.add_argument_group("the network")
     group.add_argument("--model", help="digits_lenet, or a network of gluoncv (see --list-models)")
@@ -35,7 +31,7 @@ def add_model(parser):
                        help="gamma of the last BN of each bottleneck starts at 0 (gluoncv resnets)")
 
 
-def network_request(args, pretrained: bool = True) -> NetworkRequest:
+def network_request(args: argparse.Namespace, pretrained: bool = True) -> NetworkRequest:
     """What the options of `add_model` ask for; ConfigError where that is not one network."""
     switches = ("use_gn", "batch_norm", "use_se", "last_gamma")
     return NetworkRequest(model=args.model or "", onnx=args.onnx or "", symbol=args.symbol or "",
@@ -43,7 +39,7 @@ def network_request(args, pretrained: bool = True) -> NetworkRequest:
                           options={name: True for name in switches if getattr(args, name)})
 
 
-def add_data(parser, calibration=True):
+def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
     """Where the images come from; `calibration`: those for calibration may lie elsewhere."""
     group = parser.add_argument_group("the images")
     group.add_argument("--dataset", choices=("imagenet", "cifar10", "mnist", "digits"),
@@ -60,40 +56,20 @@ def add_data(parser, calibration=True):
     group.add_argument("--crop", type=whole(0), metavar="N",
                        help="side of the centre crop in pixels, 0: no crop (default: as the model says)")
     group.add_argument("--num-images", type=whole(1), metavar="N", help="evaluate only the first N images")
-    group.add_argument("--batch-size", type=whole(1), default=128, metavar="N",
+    group.add_argument("--batch-size", type=whole(1), default=ImagesRequest.batch_size, metavar="N",
                        help="images per batch (default: %(default)s)")
-    group.add_argument("-j", "--num-data-workers", dest="num_workers", type=whole(1), default=4, metavar="N",
+    group.add_argument("-j", "--num-data-workers", dest="num_workers", type=whole(1), default=ImagesRequest.workers,
+                       metavar="N",
                        help="threads that decode images (default: %(default)s)")
 
 
-def images_request(args) -> ImagesRequest:
+def images_request(args: argparse.Namespace) -> ImagesRequest:
     """What the options of `add_data` ask for, but for the calibration images."""
     return ImagesRequest(dataset=args.dataset, folder=args.data_dir, resize=args.resize, crop=args.crop,
                          count=args.num_images, batch_size=args.batch_size, workers=args.num_workers)
 
 
-def _add_quantization(parser):
-    group = parser.add_argument_group("quantization")
-    group.add_argument("--merge-bn", action="store_true",
-                       help="merge batch norm into the weights before quantizing (default: no)")
-    group.add_argument("--weight-bits-width", type=whole(1, 16), default=8, metavar="N",
-                       help="bits of the weights, 1 to 16 (default: %(default)s)")
-    group.add_argument("--input-bits-width", type=whole(1, 16), default=8, metavar="N",
-                       help="bits of the layers' inputs, 1 to 16 (default: %(default)s)")
-    group.add_argument("--input-signed", choices=("auto", "true", "false"), default="auto",
-                       help="inputs as int (true) or uint (false); auto: uint where the graph proves that the input "
-                            "cannot be negative (default: %(default)s)")
-    group.add_argument("--quant-type", choices=("layer", "group", "channel"), default="layer",
-                       help="one weight scale per layer, group or channel (default: %(default)s)")
-    group.add_argument("--target", metavar="NAME",
-                       help="quantize as this engine computes (ncnn), instead of by the four options above; see "
-                            "deploy_ncnn.py")
-    _add_first(group, "true")
-    add_winograd(group)
-    _add_rules(group)
-
-
-def add_winograd(group):
+def add_winograd(group: argparse._ArgumentGroup) -> None:
     """What is quantized in the Winograd domain."""
     group.add_argument("--wino-quantize", "--wino_quantize", choices=(NONE,) + tuple(POINTS), default=NONE,
                        help="quantize the weights of 3x3 convolutions with stride 1 in the Winograd domain, with tiles "
@@ -105,7 +81,7 @@ def add_winograd(group):
                        help="round the transformed input tiles too, with the bits of the inputs")
 
 
-def winograd_format(args) -> str:
+def winograd_format(args: argparse.Namespace) -> str:
     """The three options as `quantize.config` writes them; ConfigError for one that is given in vain."""
     if args.wino_quantize == NONE:
         if args.wino_inputs or args.wino_granularity != "channel":
@@ -115,19 +91,19 @@ def winograd_format(args) -> str:
     return "{}/{}{}".format(args.wino_quantize, args.wino_granularity, "/inputs" if args.wino_inputs else "")
 
 
-def add_choice_of_layers(parser):
+def add_choice_of_layers(parser: argparse.ArgumentParser) -> None:
     """Which layers are quantized, where formats are not free to choose."""
     group = parser.add_argument_group("quantization")
-    _add_first(group, "false")
-    _add_rules(group)
+    add_first(group, "false")
+    add_rules(group)
 
 
-def _add_first(group, default):
+def add_first(group: argparse._ArgumentGroup, default: str) -> None:
     group.add_argument("--exclude-first-conv", choices=("false", "true"), default=default,
                        help="leave the first convolution float (default: %(default)s)")
 
 
-def _add_rules(group):
+def add_rules(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--config", metavar="FILE",
                        help="JSON list of rules for single layers, applied after the options above (see README)")
 
@@ -139,112 +115,77 @@ MODES_HELP = ("naive: moving average of the ranges; minmax: the whole range; per
               "kl, then a search for the best cosine of each layer's output (default: %(default)s)")
 
 
-def _add_calibration(parser):
-    group = parser.add_argument_group("calibration")
-    group.add_argument("--quantize-input-offline", action="store_true",
-                       help="fixed input ranges from a calibration (default: each batch's own range); the options for "
-                            "tables, states and comparison imply it")
-    _add_method(group, "naive")
-    _add_correction(group)
-    group.add_argument("--eval-per-calib", action="store_true", help="evaluate after every calibration pass")
-    group.add_argument("--compare-calibrators", action="store_true",
-                       help="one pass over the images, then accuracy and thresholds of every method")
-    _add_files(parser.add_argument_group("calibration files"))
-
-
-def add_fixed_calibration(parser, default):
+def add_fixed_calibration(parser: argparse.ArgumentParser, default: str) -> None:
     """How ranges are decided, for commands that always calibrate; `default` is the mode."""
     group = parser.add_argument_group("calibration")
-    _add_method(group, default)
-    _add_correction(group)
-    _add_load_table(group)
+    add_method(group, default)
+    add_correction(group)
+    add_load_table(group)
 
 
-def _add_method(group, default):
+def add_method(group: argparse._ArgumentGroup, default: str) -> None:
     group.add_argument("--calib-mode", type=calibration_method(EASYQUANT), metavar="MODE", default=default,
                        help="one of {}, perhaps with parameters, as in percentile:99.9 or naive:momentum=0.95. "
                             "{}".format(", ".join(MODES), MODES_HELP))
-    group.add_argument("--calib-epoch", type=whole(1), default=3, metavar="N",
+    group.add_argument("--calib-epoch", type=whole(1), default=CalibrationRequest.passes, metavar="N",
                        help="passes over the calibration images; more than one only change naive, so the other modes "
                             "take one (default: %(default)s)")
-    group.add_argument("--num-sample", type=whole(1), default=5, metavar="N",
+    group.add_argument("--num-sample", type=whole(1), default=CalibrationRequest.per_class, metavar="N",
                        help="calibration images of each class (default: %(default)s)")
     group.add_argument("--num-calib-batches", type=whole(1), metavar="N",
                        help="at most N batches of them (default: all)")
     group.add_argument("--num-calib-images", type=whole(1), metavar="N",
                        help="at most N images of them (default: all)")
-    group.add_argument("--calib-values", type=whole(0), default=16384, metavar="N",
+    group.add_argument("--calib-values", type=whole(0), default=CalibrationRequest.values, metavar="N",
                        help="values of each feature map that histograms count, evenly spaced; extremes are always "
                             "exact; 0: all values, which is slower (default: %(default)s)")
 
 
-def _add_correction(group):
-    group.add_argument("--bias-correction", choices=("none", "parallel", "sequential"), default="none",
+def add_correction(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--bias-correction", choices=("none", "parallel", "sequential"),
+                       default=CalibrationRequest.bias_correction,
                        help="give each layer's bias what quantization takes from its output in the mean over some "
                             "calibration images, for each layer by itself (parallel), or on what the layers before it "
                             "give it, corrected (sequential), with the calibrated ranges (default: %(default)s)")
 
 
-def _add_files(group):
-    group.add_argument("--save-table", metavar="FILE", help="write the calibrated ranges as a text table")
-    _add_load_table(group)
-    group.add_argument("--calib-shard", type=shard, metavar="I/N",
-                       help="observe only part I of N of the calibration images, write --save-state and stop")
-    group.add_argument("--save-state", metavar="FILE", help="write what was observed, to be merged with other shards")
-    group.add_argument("--merge-states", nargs="+", metavar="FILE",
-                       help="take what was observed from the states of all shards instead of observing")
-
-
-def _add_load_table(group):
+def add_load_table(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--load-table", metavar="FILE",
                        help="take the ranges from such a table instead of calibrating; '#' in front of a line keeps "
                             "its layer float")
 
 
-def check(parser, args):
-    """Options that need or exclude each other."""
-    exclusive = [name for name in ("--load-table", "--merge-states", "--calib-shard") if _given(args, name)]
-    if len(exclusive) > 1:
-        parser.error("{} and {} exclude each other".format(*exclusive[:2]))
-    if args.calib_shard and not args.save_state:
-        parser.error("--calib-shard needs --save-state FILE")
-    correct = args.bias_correction != "none"
-    if args.calib_shard and (args.save_table or args.compare_calibrators or correct):
-        parser.error("--calib-shard only observes; leave --save-table, --compare-calibrators and --bias-correction to "
-                     "the run with --merge-states")
-    if args.load_table and (args.save_state or args.save_table or args.compare_calibrators or args.eval_per_calib):
-        parser.error("--load-table calibrates nothing; leave out --save-state, --save-table, --compare-calibrators and "
-                     "--eval-per-calib")
-    if exclusive or args.save_table or args.save_state or args.compare_calibrators or correct:
-        args.quantize_input_offline = True
+def calibration_request(args: argparse.Namespace, files: Optional[CalibrationFiles] = None,
+                        **more) -> CalibrationRequest:
+    """What the options of `add_method`, `add_correction` and `add_load_table` ask for.
+
+    Parameters
+    ----------
+    files : CalibrationFiles, optional
+        What else than the table the command offers.
+    more : the fields of CalibrationRequest that the command offers beside these
+    """
+    return CalibrationRequest(
+        method=args.calib_mode, passes=args.calib_epoch, per_class=args.num_sample, max_batches=args.num_calib_batches,
+        max_images=args.num_calib_images, values=args.calib_values, folder=args.calib_data_dir,
+        bias_correction=args.bias_correction, files=files or CalibrationFiles(load_table=args.load_table), **more)
 
 
-def _given(args, option):
-    return bool(getattr(args, option[2:].replace("-", "_")))
-
-
-def _add_run(parser):
-    group = parser.add_argument_group("the run")
-    group.add_argument("--output", metavar="DIR", help="write result.json and plan.txt there")
-    add_device(group)
-    add_seed(group)
-
-
-def add_device(group):
+def add_device(group: argparse._ArgumentGroup) -> None:
     """What the network runs on."""
-    group.add_argument("--use-gpu", type=whole(-1), default=-1, metavar="N",
+    group.add_argument("--use-gpu", type=whole(-1), default=RunRequest.gpu, metavar="N",
                        help="number of the GPU to use, -1: CPU (default: %(default)s)")
     group.add_argument("--disable-cudnn-autotune", action="store_true",
                        help="do not let cuDNN search for the fastest convolution")
 
 
-def add_seed(group):
+def add_seed(group: argparse._ArgumentGroup) -> None:
     """What makes runs repeatable."""
-    group.add_argument("--fixed-random-seed", type=whole(0, 2**32 - 1), default=7, metavar="N",
+    group.add_argument("--fixed-random-seed", type=whole(0, 2**32 - 1), default=RunRequest.seed, metavar="N",
                        help="seed of NumPy and MXNet (default: %(default)s)")
 
 
-def run_request(args) -> RunRequest:
+def run_request(args: argparse.Namespace) -> RunRequest:
     """What the options of `add_device`, where there are any, and `add_seed` ask for."""
     return RunRequest(gpu=getattr(args, "use_gpu", -1), seed=args.fixed_random_seed,
                       cudnn_autotune=not getattr(args, "disable_cudnn_autotune", False))

@@ -1,52 +1,134 @@
 # SPDX-License-Identifier: MIT
-"""Simulate the quantization of a CNN: what Top-1 does it lose against the float network?"""
+"""The command `simulate`: what does a CNN lose when it is quantized?"""
+
+import argparse
+from typing import Any, Dict, List, Optional
+
+from gluon_quantize.commands import options, running
+from gluon_quantize.commands.parser import Parser, shard, whole
+from gluon_quantize.commands.terminal import Terminal
+from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest, QuantizationRequest
+from quantize.errors import ConfigError
+
+PROG = "simulate_quantization.py"
+DESCRIPTION = "Simulate the quantization of a CNN and say what it loses against the float network."
+# options that only make sense with fixed input ranges, and so imply these
+IMPLY_RANGES = ("load_table", "merge_states", "calib_shard", "save_table", "save_state", "compare_calibrators")
 
 
-from gluon_quantize.commands import running as command
-from gluon_quantize.commands.options import PROG, build_parser, check
-from gluon_quantize.report import text as report
+def build_parser(prog: str = PROG) -> Parser:
+    """The parser; every option of Quantization.MXNet with its default, and ours."""
+    parser = Parser(prog=prog, description=DESCRIPTION)
+    for add in (options.add_model, options.add_data, _add_quantization, _add_calibration, _add_run):
+        add(parser)
+    return parser
 
 
-def simulate(args):
-    """Evaluate a network in float, quantize it as the options say, evaluate it again; prints and writes the result."""
-    from gluon_quantize.runs import (
-        calibrating,  # MXNet takes seconds to load, which --help need not wait for
-        simulation,
-    )
-    settings = {name: value for name, value in sorted(vars(args).items()) if name not in ("list_models",)}
-    print("Settings\n" + report.settings_text(settings), flush=True)
-    for path in (args.save_table, args.save_state):
-        report.check_file_writable(path)
+def _add_quantization(parser):
+    group = parser.add_argument_group("quantization")
+    group.add_argument("--merge-bn", action="store_true",
+                       help="merge batch norm into the weights before quantizing (default: no)")
+    group.add_argument("--weight-bits-width", type=whole(1, 16), default=QuantizationRequest.weight_bits, metavar="N",
+                       help="bits of the weights, 1 to 16 (default: %(default)s)")
+    group.add_argument("--input-bits-width", type=whole(1, 16), default=QuantizationRequest.input_bits, metavar="N",
+                       help="bits of the layers' inputs, 1 to 16 (default: %(default)s)")
+    group.add_argument("--input-signed", choices=("auto", "true", "false"), default="auto",
+                       help="inputs as int (true) or uint (false); auto: uint where the graph proves that the input "
+                            "cannot be negative (default: %(default)s)")
+    group.add_argument("--quant-type", choices=("layer", "group", "channel"), default=QuantizationRequest.granularity,
+                       help="one weight scale per layer, group or channel (default: %(default)s)")
+    group.add_argument("--target", metavar="NAME",
+                       help="quantize as this engine computes (ncnn), instead of by the four options above; see "
+                            "deploy_ncnn.py")
+    options.add_first(group, "true")
+    options.add_winograd(group)
+    options.add_rules(group)
+
+
+def _add_calibration(parser):
+    group = parser.add_argument_group("calibration")
+    group.add_argument("--quantize-input-offline", action="store_true",
+                       help="fixed input ranges from a calibration (default: each batch's own range); the options for "
+                            "tables, states and comparison imply it")
+    options.add_method(group, CalibrationRequest.method)
+    options.add_correction(group)
+    group.add_argument("--eval-per-calib", action="store_true", help="evaluate after every calibration pass")
+    group.add_argument("--compare-calibrators", action="store_true",
+                       help="one pass over the images, then accuracy and thresholds of every method")
+    _add_files(parser.add_argument_group("calibration files"))
+
+
+def _add_files(group):
+    group.add_argument("--save-table", metavar="FILE", help="write the calibrated ranges as a text table")
+    options.add_load_table(group)
+    group.add_argument("--calib-shard", type=shard, metavar="I/N",
+                       help="observe only part I of N of the calibration images, write --save-state and stop")
+    group.add_argument("--save-state", metavar="FILE", help="write what was observed, to be merged with other shards")
+    group.add_argument("--merge-states", nargs="+", metavar="FILE",
+                       help="take what was observed from the states of all shards instead of observing")
+
+
+def _add_run(parser):
+    group = parser.add_argument_group("the run")
+    group.add_argument("--output", metavar="DIR", help="write result.json and plan.txt there")
+    options.add_device(group)
+    options.add_seed(group)
+
+
+def check(parser: Parser, args: argparse.Namespace) -> None:
+    """Options that need or exclude each other; some imply fixed input ranges."""
+    if any(getattr(args, name) for name in IMPLY_RANGES) or args.bias_correction != "none":
+        args.quantize_input_offline = True
+    try:
+        calibration(args)
+    except ConfigError as error:
+        parser.error(str(error))
+
+
+def calibration(args: argparse.Namespace) -> Optional[CalibrationRequest]:
+    """The calibration that is asked for; None without fixed input ranges."""
+    if not args.quantize_input_offline:
+        return None
+    files = CalibrationFiles(load_table=args.load_table, save_table=args.save_table, shard=args.calib_shard,
+                             save_state=args.save_state, merge_states=tuple(args.merge_states or ()))
+    return options.calibration_request(args, files, evaluate_passes=args.eval_per_calib,
+                                       compare=args.compare_calibrators)
+
+
+def quantization(args: argparse.Namespace) -> QuantizationRequest:
+    """The formats that are asked for."""
+    signed = {"auto": None, "true": True, "false": False}[args.input_signed]
+    return QuantizationRequest(
+        weight_bits=args.weight_bits_width, input_bits=args.input_bits_width, input_signed=signed,
+        granularity=args.quant_type, winograd=options.winograd_format(args), target=args.target,
+        merge_bn=args.merge_bn, exclude_first=args.exclude_first_conv == "true", config=args.config)
+
+
+def settings(args: argparse.Namespace) -> Dict[str, Any]:
+    """The options and their values, in alphabetical order."""
+    return {name: value for name, value in sorted(vars(args).items()) if name != "list_models"}
+
+
+def work(args: argparse.Namespace) -> None:
+    """Simulate as the options say, print and write what comes of it."""
+    # MXNet takes seconds to load, which --help need not wait for
+    from gluon_quantize.report import accuracy, simulation, steps
+    from gluon_quantize.runs import outputs
+    from gluon_quantize.runs.simulate import SimulateRequest, simulate
+    print(steps.settings_text(settings(args)), flush=True)
+    request = SimulateRequest(options.network_request(args), options.images_request(args), quantization(args),
+                              calibration(args), options.run_request(args))
     if args.output and not args.calib_shard:
-        report.check_writable(args.output)
-    task = simulation.open_task(args)
-    settings["preprocessing"] = task.preprocessing.to_dict()
-    print(f"\n{task.model.name} on {task.dataset} ({len(task.images)} images)", flush=True)
-    if args.print_model:
-        print(task.model.net)
-    task.model.net.hybridize(static_alloc=True, static_shape=True)
-    before = None if args.calib_shard else simulation.evaluation(args, task, "float")
-    net = simulation.convert(args, task)
-    print(f"\nPlan\n{net.plan}", flush=True)
-    run = calibrating.Run(args, task, before)
-    if args.quantize_input_offline:
-        run.calibrate()
+        outputs.check_folder(args.output)
+    result = simulate(request, Terminal(lambda step: steps.step_text(step, args.print_model)))
     if args.calib_shard:
         return
-    run.switch_to_quantized()
-    if args.print_model:
-        print(net)
-    print("\n" + report.thresholds_text(run.outcome), flush=True)
-    if run.corrections:
-        print(report.corrections_text(args.bias_correction, run.corrections), flush=True)
-    after = run.evaluated()
-    print("\n" + report.summary_text(before, after))
+    print("\n" + accuracy.summary_text(result.float, result.quantized))
     if args.output:
-        contents = report.result(settings, before, after, **run.results(after))
-        report.write_result(args.output, contents, net.plan)
+        simulation.write_result(args.output, settings(args), result)
         print(f"written to {args.output}")
 
 
-def main(argv=None, prog: str = PROG) -> int:
+def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
     """The command; returns the exit code."""
-    return command.run_if_asked(build_parser(prog), argv, check, simulate)
+    return running.run_if_asked(build_parser(prog), argv, check, work)

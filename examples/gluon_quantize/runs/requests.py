@@ -4,6 +4,8 @@
 import dataclasses
 from typing import Any, Optional, Tuple
 
+from gluon_quantize.data.request import ImagesRequest
+from gluon_quantize.models.request import NetworkRequest, RunRequest
 from quantize.errors import ConfigError
 from quantize.winograd import NONE, parse_winograd
 
@@ -158,3 +160,24 @@ class CalibrationRequest:
         if files.load_table and (files.save_state or files.save_table or self.compare or self.evaluate_passes):
             raise ConfigError("--load-table calibrates nothing; leave out --save-state, --save-table, "
                               "--compare-calibrators and --eval-per-calib")
+
+
+@dataclasses.dataclass(frozen=True)
+class PostTrainingRequest:
+    """What every run that quantizes a trained network wants to know.
+
+    Parameters
+    ----------
+    network : NetworkRequest
+    images : ImagesRequest
+    quantization : QuantizationRequest
+    calibration : CalibrationRequest, optional
+        None: each batch's own range.
+    run : RunRequest
+    """
+
+    network: NetworkRequest
+    images: ImagesRequest = ImagesRequest()
+    quantization: QuantizationRequest = QuantizationRequest()
+    calibration: Optional[CalibrationRequest] = None
+    run: RunRequest = RunRequest()

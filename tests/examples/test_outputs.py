@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from gluon_quantize.runs.staging import check_new, staged
+from gluon_quantize.runs.outputs import check_new, staged
 from quantize.errors import DataError
 
 

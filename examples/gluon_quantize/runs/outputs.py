@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""An output folder that appears whole or not at all."""
+"""Where results go: checked before a long run begins; a folder of them appears whole or not at all."""
 
 import contextlib
 import os
@@ -8,11 +8,42 @@ import shutil
 import signal
 import sys
 import threading
+from typing import Iterator, Optional
 
 from quantize.errors import DataError
 
+PLAN, RESULT = "plan.txt", "result.json"
 
-def check_new(folder, force):
+
+def check_folder(folder: str) -> None:
+    """Make the output folder now, so that a long run does not end in an error."""
+    folder = pathlib.Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"--output {folder}: cannot be made: {error.strerror}") from None
+    if not os.access(str(folder), os.W_OK | os.X_OK):
+        raise DataError(f"--output {folder}: no permission to write there")
+    for path in (folder / PLAN, folder / RESULT):
+        if path.is_dir():
+            raise DataError(f"--output {folder}: {path.name} is a folder there; remove it")
+
+
+def check_file(path: Optional[str]) -> None:
+    """That a file to be written later has a folder, and is none."""
+    if path is None:
+        return
+    path = pathlib.Path(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file")
+    folder = path.parent
+    if not folder.is_dir():
+        raise DataError(f"{path}: the folder {folder} does not exist; make it first")
+    if not os.access(str(folder), os.W_OK | os.X_OK):
+        raise DataError(f"{path}: no permission to write there")
+
+
+def check_new(folder: str, force: bool) -> None:
     """That results can go to a folder, before a long run begins.
 
     Raises DataError for a file in its place, a folder that is not empty (unless `force`), and a parent that cannot be
@@ -32,7 +63,7 @@ def check_new(folder, force):
 
 
 @contextlib.contextmanager
-def staged(folder, force):
+def staged(folder: str, force: bool) -> Iterator[pathlib.Path]:
     """A temporary folder beside `folder`, which takes its place when the block ends well and is removed otherwise.
 
     Raises DataError where something cannot be written, a full disk for instance.

@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""What a command shows of a run while it goes on."""
+
+import contextlib
+from typing import Any, Callable, Iterable, Iterator, Optional
+
+from tqdm import tqdm
+
+from gluon_quantize.progress import Silent
+
+
+class Terminal(Silent):
+    """Prints the text of each step, and progress bars (none off a terminal).
+
+    Parameters
+    ----------
+    text_of : function
+        From a step to its text; None: nothing is printed about it.
+    """
+
+    def __init__(self, text_of: Callable[[Any], Optional[str]]):
+        self._text_of = text_of
+
+    def bar(self, items: Iterable, description: str, unit: str = "batch", total: Optional[int] = None) -> Iterable:
+        """The items, with a bar."""
+        return tqdm(items, desc=description, unit=unit, total=total, disable=None)
+
+    @contextlib.contextmanager
+    def counter(self, total: int, description: str, unit: str) -> Iterator[Callable[[int], Any]]:
+        """Context of the function that moves a bar on."""
+        with tqdm(total=total, desc=description, unit=unit, disable=None) as bar:
+            yield bar.update
+
+    def tell(self, step: Any) -> None:
+        """Print the step's text."""
+        text = self._text_of(step)
+        if text is not None:
+            print(text, flush=True)

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: MIT
+"""What is said about a calibration."""
+
+from typing import Any, Dict, Optional
+
+from calib.stability import stability_text
+from gluon_quantize.report.accuracy import collapsed
+from gluon_quantize.runs.calibration import Comparison, Quantized, Trust
+
+
+def quantized_text(step: Quantized) -> str:
+    """How the ranges were decided, one line for each calibrated input, and how far biases were corrected."""
+    outcome = step.outcome
+    if outcome is None or not outcome.thresholds:
+        lines = ["Thresholds: each batch's own range (online)"]
+    else:
+        width = max(len(path) for path in outcome.thresholds)
+        lines = [f"Thresholds by {outcome.method}, {outcome.samples} images"]
+        lines += [f"  {path.ljust(width)}  {value:.6g}" for path, value in outcome.thresholds.items()]
+    if step.corrections:
+        path = max(step.corrections, key=lambda name: abs(step.corrections[name]).max())
+        largest = abs(step.corrections[path]).max()
+        lines.append(f"Biases of {len(step.corrections)} layers corrected ({step.correction}), by {largest:.6g} at "
+                     f"most, in {path}")
+    return "\n".join(lines)
+
+
+def trust_text(trust: Trust) -> str:
+    """How far the thresholds can be trusted, and what never was active."""
+    lines = []
+    if trust.parts > 1:
+        lines.append(stability_text(trust.moved, parts="halves" if trust.parts == 2 else "shards"))
+    lines += [f"warning: {path}: 0 for all calibration images; its range is arbitrary" for path in trust.never_active]
+    lines += [f"note: {path}: {count} channels are 0 for all calibration images"
+              for path, count in trust.silent_channels.items()]
+    lines += [f"warning: {path}: all weights of {count} output channels are 0"
+              for path, count in trust.dead_channels.items()]
+    return "\n".join(lines)
+
+
+def trust_contents(trust: Optional[Trust]) -> Dict[str, Any]:
+    """The same for result.json."""
+    if trust is None:
+        return {}
+    return {"method": trust.method, "samples": trust.samples, "data": trust.data,
+            "movement": {item.path: round(item.share, 6) for item in trust.moved},
+            "never_active_inputs": trust.never_active, "never_active_channels": trust.silent_channels,
+            "dead_channels": trust.dead_channels}
+
+
+def comparison_text(comparison: Comparison) -> str:
+    """The methods side by side."""
+    before = comparison.before
+    images = len(before.labels)
+    lines = ["{:<15}{:>8}{:>9}{:>16}{:>18}".format("method", "Top-1", "share", "same as float", "mean threshold"),
+             "{:<15}{:>8}{:>9.2%}{:>16}{:>18}".format("float", before.top1_count, before.top1, "-", "-")]
+    for name, row in comparison.rows.items():
+        after = row.predictions
+        lines.append(f"{name:<15}{after.top1_count:>8}{after.top1:>9.2%}{after.agreement_count(before):>16}"
+                     f"{row.ratio:>18.3f}{'  collapsed' if collapsed(before, after) else ''}")
+    title = f"Comparison of calibrations ({images} images; thresholds as shares of the largest magnitude)"
+    return "\n".join([title, *lines])
+
+
+def comparison_contents(comparison: Optional[Comparison]) -> Dict[str, Any]:
+    """The same for result.json, with every threshold."""
+    if comparison is None:
+        return {}
+    return {name: {"top1_count": row.predictions.top1_count,
+                   "agreement_count": row.predictions.agreement_count(comparison.before),
+                   "mean_threshold_ratio": row.ratio, "thresholds": row.thresholds}
+            for name, row in comparison.rows.items()}

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: MIT
+"""What a simulation writes."""
+
+import json
+import pathlib
+from typing import Any, Dict
+
+from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.report.calibration import comparison_contents, trust_contents
+from gluon_quantize.runs.outputs import PLAN, RESULT
+from gluon_quantize.runs.simulate import SimulateResult
+from quantize.files import write_whole
+
+
+def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[str, Any]:
+    """The contents of result.json; `settings` are the options of the command."""
+    before, after = result.float, result.quantized
+    return {"settings": dict(settings, preprocessing=result.preprocessing.to_dict()), "images": len(after.labels),
+            "float": _counts(before), "quantized": _counts(after), "agreement_count": after.agreement_count(before),
+            "images_per_second": after.images_per_second, "thresholds": result.thresholds,
+            "top1_count_per_calibration": result.history, "calibration": trust_contents(result.trust),
+            "bias_corrections": {path: values.tolist() for path, values in result.corrections.items()},
+            "comparison": comparison_contents(result.comparison)}
+
+
+def _counts(predictions: Predictions) -> Dict[str, Any]:
+    return {"top1_count": predictions.top1_count, "top5_count": predictions.top5_count,
+            "mean_class_accuracy": predictions.mean_class_accuracy,
+            "images_per_second": predictions.images_per_second}
+
+
+def write_result(folder: str, settings: Dict[str, Any], result: SimulateResult) -> None:
+    """result.json and plan.txt in a folder."""
+    folder = pathlib.Path(folder)
+    write_whole(folder / PLAN, str(result.plan) + "\n")
+    contents = result_contents(settings, result)
+    write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")

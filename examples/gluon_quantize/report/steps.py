@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: MIT
+"""What is said about each step of a run when it is done."""
+
+import functools
+from typing import Any, Dict
+
+from gluon_quantize.report.accuracy import accuracy_text
+from gluon_quantize.report.calibration import comparison_text, quantized_text, trust_text
+from gluon_quantize.runs.calibration import Comparison, PassEvaluated, Quantized, StateWritten, TableWritten, Trust
+from gluon_quantize.runs.task import Task
+from quantize.convert.rules import Plan
+
+
+def settings_text(settings: Dict[str, Any]) -> str:
+    """The settings of a run as an aligned block, under their title."""
+    width = max(len(name) for name in settings)
+    return "\n".join(["Settings"] + [f"  {name.ljust(width)}  {value}" for name, value in settings.items()])
+
+
+@functools.singledispatch
+def step_text(step: Any, networks: bool = False) -> str:
+    """The text of a step; a new kind of step registers its own here.
+
+    Parameters
+    ----------
+    networks : bool
+        Networks are printed too, layer by layer.
+    """
+    raise TypeError(f"nothing is known to say about a {type(step).__name__}")
+
+
+@step_text.register
+def _task(step: Task, networks: bool = False) -> str:
+    text = f"\n{step.model.name} on {step.dataset} ({len(step.images)} images)"
+    return f"{text}\n{step.net}" if networks else text
+
+
+@step_text.register
+def _plan(step: Plan, networks: bool = False) -> str:
+    return f"\nPlan\n{step}"
+
+
+@step_text.register
+def _quantized(step: Quantized, networks: bool = False) -> str:
+    text = "\n" + quantized_text(step)
+    return f"{step.net}\n{text}" if networks else text
+
+
+@step_text.register
+def _pass(step: PassEvaluated, networks: bool = False) -> str:
+    return "after calibration {}: {}".format(step.number, accuracy_text("quantized", step.predictions))
+
+
+@step_text.register
+def _trust(step: Trust, networks: bool = False) -> str:
+    return "\n" + trust_text(step)
+
+
+@step_text.register
+def _comparison(step: Comparison, networks: bool = False) -> str:
+    return "\n" + comparison_text(step)
+
+
+@step_text.register
+def _state(step: StateWritten, networks: bool = False) -> str:
+    return f"\nstate of {step.samples} images (data {step.data}) written to {step.path}"
+
+
+@step_text.register
+def _table(step: TableWritten, networks: bool = False) -> str:
+    return f"table written to {step.path}"

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: MIT
+"""Simulate the quantization of a network: evaluate it in float, quantize it, evaluate it again.
+
+    >>> from gluon_quantize.runs.simulate import ImagesRequest, NetworkRequest, SimulateRequest, simulate
+    >>> result = simulate(SimulateRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=50)))
+    >>> result.quantized.top1, result.quantized.agreement_count(result.float)
+    (1.0, 50)
+    >>> print(result.plan.entries[1].path, result.plan.entries[1].weight)
+    features.4 int8/layer
+"""
+
+from dataclasses import dataclass, field
+from typing import Dict, List, Optional
+
+import numpy as np
+from mxnet.gluon import Block
+
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.progress import SILENT, Silent
+from gluon_quantize.runs import outputs
+from gluon_quantize.runs.calibration import Calibration, Comparison, Trust
+from gluon_quantize.runs.requests import (
+    CalibrationFiles,
+    CalibrationRequest,
+    ImagesRequest,
+    NetworkRequest,
+    PostTrainingRequest,
+    QuantizationRequest,
+    RunRequest,
+)
+from gluon_quantize.runs.task import convert, evaluation, open_task
+from quantize.convert.rules import Plan
+
+__all__ = ["CalibrationFiles", "CalibrationRequest", "ImagesRequest", "NetworkRequest", "QuantizationRequest",
+           "RunRequest", "SimulateRequest", "SimulateResult", "simulate"]
+
+
+class SimulateRequest(PostTrainingRequest):
+    """What to simulate; without a calibration inputs are rounded with each batch's own range."""
+
+
+# the result has a field called float
+Thresholds = Dict[str, float]
+
+
+@dataclass(frozen=True)
+class SimulateResult:
+    """What a simulation has found.
+
+    Attributes
+    ----------
+    net : Block
+        The network, quantized and ready to compute; for a shard converted alone.
+    plan : Plan
+        Which layers are quantized how, and why.
+    preprocessing : Preprocessing
+        What was done with the images.
+    float, quantized : Predictions or None
+        Of the network before and after; None for a run that only observes a shard.
+    thresholds : dict
+        Quantizer -> threshold in real units; empty without a calibration.
+    history : list of int
+        Top-1 counts after each pass over the calibration images, where these were evaluated; the last is the result's.
+    trust : Trust or None
+        How far the thresholds can be trusted.
+    comparison : Comparison or None
+    corrections : dict
+        Layer -> what was added to its bias, (channels,).
+    """
+
+    net: Block
+    plan: Plan
+    preprocessing: Preprocessing
+    float: Optional[Predictions] = None
+    quantized: Optional[Predictions] = None
+    thresholds: Thresholds = field(default_factory=dict)
+    history: List[int] = field(default_factory=list)
+    trust: Optional[Trust] = None
+    comparison: Optional[Comparison] = None
+    corrections: Dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateResult:
+    """The network's answers in float and quantized, and what led to them.
+
+    Parameters
+    ----------
+    progress : Silent
+        Is told each step when it is done: Task, Plan, what `runs.calibration` tells, Quantized.
+
+    Raises
+    ------
+    QuantizeError
+        For networks, images, rules and files that cannot be had or do not fit.
+    """
+    files = request.calibration.files if request.calibration else CalibrationFiles()
+    for path in (files.save_table, files.save_state):
+        outputs.check_file(path)
+    task = open_task(request)
+    progress.tell(task)
+    task.net.hybridize(static_alloc=True, static_shape=True)
+    before = None if files.shard else evaluation(request, task, "float", progress)
+    net = convert(request.quantization, task)
+    progress.tell(net.plan)
+    calibration = Calibration(request, task, before, progress)
+    calibration.calibrate()
+    if files.shard:
+        return SimulateResult(net, net.plan, task.preprocessing)
+    progress.tell(calibration.switch_to_quantized())
+    after = calibration.evaluated()
+    outcome = calibration.outcome
+    return SimulateResult(net, net.plan, task.preprocessing, before, after, outcome.thresholds if outcome else {},
+                          calibration.history + [after.top1_count], calibration.trust(), calibration.comparison,
+                          calibration.corrections)

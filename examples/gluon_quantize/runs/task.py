@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: MIT
+"""What a run after training works on: the network with its images, converted, and computing as it is asked to."""
+
+from dataclasses import dataclass
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+
+from calib.bias_correction import correct_biases
+from calib.table import data_fingerprint
+from calib.tiles import calibrate_tiles
+from gluon_quantize.data.batches import Batches, requested
+from gluon_quantize.data.datasets import balanced_indices, open_dataset
+from gluon_quantize.data.image_set import ImageSet
+from gluon_quantize.data.preprocess import Preprocessing, steps_for
+from gluon_quantize.models.device import start
+from gluon_quantize.models.evaluation import Predictions, evaluate
+from gluon_quantize.models.loading import LoadedModel, open_model
+from gluon_quantize.progress import Silent
+from gluon_quantize.runs.methods import named_method
+from gluon_quantize.runs.requests import CalibrationRequest, PostTrainingRequest, QuantizationRequest
+from quantize.config import Format, Rule, load_config
+from quantize.convert import convert_model, merge_bn, trace
+from quantize.convert.targets import find_target
+from quantize.errors import CalibrationError
+from quantize.modes import fix_params, quantize_input
+from quantize.winograd import NONE, parse_winograd
+
+LAYERS = ("Conv2D", "Conv2DTranspose", "Dense")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A network with the images to evaluate it on, those to calibrate it on, and the rules of a file.
+
+    Attributes
+    ----------
+    calibration : Batches or None
+        For one shard of several its images alone.
+    calibration_set : str
+        Fingerprint of the images of all shards.
+    """
+
+    model: LoadedModel
+    dataset: str
+    images: ImageSet
+    calibration: Optional[Batches]
+    calibration_set: str
+    rules: Sequence[Rule]
+    preprocessing: Preprocessing
+    ctx: mx.Context
+
+    @property
+    def net(self) -> mx.gluon.HybridBlock:
+        """The network, in its present state."""
+        return self.model.net
+
+    @property
+    def image_shape(self) -> Tuple[int, int, int]:
+        """(channels, height, width) of a preprocessed image."""
+        return self.preprocessing.apply(self.images.load(0), self.images.origin(0)).shape
+
+
+def open_task(request: PostTrainingRequest) -> Task:
+    """Everything that can be wrong with names and files is found here, before work begins."""
+    find_target(request.quantization.target)
+    rules = load_config(request.quantization.config) if request.quantization.config else ()
+    ctx = start(request.run)
+    model = open_model(request.network, ctx)
+    dataset = request.images.dataset_for(model.dataset_hint)
+    steps = steps_for(request.images, dataset, model.preprocessing)
+    calibration, calibration_set = None, "-"
+    if _needs_images(request):
+        calibration, calibration_set = _calibration_batches(request, dataset, steps)
+    images = open_dataset(dataset, request.images.folder, "test")
+    return Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx)
+
+
+def _needs_images(request: PostTrainingRequest) -> bool:
+    """Whether calibration images are read: not for ranges from a table or from states, if nothing else wants them."""
+    asked = request.calibration
+    if asked is None:
+        return False
+    searches = asked.compare or named_method(asked.method).searches
+    observes = not asked.files.load_table and (searches or not asked.files.merge_states)
+    return observes or request.quantization.rounds_tiles or asked.bias_correction != "none"
+
+
+def _calibration_batches(request, dataset, steps):
+    """(Batches of a class-balanced part of the calibration images, or of one shard of it; fingerprint of all of it)."""
+    asked: CalibrationRequest = request.calibration
+    folder = asked.folder or request.images.folder
+    images = open_dataset(dataset, folder, "train")
+    indices = balanced_indices(images.labels, asked.per_class, request.run.seed)
+    if asked.max_batches is not None:
+        indices = indices[:asked.max_batches * request.images.batch_size]
+    if asked.max_images is not None:
+        indices = indices[:asked.max_images]
+    if not len(indices):
+        raise CalibrationError(f"the calibration set {folder or dataset} is empty")
+    everything = data_fingerprint(images.identity(index) for index in indices)
+    if asked.files.shard:
+        shard, shards = asked.files.shard
+        indices = indices[shard - 1::shards]
+        if not len(indices):
+            raise CalibrationError(f"--calib-shard {shard}/{shards}: no image is left for this shard; use fewer shards")
+    return requested(request.images, images, steps, indices), everything
+
+
+def convert(request: QuantizationRequest, task: Task) -> mx.gluon.HybridBlock:
+    """The network quantized as asked; its BatchNorms merged first where that is asked, too."""
+    net = task.net
+    net(mx.nd.zeros((1,) + task.image_shape, ctx=task.ctx))  # parameters of unknown shape get theirs
+    if request.merge_bn:
+        merge_bn(net)
+    rules = [] if request.target else _formats(request)
+    if request.exclude_first:
+        rules.append(Rule(op_names=tuple(trace(net).first_layers()), exclude=True, reason="first convolution"))
+    rules += task.rules
+    net.hybridize(static_alloc=True, static_shape=True)
+    return convert_model(net, config_list=rules, target=request.target)
+
+
+def _formats(request) -> List[Rule]:
+    rules = [Rule(op_types=LAYERS, weight=Format(request.weight_bits, True, request.granularity),
+                  input=Format(request.input_bits, request.input_signed), reason="command line")]
+    winograd = parse_winograd(request.winograd)
+    if winograd != NONE:
+        rules.append(Rule(op_types=("Conv2D",), winograd=winograd, reason="command line"))
+    return rules
+
+
+def evaluation(request: PostTrainingRequest, task: Task, description: str, progress: Silent) -> Predictions:
+    """Predictions of the task's network in its present state."""
+    images = requested(request.images, task.images, task.preprocessing)
+    return evaluate(task.net, images, task.ctx, description, progress)
+
+
+def switch_to_quantized(request: PostTrainingRequest, task: Task) -> Dict[str, np.ndarray]:
+    """Weights quantized once, inputs with calibrated or with each batch's range; a table has set the modes already.
+
+    Returns what was added to the biases: {layer: array (channels,)}, empty where no correction is asked for.
+    """
+    net, asked, corrections = task.net, request.calibration, {}
+    if asked is None or not asked.files.load_table:
+        quantize_input(net, enable=True, online=asked is None)
+    if asked is not None and request.quantization.rounds_tiles:
+        calibrate_tiles(net, task.calibration, task.ctx)
+    if asked is not None and asked.bias_correction != "none":
+        corrections = correct_biases(net, task.calibration, asked.bias_correction, ctx=task.ctx)
+    fix_params(net)
+    return corrections
