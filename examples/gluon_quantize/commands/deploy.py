@@ -1,118 +1,137 @@
 # SPDX-License-Identifier: MIT
-"""Deploy a CNN to ncnn: quantize it, write the files that ncnn runs in int8, and prove that they compute what was
+"""The command `deploy`: quantize a CNN, write the files that an engine runs, and prove that it computes what was
 simulated."""
 
+import argparse
+from typing import Any, Dict, List, Optional
 
-from gluon_quantize.commands import running as command
-from gluon_quantize.commands.deploy_options import PROG, build_parser, check, settings
-from gluon_quantize.report import text as report
-from gluon_quantize.runs.staging import check_new, staged
-from quantize.errors import DeployError
+from deploy.target import TARGETS, Target, find
+from gluon_quantize.commands import options, recheck, running
+from gluon_quantize.commands.parser import Parser, whole
+from gluon_quantize.runs.requests import QuantizationRequest
+from quantize.errors import ConfigError
+
+PROG = "deploy_ncnn.py"
+TARGET = "ncnn"  # what is deployed for where nothing else is said
+DESCRIPTION = ("Quantize a CNN for an engine, write the files that the engine runs in int8, and prove that it\n"
+               "computes what was simulated.")
+EPILOG = """example:
+  {} --model digits_lenet --output out
+"""
 
 
-def deploy(args):
-    """Everything, as the options say; the results are in the folder of --output."""
-    from gluon_quantize.runs import (
-        calibrating,  # MXNet takes seconds to load
-        simulation,
-    )
-    from gluon_quantize.runs import checks as deploying_checks
-    from gluon_quantize.runs import deployment as deploying
-    chosen = settings(args)
-    print("Settings\n" + report.settings_text(chosen), flush=True)
-    check_new(args.output, args.force)
-    args.target = deploying.chosen_target(args)
-    if not args.no_engine:
-        need_engine(args.target)
-    task = simulation.open_task(args)
-    chosen["preprocessing"] = task.preprocessing.to_dict()
-    print(f"\n{task.model.name} on {task.dataset} ({len(task.images)} images)", flush=True)
-    if args.print_model:
-        print(task.model.net)
-    task.model.net.hybridize(static_alloc=True, static_shape=True)
-    before = simulation.evaluation(args, task, "float")
-    images = deploying_checks.verification_batches(args, task.images, task.preprocessing)
-    scores = None if args.no_engine else deploying_checks.float_scores(task.model.net, images)
-    net = simulation.convert(args, task)
-    print(f"\nPlan\n{net.plan}", flush=True)
-    run = calibrating.Run(args, task, before)
-    run.calibrate()
-    floating = deploying.lowered(args.target, task, integers=False)
-    run.switch_to_quantized()
-    if args.print_model:
-        print(net)
-    deployed = deploying.deployment(args, task, floating, run.outcome)
-    with staged(args.output, args.force) as folder:
-        _write(args, folder, task, deployed, run, (chosen, before, scores))
+def build_parser(prog: str = PROG, target: Optional[Target] = None) -> Parser:
+    """The parser, with what a target offers; that of `TARGET` where none is given."""
+    target = target or find(TARGET)
+    parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG.format(running.spelled(prog)))
+    options.add_model(parser)
+    options.add_data(parser)
+    options.add_choice_of_layers(parser)
+    options.add_fixed_calibration(parser, "mse")
+    _add_files(parser, target)
+    _add_proof(parser, target)
+    options.add_seed(parser.add_argument_group("the run"))
+    return parser
+
+
+def _add_files(parser: Parser, target: Target) -> None:
+    group = parser.add_argument_group("the files")
+    _add_target(group, target.name)
+    options.add_output(group, "folder of the results, which appears whole or not at all")
+    for option in target.options:
+        group.add_argument(option.flag, action="store_true", help=option.help)
+    group.add_argument("--bgr", action="store_true",
+                       help="the network takes BGR images: its first layer's weights are reordered")
+    for extra in target.extras():
+        if extra.flag:
+            group.add_argument(extra.flag, action="store_true", help=extra.help)
+
+
+def _add_target(group: argparse._ActionsContainer, name: str) -> None:
+    group.add_argument("--target", metavar="NAME", default=name,
+                       help=f"the engine, one of {', '.join(TARGETS.names())}; what else it offers is listed by "
+                            f"--target NAME --help (default: {TARGET})")
+
+
+def _add_proof(parser: Parser, target: Target) -> None:
+    group = parser.add_argument_group("the proof")
+    options.add_verify(group)
+    group.add_argument("--latency-runs", type=whole(1), default=20, metavar="N",
+                       help="timed runs of the float and the int8 files (default: %(default)s)")
+    for report in target.reports():
+        group.add_argument(report.flag, action="store_true", help=report.help)
+    group.add_argument("--recheck", metavar="DIR",
+                       help="only compare the files of an earlier run again, on this machine: needs its folder and "
+                            "images, no network; --output DIR takes the new certificate")
+    group.add_argument("--no-engine", action="store_true",
+                       help=f"write the files without running them in {target.name} (needs no {target.name} package)")
+
+
+def chosen_target(prog: str, argv: Optional[List[str]]) -> Target:
+    """The target that a command line names: it says which options there are, so it is read before them."""
+    parser = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    _add_target(parser, TARGET)
+    try:
+        return find(parser.parse_known_args(argv)[0].target)
+    except ConfigError as error:
+        parser.error(f"--target: {error}")
+
+
+def is_given(args: argparse.Namespace, flag: str) -> bool:
+    """Whether a switch of the target was given."""
+    return getattr(args, flag.lstrip("-").replace("-", "_"))
+
+
+def settings(args: argparse.Namespace) -> Dict[str, Any]:
+    """The options and their values, in alphabetical order."""
+    return dict(sorted(vars(args).items()))
+
+
+def check(parser: Parser, args: argparse.Namespace) -> None:
+    """Options that are needed."""
+    if not args.output and not args.list_models:
+        parser.error("--output DIR is needed")
+
+
+def request_of(args: argparse.Namespace):
+    """The DeployRequest that the options stand for."""
+    from gluon_quantize.runs.deploy import DeployRequest
+    kind = TARGETS.get(args.target)
+    target = find(args.target, **{option.name: is_given(args, option.flag) for option in kind.options})
+    offered = [extra.flag for extra in target.extras() if extra.flag] + [report.flag for report in target.reports()]
+    return DeployRequest(
+        options.network_request(args), options.images_request(args),
+        QuantizationRequest(target=target, merge_bn=True, exclude_first=args.exclude_first_conv == "true",
+                            config=args.config),
+        options.calibration_request(args), options.run_request(args), output=args.output, force=args.force,
+        bgr=args.bgr, use_engine=not args.no_engine, verify_images=args.verify_images, latency_runs=args.latency_runs,
+        wanted=tuple(flag for flag in offered if is_given(args, flag)))
+
+
+def work(args: argparse.Namespace) -> None:
+    """Deploy as the options say; print and write what comes of it."""
+    # MXNet takes seconds to load, which --help need not wait for
+    from gluon_quantize.commands.terminal import Terminal
+    from gluon_quantize.report import deployment, steps
+    from gluon_quantize.runs.deploy import deploy
+    print(steps.settings_text(settings(args)), flush=True)
+    terminal = Terminal(lambda step: deployment.deploy_step_text(step, args.print_model))
+    result = deploy(request_of(args), terminal, lambda folder, found: deployment.write_result(
+        folder, settings(args), found))
+    print("\n" + deployment.worth_text(result))
     print(f"\nwritten to {args.output}")
 
 
-def need_engine(target):
-    """Refuse to begin without the engine."""
-    try:
-        if target.engine is not None:
-            target.engine.require()
-    except DeployError as error:
-        raise DeployError(f"{error}, or write the files without running them: --no-engine") from None
-
-
-def _write(args, folder, task, deployed, run, known):
-    """Fill the folder; `known` is (chosen settings, Predictions in float, scores in float of the images to verify)."""
-    from deploy.proof.certificate import write_certificate
-    from gluon_quantize.report import deployment as deploying_report
-    from gluon_quantize.runs import calibration
-    from gluon_quantize.runs import checks as deploying_checks
-    from gluon_quantize.runs import deployment as deploying
-    chosen, before, scores = known
-    for problem in deploying.write_files(args, folder, deployed, task.model.net, run.outcome):
-        print(f"warning: {problem}")
-    images = deploying_checks.verification_batches(args, task.images, task.preprocessing)
-    sides, export, latency = deploying_checks.simulated(task.model.net, deployed), None, None
-    if not args.no_engine and deployed.target.engine is not None:
-        sides.update(deploying_checks.in_engine(deployed, folder))
-        export = deploying_checks.float_export(deployed, folder, images, scores)
-        latency = deploying_checks.latencies(args, task, deployed, folder)
-    contents = deploying_checks.compared(images, deployed, folder, sides, export)
-    write_certificate(folder, contents)
-    print("\n" + deploying_report.verification_text(contents), flush=True)
-    for text in deploying.write_reports(args, folder, deployed, images):
-        print("\n" + text, flush=True)
-    after = deploying_checks.accuracies(args, task, deployed, folder)
-    print("\n" + deploying_report.accuracy_text(before, after))
-    sizes = deploying_checks.sizes(deployed, folder)
-    print(deploying_report.weight_text(sizes, latency))
-    deploying_report.write_result(folder, chosen, before, after, sizes=sizes, latency_ms=latency,
-                                  verification=contents["sides"],
-                                  calibration=calibration.judgement(run.net, run.outcome))
-
-
-def recheck(args):
-    """Compare the files of an earlier run with the integer engine on this machine."""
-    from deploy.proof.certificate import write_certificate
-    from gluon_quantize.report import deployment as deploying_report
-    from gluon_quantize.runs import checks as deploying_checks
-    from gluon_quantize.runs import recheck as deploying_recheck
-    if args.output:
-        check_new(args.output, args.force)
-    folder, deployed, images = deploying_recheck.opened(args)
-    contents = deploying_checks.compared(images, deployed, folder, deploying_checks.in_engine(deployed, folder))
-    print(deploying_report.verification_text(contents))
-    if args.output:
-        with staged(args.output, args.force) as output:
-            write_certificate(output, contents)
-        print(f"\nwritten to {args.output}")
-
-
-def main(argv=None, prog: str = PROG) -> int:
+def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
     """The command; returns the exit code."""
-    parser = build_parser(prog)
+    parser = build_parser(prog, chosen_target(prog, argv))
 
-    def work(args):
+    def chosen(args):
         if args.recheck:
-            recheck(args)
+            recheck.work(args)
         elif not (args.model or args.onnx or args.symbol):
-            print(command.NO_MODEL.format(prog=command.spelled(parser.prog)))
+            print(running.NO_MODEL.format(prog=running.spelled(parser.prog)))
         else:
             check(parser, args)
-            deploy(args)
-    return command.run(parser, argv, work)
+            work(args)
+    return running.run(parser, argv, chosen)

@@ -30,6 +30,7 @@ COMMANDS = {
     "train": Command("train", "retrain it with fake quantization, so that it gets back what rounding costs"),
     "train-distributed": Command("train_distributed", "train in several processes or on several machines"),
     "deploy": Command("deploy", "write the files that ncnn runs in int8, and prove that they compute the same"),
+    "recheck": Command("recheck", "compare the files of an earlier deployment again, on this machine"),
 }
 EPILOG = """examples:
   {prog} simulate --model digits_lenet

@@ -189,3 +189,15 @@ def run_request(args: argparse.Namespace) -> RunRequest:
     """What the options of `add_device`, where there are any, and `add_seed` ask for."""
     return RunRequest(gpu=getattr(args, "use_gpu", -1), seed=args.fixed_random_seed,
                       cudnn_autotune=not getattr(args, "disable_cudnn_autotune", False))
+
+
+def add_output(group: argparse._ArgumentGroup, help: str) -> None:
+    """The folder of what a command makes."""
+    group.add_argument("--output", metavar="DIR", help=help)
+    group.add_argument("--force", action="store_true", help="replace the folder if it is there")
+
+
+def add_verify(group: argparse._ArgumentGroup) -> None:
+    """On how many images everything is compared."""
+    group.add_argument("--verify-images", type=whole(0), default=50, metavar="N",
+                       help="images on which every blob is compared, 0: all that are evaluated (default: %(default)s)")

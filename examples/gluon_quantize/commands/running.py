@@ -53,14 +53,14 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
     Parameters
     ----------
     parser : Parser
-        With --list-models, which is answered here.
+        Its --list-models, where it has that, is answered here.
     work : function of the parsed arguments
     """
     with unix_output():
         args = parser.parse_args(argv)
         logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
         try:
-            if args.list_models:
+            if getattr(args, "list_models", False):
                 from gluon_quantize.models.loading import list_models
                 print("\n".join(list_models()))
             else:

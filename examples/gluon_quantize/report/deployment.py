@@ -2,13 +2,43 @@
 """What a deployment prints and writes about itself."""
 
 import json
+import pathlib
+from typing import Any, Dict, Optional
 
 from deploy.proof.certificate import share_text, table
-from gluon_quantize.report import text as report
+from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.report.accuracy import engines_text
+from gluon_quantize.report.calibration import trust_contents
+from gluon_quantize.report.steps import step_text
+from gluon_quantize.runs.calibration import Quantized
+from gluon_quantize.runs.deploy import DeployResult, Reported, Verified, Warned
+from gluon_quantize.runs.outputs import RESULT
 from quantize.files import write_whole
 
 
-def verification_text(contents) -> str:
+def deploy_step_text(step: Any, networks: bool = False) -> Optional[str]:
+    """As `step_text`, but of a quantized network only the network: its ranges are in the table that is written."""
+    if isinstance(step, Quantized):
+        return str(step.net) if networks else None
+    return step_text(step, networks)
+
+
+@step_text.register
+def _warned(step: Warned, networks: bool = False) -> str:
+    return f"warning: {step.problem}"
+
+
+@step_text.register
+def _verified(step: Verified, networks: bool = False) -> str:
+    return "\n" + verification_text(step.certificate, step.engine)
+
+
+@step_text.register
+def _reported(step: Reported, networks: bool = False) -> str:
+    return "\n" + step.text
+
+
+def verification_text(contents: Dict[str, Any], engine: str = "the engine") -> str:
     """The certificate in a few lines."""
     rows = [("compared with the integer engine", "identical codes", "LSB", "first deviation", "same Top-1")]
     for side, facts in contents["sides"].items():
@@ -16,24 +46,16 @@ def verification_text(contents) -> str:
                      facts["first_deviation"] or "none", "{}/{}".format(facts["top1_agreement"], contents["images"])))
     lines = ["Every quantized blob of {} images".format(contents["images"]), table(rows)]
     if contents["float_export"] is not None:
-        lines.append("float files in ncnn against the float network: {:.2g} relative".format(
-            float(contents["float_export"]["relative"])))
+        lines.append("float files in {} against the float network: {:.2g} relative".format(
+            engine, float(contents["float_export"]["relative"])))
     return "\n".join(lines)
 
 
-def accuracy_text(before, after) -> str:
-    """Top-1 in float and in each engine, and how often the class is that of the float network."""
-    lines = [report.accuracy_text("float", before)]
-    for name, predictions in after.items():
-        images = len(predictions.labels)
-        lines.append(f"{report.accuracy_text(name, predictions)}   same as float "
-                     f"{predictions.agreement_count(before)}/{images}")
-    return "\n".join(lines)
-
-
-def weight_text(sizes, latency) -> str:
-    """Sizes on disk and, where measured, latency."""
-    lines = ["size       int8 {:,} bytes, float {:,}: {:.3f}".format(sizes["int8"], sizes["float"], sizes["ratio"])]
+def worth_text(result: DeployResult) -> str:
+    """Accuracy in each engine, sizes on disk and, where measured, latency."""
+    sizes, latency = result.sizes, result.latency
+    lines = [engines_text(result.float, result.accuracy),
+             "size       int8 {:,} bytes, float {:,}: {:.3f}".format(sizes["int8"], sizes["float"], sizes["ratio"])]
     if latency is not None:
         lines.append("latency    int8 {:.2f} ms, float {:.2f} ms: {:.2f} times as fast (one thread, medians of {} runs "
                      "in turn on this machine)".format(latency["int8"], latency["float"], latency["ratio"],
@@ -41,11 +63,14 @@ def weight_text(sizes, latency) -> str:
     return "\n".join(lines)
 
 
-def write_result(folder, settings, before, after, **more):
-    """result.json."""
-    def counts(predictions):
+def write_result(folder: pathlib.Path, settings: Dict[str, Any], result: DeployResult) -> None:
+    """result.json; `settings` are the options of the command."""
+    def counts(predictions: Predictions) -> Dict[str, int]:
         return {"top1_count": predictions.top1_count, "top5_count": predictions.top5_count,
-                "agreement_count": predictions.agreement_count(before)}
-    contents = dict(more, settings=settings, images=len(before.labels), float=counts(before),
-                    accuracy={name: counts(predictions) for name, predictions in after.items()})
-    write_whole(folder / report.RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")
+                "agreement_count": predictions.agreement_count(result.float)}
+    contents = {"settings": dict(settings, preprocessing=result.preprocessing.to_dict()),
+                "images": len(result.float.labels), "float": counts(result.float),
+                "accuracy": {name: counts(predictions) for name, predictions in result.accuracy.items()},
+                "sizes": result.sizes, "latency_ms": result.latency, "verification": result.certificate["sides"],
+                "calibration": trust_contents(result.trust)}
+    write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")

@@ -6,35 +6,25 @@ import json
 import pathlib
 import re
 from dataclasses import dataclass
-from typing import List, Tuple
+from typing import Collection, List, Optional, Tuple
 
 import numpy as np
-from tqdm import tqdm
+from mxnet.gluon import Block
 
 from deploy.ir import Model
 from deploy.ir.channels import reverse_channels
 from deploy.ir.file import save
 from deploy.lower import lower
-from deploy.target import TARGETS, Target, find, raise_problems
+from deploy.target import Problem, Target, raise_problems
 from gluon_quantize.data.preprocess import Preprocessing
-from gluon_quantize.report import text as report
-from gluon_quantize.runs import calibration
+from gluon_quantize.runs.calibration import save_table
+from gluon_quantize.runs.observation import Outcome
+from gluon_quantize.runs.task import Task
 from quantize.errors import ConfigError
 from quantize.files import read_text, write_whole
 
 TABLE = "calibration.table"
-ENGINE = "ncnn"  # what --recheck takes files for that do not say it, and what is deployed for
 FLOAT, INTEGER = "float", "int8"
-
-
-def attribute(flag: str) -> str:
-    """The attribute in which the command line keeps an option: ``--keep-winograd`` is `keep_winograd`."""
-    return flag.lstrip("-").replace("-", "_")
-
-
-def chosen_target(args, name: str = ENGINE) -> Target:
-    """The target of a name, with the options that the command line gave it."""
-    return find(name, **{option.name: getattr(args, attribute(option.flag)) for option in TARGETS.get(name).options})
 
 
 @dataclass(frozen=True)
@@ -72,72 +62,73 @@ class Deployment:
         """What the target's files of a kind (`FLOAT`, `INTEGER`) are called."""
         return f"{self.name}-{kind}"
 
-    def paths(self, folder, kind: str) -> Tuple[pathlib.Path, ...]:
+    def paths(self, folder: pathlib.Path, kind: str) -> Tuple[pathlib.Path, ...]:
         """The target's files of a kind in a folder."""
         return tuple(pathlib.Path(folder) / name for name in self.target.files(self.stem(kind)))
 
-    def ordered(self, images) -> np.ndarray:
+    def ordered(self, images: np.ndarray) -> np.ndarray:
         """Images of the one channel order in the other, where these are two."""
         return np.ascontiguousarray(images[:, ::-1]) if self.bgr else images
 
 
-def image_shape(task):
-    """(channels, height, width) of a preprocessed image."""
-    return task.preprocessing.apply(task.images.load(0), task.images.origin(0)).shape
-
-
-def lowered(target: Target, task, integers) -> Model:
+def lowered(target: Target, task: Task, integers: bool) -> Model:
     """The task's network as it is now, lowered, with integers or in float."""
-    return lower(task.model.net, image_shape(task), arithmetic=target.arithmetic, quantized=integers)
+    return lower(task.net, task.image_shape, arithmetic=target.arithmetic, quantized=integers)
 
 
-def deployment(args, task, floating: Model, outcome) -> Deployment:
-    """The calibrated network of a task, lowered; `floating` is what it was before its biases were corrected."""
-    quantized = lowered(args.target, task, integers=True)
+def deployment(target: Target, task: Task, floating: Model, method: str, bgr: bool) -> Deployment:
+    """The calibrated network of a task, lowered.
+
+    Parameters
+    ----------
+    floating : Model
+        What it was before its biases were corrected.
+    method : str
+        What decided the ranges.
+    bgr : bool
+        Deploy it for BGR images; ConfigError where it does not take RGB ones.
+    """
+    quantized = lowered(target, task, integers=True)
     steps, written = task.preprocessing, (quantized, floating)
-    if args.bgr:
+    if bgr:
         if steps.colour_order != "RGB":
             raise ConfigError(f"--bgr: the network takes {steps.colour_order} images, not RGB")
         written = reverse_channels(quantized), reverse_channels(floating)
         steps = dataclasses.replace(steps, colour_order="BGR", mean=steps.mean[::-1], std=steps.std[::-1])
     name = re.sub(r"[^A-Za-z0-9._-]", "_", task.model.name)
     metadata = {"name": name, "preprocessing": json.dumps(steps.to_dict()), "dataset": task.dataset,
-                "ranges": outcome.method, "target": args.target.name}
+                "ranges": method, "target": target.name}
     written = [dataclasses.replace(model, metadata=metadata) for model in written]
-    return Deployment(name, args.target, quantized, written[0], written[1], steps, args.bgr)
+    return Deployment(name, target, quantized, written[0], written[1], steps, bgr)
 
 
-def write_files(args, folder, deployed: Deployment, net, outcome):
-    """Everything but what needs the engine; returns what the target warns of."""
+def write_files(folder: pathlib.Path, deployed: Deployment, wanted: Collection[str]) -> List[Problem]:
+    """The model and all that the target makes of it; returns what the target warns of.
+
+    Parameters
+    ----------
+    wanted : collection of str
+        Flags of the extras (`deploy.target.Extra`) that are asked for.
+    """
     target = deployed.target
     problems = target.check(deployed.quantized)
     raise_problems(problems, target.title or target.name)
     for model, kind in ((deployed.quantized, INTEGER), (deployed.floating, FLOAT)):
         target.write_files(model, folder, deployed.stem(kind), integers=kind == INTEGER)
     save(deployed.quantized, folder / deployed.ir_file)
-    if args.load_table:
-        write_whole(folder / TABLE, read_text(args.load_table))
-    else:
-        calibration.save_table(folder / TABLE, net, outcome)
-    write_whole(folder / report.PLAN, str(net.plan) + "\n")
     programs = target.programs(deployed.name, deployed.preprocessing, target.files(deployed.stem(INTEGER)),
                                (deployed.quantized.inputs[0], deployed.quantized.outputs[0]))
     for name, text in programs.items():
         write_whole(folder / name, text)
     for extra in target.extras():
-        if not extra.flag or getattr(args, attribute(extra.flag)):
+        if not extra.flag or extra.flag in wanted:
             extra.write(deployed.quantized, folder / extra.file)
     return problems
 
 
-def write_reports(args, folder, deployed: Deployment, images) -> List[str]:
-    """What the target says about the network on `images` (Batches), where it was asked for: files, and texts."""
-    texts = []
-    for wanted in deployed.target.reports():
-        if getattr(args, attribute(wanted.flag)):
-            bar = tqdm(images, desc=wanted.name, unit="batch", disable=None)
-            text, contents = wanted.make(deployed.quantized, deployed.floating,
-                                         ((deployed.ordered(part.asnumpy()), labels) for part, labels in bar))
-            write_whole(folder / wanted.file, json.dumps(contents, indent=2, sort_keys=True) + "\n")
-            texts.append(text)
-    return texts
+def write_table(folder: pathlib.Path, net: Block, outcome: Outcome, loaded: Optional[str]) -> None:
+    """The table of the ranges: a copy of the one they were `loaded` from, where there is one."""
+    if loaded:
+        write_whole(folder / TABLE, read_text(loaded))
+    else:
+        save_table(folder / TABLE, net, outcome)

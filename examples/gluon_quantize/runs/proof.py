@@ -1,30 +1,35 @@
 # SPDX-License-Identifier: MIT
-"""What a deployment is checked with: every blob compared, accuracy counted in each engine, files weighed and timed."""
+"""The proof of a deployment: every blob compared, accuracy counted in each engine, files weighed and timed."""
 
 import contextlib
-from typing import Dict
+import pathlib
+from typing import Any, Dict, List, Optional
 
 import mxnet as mx
 import numpy as np
-from tqdm import tqdm
 
 from deploy.proof.certificate import JSON, TEXT
 from deploy.proof.compare import Difference, Observed
 from deploy.proof.prove import SIMULATION, Side, Subject, engine_sides, prove
 from deploy.target import Way
-from gluon_quantize.data.batches import batches
-from gluon_quantize.models.evaluation import evaluate
-from gluon_quantize.report import text as report
-from gluon_quantize.runs import calibration
+from gluon_quantize.data.batches import Batches, requested
+from gluon_quantize.data.image_set import ImageSet
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.data.request import ImagesRequest
+from gluon_quantize.models.evaluation import Predictions, evaluate
+from gluon_quantize.progress import Silent
 from gluon_quantize.runs.deployment import FLOAT, INTEGER, Deployment
+from gluon_quantize.runs.observation import fingerprint
+from gluon_quantize.runs.outputs import RESULT
+from gluon_quantize.runs.task import Task
 
 WARMUP = 3
 
 
-def verification_batches(args, images, preprocessing):
-    """The images on which everything is compared."""
-    count = min(args.num_images or len(images), args.verify_images or len(images), len(images))
-    return batches(images, preprocessing, args.batch_size, np.arange(count), args.num_workers)
+def verification_batches(request: ImagesRequest, verified: int, images: ImageSet, steps: Preprocessing) -> Batches:
+    """The images on which everything is compared: `verified` of those that are evaluated, 0: all of them."""
+    count = min(request.count or len(images), verified or len(images), len(images))
+    return requested(request, images, steps, np.arange(count))
 
 
 class InEngine:
@@ -39,36 +44,35 @@ class InEngine:
         One of the engine's, which the target must have.
     """
 
-    def __init__(self, deployed: Deployment, folder, kind, way: Way):
+    def __init__(self, deployed: Deployment, folder: pathlib.Path, kind: str, way: Way):
         self.session = deployed.target.engine.open(deployed.paths(folder, kind), way)
         self.output = deployed.quantized.outputs[0]
         self._deployed = deployed
 
-    def __call__(self, images):
+    def __call__(self, images: mx.nd.NDArray) -> mx.nd.NDArray:
         images = self._deployed.ordered(images.asnumpy())
         return mx.nd.array(self.session.run(images, [self.output])[self.output])
 
-    def seconds(self, image) -> float:
+    def seconds(self, image: np.ndarray) -> float:
         """Of one run on one image (1, channels, height, width) in the files' order."""
         return float(self.session.latency(image, [self.output], repeats=1, warmup=0)[0])
 
 
-def float_scores(net, images):
-    """Scores of a float network for all batches, as a list."""
-    return [net(part).asnumpy().reshape(len(part), -1) for part, _ in tqdm(
-        images, desc="float scores", unit="batch", disable=None)]
+def float_scores(net: mx.gluon.Block, images: Batches, progress: Silent) -> List[np.ndarray]:
+    """Scores of a float network for all batches."""
+    return [net(part).asnumpy().reshape(len(part), -1) for part, _ in progress.bar(images, "float scores")]
 
 
-def float_export(deployed, folder, images, scores) -> Difference:
+def float_export(deployed: Deployment, folder: pathlib.Path, images: Batches, scores: List[np.ndarray],
+                 progress: Silent) -> Difference:
     """Scores of the float files in the engine against those of the float network (see `float_scores`)."""
     export, found = InEngine(deployed, folder, FLOAT, deployed.target.engine.float_way), Difference()
-    for (part, _), expected in tqdm(zip(images, scores), desc="float files", total=len(scores), unit="batch",
-                                    disable=None):
+    for (part, _), expected in progress.bar(zip(images, scores), "float files", total=len(scores)):
         found.update(export(part).asnumpy().reshape(expected.shape), expected)
     return found
 
 
-def simulated(net, deployed: Deployment) -> Dict[str, Side]:
+def simulated(net: mx.gluon.Block, deployed: Deployment) -> Dict[str, Side]:
     """The exact simulation as a side of the comparison, for images in the files' order; none where there is none."""
     if deployed.target.simulation is None:
         return {}
@@ -82,12 +86,13 @@ def simulated(net, deployed: Deployment) -> Dict[str, Side]:
     return {SIMULATION: Side(reordered)}
 
 
-def in_engine(deployed: Deployment, folder) -> Dict[str, Side]:
+def in_engine(deployed: Deployment, folder: pathlib.Path) -> Dict[str, Side]:
     """The int8 files in the engine, a side for each of its ways."""
     return engine_sides(deployed.target, deployed.quantized, deployed.paths(folder, INTEGER))
 
 
-def compared(images, deployed: Deployment, folder, sides, export=None) -> Dict[str, object]:
+def compared(images: Batches, deployed: Deployment, folder: pathlib.Path, sides: Dict[str, Side], progress: Silent,
+             export: Optional[Difference] = None) -> Dict[str, Any]:
     """Compare every blob with the integer engine; the contents of the certificate.
 
     Parameters
@@ -99,43 +104,43 @@ def compared(images, deployed: Deployment, folder, sides, export=None) -> Dict[s
     export : Difference, optional
         What `float_export` has found.
     """
-    results = (JSON, TEXT, report.RESULT)
+    results = (JSON, TEXT, RESULT)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in results)
-    subject = Subject(deployed.name, deployed.target, deployed.quantized, files, calibration.fingerprint(images))
-    with tqdm(total=len(images.indices), desc="verification", unit="image", disable=None) as bar:
+    subject = Subject(deployed.name, deployed.target, deployed.quantized, files, fingerprint(images))
+    with progress.counter(len(images.indices), "verification", "image") as count:
         return prove(subject, sides, (deployed.ordered(part.asnumpy()) for part, _ in images),
-                     versions={"mxnet": mx.__version__}, export=export, progress=bar.update)
+                     versions={"mxnet": mx.__version__}, export=export, progress=count)
 
 
-def accuracies(args, task, deployed: Deployment, folder):
-    """Predictions of the exact simulation and of the int8 files in the engine, by name."""
-    indices = np.arange(min(args.num_images or len(task.images), len(task.images)))
-    images = batches(task.images, task.preprocessing, args.batch_size, indices, args.num_workers)
-    target, net = deployed.target, task.model.net
+def accuracies(task: Task, images: Batches, deployed: Deployment, folder: Optional[pathlib.Path],
+               progress: Silent) -> Dict[str, Predictions]:
+    """Predictions of the exact simulation and, with a `folder`, of its int8 files in the engine, by name."""
+    target, net = deployed.target, task.net
     with contextlib.nullcontext(net) if target.simulation is None else target.simulation.exact(
             net, deployed.simulated) as exact:
-        found = {"simulated": evaluate(exact, images, task.ctx, "simulated")}
-    if not args.no_engine and target.engine is not None:
+        found = {"simulated": evaluate(exact, images, task.ctx, "simulated", progress)}
+    if folder is not None:
         name = f"{target.name} {INTEGER}"
-        found[name] = evaluate(InEngine(deployed, folder, INTEGER, target.engine.ways[-1]), images, task.ctx, name)
+        found[name] = evaluate(InEngine(deployed, folder, INTEGER, target.engine.ways[-1]), images, task.ctx, name,
+                               progress)
     return found
 
 
-def sizes(deployed: Deployment, folder) -> Dict[str, object]:
+def sizes(deployed: Deployment, folder: pathlib.Path) -> Dict[str, object]:
     """Bytes of the weights, and their ratio."""
     found = {kind: (folder / (deployed.stem(kind) + deployed.target.weights_suffix)).stat().st_size
              for kind in (FLOAT, INTEGER)}
     return dict(found, ratio=found[INTEGER] / found[FLOAT])
 
 
-def latencies(args, task, deployed: Deployment, folder) -> Dict[str, object]:
+def latencies(task: Task, deployed: Deployment, folder: pathlib.Path, runs: int) -> Dict[str, object]:
     """Milliseconds of one image in one thread, float and int8 in turn, and the ratio of their medians."""
     nets = {kind: InEngine(deployed, folder, kind, deployed.target.engine.ways[-1]) for kind in (FLOAT, INTEGER)}
     image = deployed.ordered(task.preprocessing.apply(task.images.load(0), task.images.origin(0))[None])
     times = {kind: [] for kind in nets}
     # in turn: whatever else the machine does meanwhile slows both
-    for _ in range(WARMUP + args.latency_runs):
+    for _ in range(WARMUP + runs):
         for kind, net in nets.items():
             times[kind].append(net.seconds(image))
     median = {kind: 1e3 * float(np.median(seconds[WARMUP:])) for kind, seconds in times.items()}
-    return dict(median, ratio=median[FLOAT] / median[INTEGER], runs=args.latency_runs, threads=1)
+    return dict(median, ratio=median[FLOAT] / median[INTEGER], runs=runs, threads=1)

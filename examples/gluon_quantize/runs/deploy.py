@@ -1,0 +1,243 @@
+# SPDX-License-Identifier: MIT
+"""Deploy a network: quantize it for an engine, write the engine's files, and prove that they compute the same.
+
+    >>> from gluon_quantize.runs.deploy import DeployRequest, ImagesRequest, NetworkRequest, deploy
+    >>> result = deploy(DeployRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=50), output=folder))
+    >>> result.accuracy["ncnn int8"].top1, result.certificate["sides"]["ncnn exact"]["codes"]["share"]
+    (1.0, 1.0)
+"""
+
+import json
+import pathlib
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, Optional, Tuple
+
+from mxnet.gluon import Block
+
+from deploy.proof.certificate import write_certificate
+from deploy.target import Problem, Target, find
+from gluon_quantize.data.batches import Batches, requested
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.progress import SILENT, Silent
+from gluon_quantize.runs import proof
+from gluon_quantize.runs.calibration import Calibration, Trust
+from gluon_quantize.runs.deployment import Deployment, deployment, lowered, write_files, write_table
+from gluon_quantize.runs.outputs import PLAN, check_new, staged
+from gluon_quantize.runs.requests import (
+    CalibrationFiles,
+    CalibrationRequest,
+    ImagesRequest,
+    NetworkRequest,
+    PostTrainingRequest,
+    QuantizationRequest,
+    RunRequest,
+)
+from gluon_quantize.runs.task import Task, convert, evaluation, open_task
+from quantize.convert.rules import Plan
+from quantize.errors import ConfigError, DeployError
+from quantize.files import write_whole
+
+__all__ = ["CalibrationFiles", "CalibrationRequest", "DeployRequest", "DeployResult", "ImagesRequest",
+           "NetworkRequest", "QuantizationRequest", "RunRequest", "deploy"]
+
+
+@dataclass(frozen=True)
+class DeployRequest(PostTrainingRequest):
+    """What to deploy, for which engine (`quantization.target`), and where to.
+
+    Parameters
+    ----------
+    output : str or path
+        Folder of the results, which appears whole or not at all.
+    force : bool
+        Replace the folder if it is there.
+    bgr : bool
+        The engine will be given BGR images: the first layer's weights are reordered.
+    use_engine : bool
+        False: write the files without running them.
+    verify_images : int
+        Compare every blob on so many images, 0: on all that are evaluated.
+    latency_runs : int
+        Timed runs of the float and the int8 files.
+    wanted : tuple of str
+        Flags of what else the target offers: `deploy.target.Extra` and `deploy.target.Report`.
+    """
+
+    quantization: QuantizationRequest = QuantizationRequest(target="ncnn", merge_bn=True, exclude_first=False)
+    calibration: CalibrationRequest = CalibrationRequest(method="mse")
+    output: str = "deployed"
+    force: bool = False
+    bgr: bool = False
+    use_engine: bool = True
+    verify_images: int = 50
+    latency_runs: int = 20
+    wanted: Tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.quantization.target or self.calibration is None:
+            raise ConfigError("a deployment needs a target and a calibration")
+
+
+@dataclass(frozen=True)
+class DeployResult:
+    """What a deployment has come to.
+
+    Attributes
+    ----------
+    net : Block
+        The network, quantized.
+    plan : Plan
+    preprocessing : Preprocessing
+        Of the Gluon network.
+    float : Predictions
+        Of the network before.
+    accuracy : dict
+        "simulated" and the engine's name -> Predictions.
+    certificate : dict
+        See `deploy.proof.certificate`.
+    sizes : dict
+        Bytes of the weights: float, int8, ratio.
+    latency : dict or None
+        Milliseconds of one image: float, int8, ratio, runs, threads; None without the engine.
+    trust : Trust
+        How far the ranges can be trusted.
+    """
+
+    net: Block
+    plan: Plan
+    preprocessing: Preprocessing
+    float: Predictions
+    accuracy: Dict[str, Predictions]
+    certificate: Dict[str, Any]
+    sizes: Dict[str, Any]
+    latency: Optional[Dict[str, Any]]
+    trust: Trust
+
+
+# ---- what a deployment tells, beside what a calibration tells
+
+
+@dataclass(frozen=True)
+class Warned:
+    """The target's owner should know this about the network."""
+
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class Verified:
+    """Every blob is compared: the contents of the certificate, and the engine's name."""
+
+    certificate: Dict[str, Any]
+    engine: str
+
+
+@dataclass(frozen=True)
+class Reported:
+    """What the target was asked about the network, in its own words."""
+
+    text: str
+
+
+def deploy(request: DeployRequest, progress: Silent = SILENT,
+           also_write: Optional[Callable[[pathlib.Path, DeployResult], None]] = None) -> DeployResult:
+    """The files of the network in `request.output`, their proof, and what they are worth.
+
+    Parameters
+    ----------
+    progress : Silent
+        Is told each step when it is done: Task, Plan, what `runs.calibration` tells, Warned, Verified, Reported.
+    also_write : function, optional
+        Called with the folder, before it appears, and the result: writes files of the caller's own into it.
+
+    Raises
+    ------
+    QuantizeError
+        For what cannot be had, read, quantized, held by the engine or written.
+    """
+    check_new(request.output, request.force)
+    target = request.quantization.target
+    target = find(target) if isinstance(target, str) else target
+    _require_engine(request, target)
+    task = open_task(request)
+    progress.tell(task)
+    task.net.hybridize(static_alloc=True, static_shape=True)
+    before = evaluation(request, task, "float", progress)
+    images = proof.verification_batches(request.images, request.verify_images, task.images, task.preprocessing)
+    scores = proof.float_scores(task.net, images, progress) if _runs(request, target) else None
+    net = convert(request.quantization, task)
+    progress.tell(net.plan)
+    calibration = Calibration(request, task, before, progress)
+    calibration.calibrate()
+    floating = lowered(target, task, integers=False)
+    progress.tell(calibration.switch_to_quantized())
+    deployed = deployment(target, task, floating, calibration.outcome.method, request.bgr)
+    with staged(request.output, request.force) as folder:
+        work = _Folder(request, folder, task, deployed, images, progress)
+        work.write(calibration)
+        result = work.result(before, scores, calibration.trust())
+        if also_write is not None:
+            also_write(folder, result)
+    return result
+
+
+def _runs(request, target: Target) -> bool:
+    return request.use_engine and target.engine is not None
+
+
+def _require_engine(request, target: Target) -> None:
+    """Refuse to begin without the engine."""
+    try:
+        if _runs(request, target):
+            target.engine.require()
+    except DeployError as error:
+        raise DeployError(f"{error}, or write the files without running them: --no-engine") from None
+
+
+@dataclass(frozen=True)
+class _Folder:
+    """The folder of a deployment, while it is filled."""
+
+    request: DeployRequest
+    folder: pathlib.Path
+    task: Task
+    deployed: Deployment
+    images: Batches
+    progress: Silent
+
+    def write(self, calibration: Calibration) -> None:
+        """Everything that does not need the engine."""
+        for problem in write_files(self.folder, self.deployed, self.request.wanted):
+            self.progress.tell(Warned(problem))
+        write_table(self.folder, self.task.net, calibration.outcome, self.request.calibration.files.load_table)
+        write_whole(self.folder / PLAN, str(self.task.net.plan) + "\n")
+
+    def result(self, before, scores, trust) -> DeployResult:
+        """The proof and the reports, and what the network is worth."""
+        task, deployed, folder, progress = self.task, self.deployed, self.folder, self.progress
+        sides, export, latency = proof.simulated(task.net, deployed), None, None
+        runs = _runs(self.request, deployed.target)
+        if runs:
+            sides.update(proof.in_engine(deployed, folder))
+            export = proof.float_export(deployed, folder, self.images, scores, progress)
+            latency = proof.latencies(task, deployed, folder, self.request.latency_runs)
+        contents = proof.compared(self.images, deployed, folder, sides, progress, export)
+        write_certificate(folder, contents)
+        progress.tell(Verified(contents, deployed.target.name))
+        self._report()
+        everything = requested(self.request.images, task.images, task.preprocessing)
+        after = proof.accuracies(task, everything, deployed, folder if runs else None, progress)
+        return DeployResult(task.net, task.net.plan, task.preprocessing, before, after, contents,
+                            proof.sizes(deployed, folder), latency, trust)
+
+    def _report(self):
+        """What the target says about the network on the images, where it was asked for: files, and texts."""
+        deployed = self.deployed
+        for wanted in deployed.target.reports():
+            if wanted.flag in self.request.wanted:
+                bar = self.progress.bar(self.images, wanted.name)
+                text, contents = wanted.make(deployed.quantized, deployed.floating,
+                                             ((deployed.ordered(part.asnumpy()), labels) for part, labels in bar))
+                write_whole(self.folder / wanted.file, json.dumps(contents, indent=2, sort_keys=True) + "\n")
+                self.progress.tell(Reported(text))
