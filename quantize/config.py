@@ -29,7 +29,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 from quantize.errors import ConfigError, SpecError
 from quantize.files import PathLike
 from quantize.registry import closest
-from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
+from quantize.spec import Granularity, PerChannel, PerGroup, PerTensor, QuantSpec
 from quantize.winograd import WinogradSpec, parse_winograd
 
 GRANULARITIES = ("layer", "group", "channel")
@@ -72,7 +72,7 @@ class Format:
         One signed bit means the two levels -1 and +1 (a mid_rise grid).
         """
         signed = self.signed if self.signed is not None else bool(signed)
-        parts = {"layer": PerTensor(), "channel": PerChannel(axis),
+        parts: Dict[str, Granularity] = {"layer": PerTensor(), "channel": PerChannel(axis),
                  "group": PerGroup(groups, 0) if groups > 1 else PerTensor()}
         return QuantSpec(self.bits, signed, parts[self.granularity], self.symmetric, self.narrow, self.levels,
                          grid="mid_rise" if self.bits == 1 and signed else "mid_tread")
@@ -159,15 +159,15 @@ def parse_format(text: str, where: str = "format") -> Operand:
 
 
 def _format(signed: Optional[bool], bits: Optional[str], levels: Optional[str], words: Sequence[str]) -> Format:
-    if levels is not None:
-        levels, bits = int(levels), int(levels).bit_length()
-        levels = None if levels == 2 ** bits - 1 else levels
+    steps = None if levels is None else int(levels)
+    width = int(bits or 0) if steps is None else steps.bit_length()
+    if steps == 2 ** width - 1:
+        steps = None  # int(15) is int4, and equal to it
     flags = [word for word in words if word in ("affine", "full")]
     others = [word for word in words if word not in flags]
     if len(set(flags)) < len(flags) or len(others) > 1:
         raise ConfigError("a granularity, 'affine' and 'full' can each be given once")
-    return Format(int(bits), signed, others[0] if others else "layer", "affine" not in flags, "full" not in flags,
-                  levels)
+    return Format(width, signed, others[0] if others else "layer", "affine" not in flags, "full" not in flags, steps)
 
 
 def rules_from_config(config_list: Sequence[Dict[str, Any]]) -> List[Rule]:
@@ -195,11 +195,12 @@ def _rule(entry: Dict[str, Any], where: str) -> Rule:
     if isinstance(weight, Format) and weight.signed is not True:
         raise ConfigError(f"{where}, key 'weight': weights are signed; write int{weight.bits}")
     for key in ("input", "output"):
-        if isinstance(operands.get(key), Format) and operands[key].granularity != "layer":
+        operand = operands.get(key)
+        if isinstance(operand, Format) and operand.granularity != "layer":
             raise ConfigError(f"{where}, key {key!r}: activations have one scale per layer")
+    settings: Dict[str, Any] = {**flags, **_methods(entry, where), **operands}
     return Rule(_names(entry, "op_types", where), _names(entry, "op_names", where), reason=where,
-                options=_options(entry, where), winograd=_winograd(entry, where), **flags, **_methods(entry, where),
-                **operands)
+                options=_options(entry, where), winograd=_winograd(entry, where), **settings)
 
 
 def _winograd(entry: Dict[str, Any], where: str) -> Union[None, str, WinogradSpec]:

@@ -173,7 +173,7 @@ def sign_gradient(x: np.ndarray, dy: np.ndarray) -> np.ndarray:
 
 
 def _part_size(x: np.ndarray, spec: QuantSpec) -> float:
-    return np.size(x) / np.prod(spec.scale_shape(np.shape(x)))
+    return float(np.size(x) / np.prod(spec.scale_shape(np.shape(x))))
 
 
 def _positive(step: np.ndarray) -> np.ndarray:

@@ -47,6 +47,7 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
     """
     if not isinstance(net, QuantizedNet):
         raise ConversionError(f"{net.name}: fold BatchNorm after convert_model (or merge it before, with merge_bn)")
+    assert net.plan is not None  # convert_model sets it
     blocks = dict(walk(net))
     excluded = {id(block) for root in exclude for _, block in walk(root)}
     pairs = [(entry.path, entry.norm) for entry in net.plan.entries if entry.norm

@@ -53,7 +53,7 @@ class Plan:
             activations = [_operand(spec, method) for spec, method in (
                 (entry.input, entry.input_method), (entry.output, entry.output_method)) if spec is not None]
             weight = _operand(entry.weight, entry.weight_method)
-            if entry.winograd is not None:
+            if entry.winograd is not None and entry.weight is not None:
                 weight = weight.replace("/" + str(entry.weight.granularity), f" {entry.winograd}")
             rows.append((entry.path or "(net)", entry.op_type, weight,
                          " -> ".join(activations).replace("/layer", "") or "-", entry.reason))

@@ -12,8 +12,11 @@ from quantize.nn.layer import QuantizedBlock
 def quantized_layer(layer: Block, entry: PlanEntry) -> QuantizedBlock:
     """The quantized replacement of `layer` as a PlanEntry says, on the float layer's parameters."""
     tiles = entry.winograd is not None and entry.winograd.inputs
-    new = (WinogradConv2D if tiles else QUANTIZABLE[type(layer)].quantized).from_float(layer)
+    kind = WinogradConv2D if tiles else QUANTIZABLE[type(layer)].quantized
+    assert kind is not None  # the table of what can be quantized holds no others
+    new = kind.from_float(layer)
     if isinstance(new, QActivation):
+        assert entry.output is not None
         return new.attach(entry.output, entry.output_method, dict(entry.options))
     # a BatchNorm makes up for the scale of the weights before it
     options = {"scaling": not entry.norm, **dict(entry.options)}

@@ -108,44 +108,55 @@ def _located(where: str) -> Iterator[None]:
 
 def _activation_entry(path: str, block: Block, merged: Rule, reasons: Dict[str, str]) -> PlanEntry:
     # a sign takes the activation's place, so that it sees negative values whatever the activation is
-    replaced = METHODS.get(merged.output_method).replaces_activation
+    replaced = METHODS.get(_name(merged.output_method)).replaces_activation
     method, spec, note = _output_spec(merged, not replaced and _act_non_negative(block))
     return PlanEntry(path, type(block).__name__, output=spec, output_method=method, options=merged.options,
                      reason=", ".join(part for part in (reasons.get("output", ""), note) if part))
 
 
 def _output_spec(merged: Rule, non_negative: Optional[bool]) -> Tuple[str, Optional[QuantSpec], str]:
-    method = merged.output_method
+    method = _name(merged.output_method)
     spec, note = _activation_spec(merged.output, non_negative)
     if spec is not None:
-        method, spec, note = activation_spec(method, spec, merged.output.signed is None)
+        method, spec, note = activation_spec(method, spec, _undecided(merged.output))
     return method, spec, note
 
 
 def _layer_entry(path: str, block: Block, merged: Rule, reasons: Dict[str, str],
                  proven: Optional[Dict[str, bool]]) -> PlanEntry:
-    weight = None if merged.weight == FLOAT else weight_spec(
-        merged.weight_method, _weight_spec(merged.weight, block))
+    weight_method = _name(merged.weight_method)
+    weight = None if merged.weight == FLOAT else weight_spec(weight_method, _weight_spec(merged.weight, block))
     spec, note = _activation_spec(merged.input, None if proven is None else proven.get(path, False))
     clips = spec is not None and spec.symmetric and not spec.signed
-    if clips and merged.input.signed is False and proven and not proven.get(path):
+    if clips and isinstance(merged.input, Format) and merged.input.signed is False and proven and not proven.get(path):
         logger.warning("%s: its input can be negative, but rules force unsigned: everything below zero is clipped "
                        "(use 'auto')", path)
         note = "unsigned forced on an input that can be negative"
-    method, why = merged.input_method, ""
+    method, why = _name(merged.input_method), ""
     if spec is not None:
-        method, spec, why = activation_spec(method, spec, merged.input.signed is None)
-    winograd, obstacle = winograd_of(block, merged.winograd, (weight, spec), merged.weight_method)
+        method, spec, why = activation_spec(method, spec, _undecided(merged.input))
+    winograd, obstacle = winograd_of(block, merged.winograd, (weight, spec), weight_method)
     output_method, output, _ = _output_spec(merged, block.act is not None and _act_non_negative(block.act))
     rule = reasons.get("weight") or reasons.get("input") or reasons.get("output")
-    return PlanEntry(path, type(block).__name__, weight, spec, output, weight_method=merged.weight_method,
+    return PlanEntry(path, type(block).__name__, weight, spec, output, weight_method=weight_method,
                      input_method=method, output_method=output_method, options=merged.options, winograd=winograd,
                      fold_bn=bool(merged.fold_bn and weight is not None),
                      reason=", ".join(part for part in (rule, note, why, obstacle) if part))
 
 
+def _name(method: Optional[str]) -> str:
+    assert method is not None  # `_UNSAID` names one for every operand
+    return method
+
+
+def _undecided(form: Any) -> bool:
+    """Whether the sign is left to the graph."""
+    return form.signed is None
+
+
 def _weight_spec(form: Any, block: Block) -> QuantSpec:
     quantized = QUANTIZABLE[type(block)].quantized
+    assert quantized is not None  # the table of what can be quantized holds no others
     if quantized.groups_are_channels and form.granularity == "group":
         form = replace(form, granularity="channel")
     return form.spec(groups=quantized.groups_of(block), axis=quantized.channel_axis)

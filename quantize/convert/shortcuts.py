@@ -2,7 +2,7 @@
 """Work that a converted network need not do twice: equal quantizers of one tensor, ReLUs in front of clips at zero."""
 
 from collections import Counter
-from typing import Dict, Optional
+from typing import Any, Dict, Optional
 
 from mxnet.gluon import Block, nn
 
@@ -18,7 +18,7 @@ def share_input_quantizers(net: Block, plan: Plan, graph: Graph) -> None:
     """Layers that read one tensor in one format get one quantizer: one range, and one operator in the graph."""
     blocks, entries = dict(walk(net)), {entry.path: entry for entry in plan.entries}
     for paths in shared_inputs(graph):
-        first_of = {}
+        first_of: Dict[Any, Block] = {}
         for path in paths:
             if path in entries and entries[path].input is not None:
                 entry = entries[path]
@@ -40,9 +40,9 @@ def skip_relus(net: Block, plan: Plan, graph: Graph) -> None:
         if type(block) is not nn.Activation or block._act_type != "relu" or names[block.name + "_fwd"] != 1:
             continue
         index = next(node.index for node in graph.nodes if node.name == block.name + "_fwd")
-        paths = [_reader(graph, owner, index, consumer) for consumer in graph.consumers[index]]
-        if paths and all(path in readers for path in paths):
-            replacements[id(block)] = SkippableReLU.from_float(block, [readers[path] for path in paths])
+        read_by = {_reader(graph, owner, index, consumer) or "" for consumer in graph.consumers[index]}
+        if read_by and read_by <= set(readers):
+            replacements[id(block)] = SkippableReLU.from_float(block, [readers[path] for path in read_by])
     replace_blocks(net, replacements)
 
 

@@ -70,7 +70,7 @@ class _Operand:
 
     def format(self, signed: Optional[bool] = True) -> Format:
         """As the core has it; `signed` is for symmetric grids."""
-        bits = int(_DTYPE.match(str(self.quant_dtype).split(".")[-1]).group(1))
+        bits = int(_DTYPE.findall(str(self.quant_dtype))[0])
         return Format(bits, signed if self.symmetric else True, "channel" if self.per_channel else "layer",
                       self.symmetric, self.narrow_range)
 

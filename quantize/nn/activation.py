@@ -71,6 +71,7 @@ class QActivation(QuantizedBlock, nn.Activation):
     def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
         """Activation, then its output's quantizer; or the quantizer alone where it is an activation itself."""
         quantizer = self.output_quantizer
+        assert quantizer is not None  # rules make this layer only where the output is quantized
         clips = quantizer.clips_negative and quantizer.mode == "offline"
         if quantizer.mode not in ("float", "observe") and (quantizer.replaces_activation or clips):
             return quantizer(x)

@@ -77,4 +77,4 @@ class DoReFaWeight(UniformFakeQuantize):
 
     def qparams_of(self, weight: mx.nd.NDArray) -> QParams:
         """The grid of the formula: from -1 to 1."""
-        return QParams.symmetric(np.float32([2]) / np.float32(self.levels))
+        return QParams.symmetric(np.array([2], np.float32) / np.float32(self.levels))

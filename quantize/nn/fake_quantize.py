@@ -2,7 +2,7 @@
 """The base of all fake quantizers: a spec, a stored scale, and a mode."""
 
 from types import ModuleType
-from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, NamedTuple, Optional, Protocol, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -23,6 +23,13 @@ class Option(NamedTuple):
 
     what: str
     fits: Callable[[Any], bool]
+
+
+class Observer(Protocol):
+    """What a quantizer in `observe` mode hands its input to: calib's observers, and whatever else looks at tensors."""
+
+    def update(self, x: np.ndarray) -> None:
+        """One tensor of a batch."""
 
 
 class FakeQuantize(HybridBlock):
@@ -123,7 +130,7 @@ class FakeQuantize(HybridBlock):
                  prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
         super().__init__(prefix=prefix, params=params)
         self.spec = spec
-        self.observer = None
+        self.observer: Optional[Observer] = None
         self.tracer: Optional[Callable[[mx.sym.Symbol], None]] = None
         self.backend = "auto"
         self.frozen = False

@@ -201,6 +201,7 @@ class QuantizedLayer(QuantizedBlock):
 
     def fixed_weight(self) -> mx.nd.NDArray:
         """What the weight (NDArray) is replaced with so that it need not be quantized again; its scale is stored."""
+        assert self.weight_quantizer is not None
         fixed = self.weight_quantizer.fix(self.effective_weight())
         if self.weight_transform is not None:
             fixed = self.weight_transform.back(mx.nd, fixed)

@@ -42,7 +42,7 @@ class LSQFakeQuantize(UniformFakeQuantize):
     """
 
     method = "lsq"
-    trained = ("growth",)
+    trained: Tuple[str, ...] = ("growth",)
     training_mode = "offline"
     trains_step = True
 

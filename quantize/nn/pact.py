@@ -39,7 +39,8 @@ class PACTFakeQuantize(UniformFakeQuantize):
     """
 
     method = "pact"
-    trained = positive = ("alpha",)
+    trained: Tuple[str, ...] = ("alpha",)
+    positive: Tuple[str, ...] = ("alpha",)
     training_mode = "offline"
     options = {"alpha": ALPHA_OPTION}
     per_tensor = True

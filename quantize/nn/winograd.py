@@ -2,7 +2,7 @@
 """Convolutions quantized in the Winograd domain: their weights alone, or the transformed input tiles as well."""
 
 from types import ModuleType
-from typing import Any, Optional, Tuple
+from typing import Any, Mapping, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -164,10 +164,11 @@ class WinogradConv2D(QConv2D):
     folds_norm = False
 
     def attach(self, input_spec: Optional[QuantSpec] = None, weight_spec: Optional[QuantSpec] = None,
-               input_method: str = "ste", *args: Any, transform: Optional[WinogradTransform] = None,
-               **options: Any) -> "WinogradConv2D":
+               input_method: str = "ste", weight_method: str = "ste", options: Optional[Mapping[str, Any]] = None,
+               transform: Optional[WinogradTransform] = None) -> "WinogradConv2D":
         """See `QuantizedLayer.attach`; both operands and the transform are needed."""
-        super().attach(input_spec, weight_spec, input_method, *args, transform=transform, **options)
+        super().attach(input_spec, weight_spec, input_method, weight_method, options, transform)
+        assert input_spec is not None and transform is not None and self.input_quantizer is not None
         spec = transform.tile_spec(input_spec)
         method = METHODS.get("lsq" if self.input_quantizer.trains_step else "ste")
         self.tile_quantizer = make_quantizer(method.activation, spec,
@@ -178,9 +179,10 @@ class WinogradConv2D(QConv2D):
     def computed(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         """The layer's forward on the quantized input and the float weight."""
         quantizer = self._follow()
+        transform = self.weight_transform
+        assert self.weight_quantizer is not None and transform is not None
         if quantizer.mode == self.weight_quantizer.mode == "float":
             return super().computed(F, x, weight, bias)
-        transform = self.weight_transform
         tiles, like = transform.tiles(F, x, self._kwargs["pad"])
         matrix = self.weight_quantizer(transform.transform(F, plain_layout(weight)))
         y = transform.multiply(F, quantizer(tiles), (matrix, bias), like)
@@ -189,6 +191,7 @@ class WinogradConv2D(QConv2D):
     def _follow(self) -> FakeQuantize:
         """The quantizer of tiles, in the mode that its input's quantizer asks for."""
         source, quantizer = self.input_quantizer, self.tile_quantizer
+        assert source is not None and quantizer is not None
         quantizer.backend = source.backend
         if source.mode in ("float", "observe"):
             quantizer.mode = "float"

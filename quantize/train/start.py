@@ -39,8 +39,7 @@ def start_training(net: Block, batch: Optional[Inputs] = None, ranges: str = "em
     if unset:
         if batch is None:
             raise CalibrationError(f"{len(unset)} trained steps have no start yet (first: {unset[0][0]}); calibrate "
-                                   "the network, or pass a "
-                                   "batch")
+                                   "the network, or pass a batch")
         _measure(net, batch, [quantizer for _, quantizer in unset])
     for path, quantizer in activations:
         new = ranges if quantizer.training_mode == "online" else "offline"
@@ -56,12 +55,12 @@ class _Start:
     """Observer that starts its quantizer from the first tensor it sees."""
 
     def __init__(self, quantizer: FakeQuantize) -> None:
-        self.quantizer, self.seen = quantizer, False
+        self.start, self.seen = quantizer.start, False
 
     def update(self, x: np.ndarray) -> None:
         """Start, once."""
-        if not self.seen:
-            self.quantizer.start(x)
+        if not self.seen and self.start is not None:
+            self.start(x)
             self.seen = True
 
 

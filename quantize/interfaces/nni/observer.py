@@ -2,7 +2,7 @@
 """NNI's `ObserverQuantizer`: watch, then quantize, without training."""
 
 import contextlib
-from typing import Any, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
@@ -54,7 +54,7 @@ class ObserverQuantizer(Quantizer):
 
     def compress(self) -> Block:
         """The quantized network."""
-        decide = self._calibrator or _Range.decide
+        decide: Callable[[Any, QuantSpec], QParams] = self._calibrator or _Range.decide
         for path, quantizer in quantizers(self.net, "activation"):
             try:
                 quantizer.set_qparams(decide(quantizer.observer, quantizer.spec))
