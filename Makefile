@@ -2,6 +2,7 @@
 # Needs GNU make and a Python 3.8 to 3.11; everything else goes into .venv. `make PYTHON=/path/to/python ...` chooses.
 
 VENV := .venv
+VENV_DOCS := .venv-docs
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check --no-input
 MODEL ?= digits_lenet
@@ -18,10 +19,11 @@ checksum = $(firstword $(shell cat $(1) | cksum))
 MADE := $(VENV)/.stamp-importable
 RUNTIME := $(VENV)/.stamp-runtime-$(call checksum,requirements.txt)
 TESTS := $(VENV)/.stamp-tests-$(call checksum,requirements.txt tests/requirements.txt)
+DOCS := $(VENV_DOCS)/.stamp-docs-$(call checksum,docs/requirements.txt)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install native test test-slow lint bench clean distclean
+.PHONY: help demo install native test test-slow lint docs bench clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -50,12 +52,16 @@ bench: $(TESTS) native ## run the benchmarks in tests/bench one after the other
 	    echo "== $$script"; $(PY) "$$script" || failed=1; \
 	done; exit $$failed
 
+docs: $(DOCS) ## build the site in build/site (broken links and warnings are errors)
+	@NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build -q --strict
+	@echo "build/site/index.html"
+
 clean: ## remove caches and build products; .venv and results stay
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis quantize/ops/_native
-	find . -path ./$(VENV) -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
+	find . -path './.venv*' -prune -o -type d -name __pycache__ -prune -exec rm -rf {} +
 
-distclean: clean ## remove .venv too
-	rm -rf $(VENV)
+distclean: clean ## remove .venv and .venv-docs too
+	rm -rf $(VENV) $(VENV_DOCS)
 
 # A .venv that works is kept, whoever made it; a half-made one is made anew. The .pth file makes the project importable
 # in place: unlike an editable install it needs no build tool, sees packages added later, and being relative (the folder
@@ -98,4 +104,12 @@ $(TESTS): $(RUNTIME)
 	@rm -f $(VENV)/.stamp-tests-*
 	@echo "Installing tests/requirements.txt" >&2
 	@$(PIP) install -q --no-deps -r tests/requirements.txt >&2
+	@touch $@
+
+# The site's tools have an environment of their own: nothing in it has to agree with MXNet's requirements.
+$(DOCS): $(MADE)
+	@rm -f $(VENV_DOCS)/.stamp-docs-*
+	@test -x $(VENV_DOCS)/bin/python || $(PY) -m venv $(VENV_DOCS) >&2
+	@echo "Installing docs/requirements.txt (once)" >&2
+	@$(VENV_DOCS)/bin/python -m pip --disable-pip-version-check --no-input install -q --no-deps -r docs/requirements.txt >&2
 	@touch $@
