@@ -23,6 +23,17 @@ BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "qu
 LAYERS = ("quantize.nn", "quantize.ops") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
 
+LIBRARY = ("calib", "calib.collect", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles", "deploy",
+           "deploy.lower", "quantize", "quantize.importers", "quantize.train", "quantize.interfaces",
+           "quantize.report") + NETWORKS
+ROOM_BASE = BASE + ("quantize",)
+
+
+def rooms(*names: str) -> Tuple[str, ...]:
+    """These rooms of the application, and the libraries."""
+    return tuple(f"examples.gluon_quantize.{name}" for name in names) + ("examples.gluon_quantize",) + LIBRARY
+
+
 # part of the project: the parts it may import, besides itself. The longest name that fits a module is its part.
 # "quantize" is its __init__ alone: a new module there needs a row here, so that somebody decides.
 ARROWS = {
@@ -59,9 +70,16 @@ ARROWS = {
     # what is common to all engines knows none; a target may load its own simulation, which needs MXNet, when asked
     "deploy.targets":      ("deploy", "deploy.targets.*.simulate") + BASE,
     "deploy.targets.*.simulate": ("deploy", "deploy.targets") + NETWORKS,
-    "examples":            SOURCES + NETWORKS + ("quantize.importers", "quantize.train", "quantize.interfaces",
-                                                 "quantize.report", "calib.collect", "calib.apply", "calib.easyquant",
-                                                 "calib.bias_correction", "calib.tiles", "deploy.lower"),
+    # the application: commands know everything, runs know no command and no report, data and models know no run
+    "examples.gluon_quantize.progress": ("quantize.errors",),
+    "examples.gluon_quantize.data": ROOM_BASE,
+    "examples.gluon_quantize.models": rooms("data", "progress"),
+    "examples.gluon_quantize.training": rooms("data", "models", "progress"),
+    "examples.gluon_quantize.runs": rooms("data", "models", "progress", "training"),
+    "examples.gluon_quantize.report": rooms("data", "models", "runs", "training"),
+    "examples.gluon_quantize.commands": rooms("data", "models", "progress", "report", "runs", "training"),
+    "examples.gluon_quantize": rooms("commands"),
+    "examples":            rooms("commands", "data", "models", "report", "runs", "training"),
 }
 
 # parts that must work without MXNet
@@ -86,14 +104,18 @@ EXCEPTIONS: Dict[Tuple[str, str, str], str] = {
         "and deploy, where it is installed, enters its targets when a name is first looked for",
 }
 
+# where the parsed command line may be known, and where a program may print: scripts of one file do both
+COMMANDS = "examples/gluon_quantize/commands/"
+APPLICATION = "examples/gluon_quantize/"
+
 # calls that import what their first argument names; that list the modules of packages; that run what they are given
 DYNAMIC = ("__import__", "import_module", "find_spec", "run_module", "resolve_name", "load_module",
            "spec_from_file_location")
 WALKS = ("iter_modules", "walk_packages", "entry_points", "iter_entry_points")
 RUNS = ("exec", "eval")
 
-RULES = ("import", "dynamic import", "mxnet", "file lines", "function lines", "arguments", "print", "sys.path",
-         "import *", "mutable default", "SPDX")
+RULES = ("import", "dynamic import", "mxnet", "arguments end", "file lines", "function lines", "arguments", "print",
+         "sys.path", "import *", "mutable default", "SPDX")
 
 
 class Problem(NamedTuple):
@@ -191,7 +213,7 @@ def import_problems(tree: ast.AST, path: str):
     examples = {"gluon_quantize"} | {entry.stem for entry in (ROOT / "examples").glob("*.py")}
     for line, name in imported_names(tree, path):
         top = name.split(".")[0]
-        target = "examples" if top in examples else part_of(name, tuple(ARROWS) + ("tests",))
+        target = part_of("examples." + name if top in examples else name, tuple(ARROWS) + ("tests",))
         if target and target != part and target not in ARROWS[part]:
             yield Problem("import", path, target, f"line {line}: {part} must not import {name}")
         if top in ("mxnet", "gluoncv") and without_mxnet:
@@ -248,6 +270,25 @@ def is_mutable(node: Optional[ast.AST]) -> bool:
     return isinstance(node, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
 
 
+def is_silent(path: str) -> bool:
+    """Whether nothing may be printed there: in the libraries, and in the application but for its commands."""
+    return path.split("/")[0] in LIBRARIES or path.startswith(APPLICATION) and not path.startswith(COMMANDS)
+
+
+def argument_problems(tree: ast.AST, path: str):
+    """The parsed command line outside `commands/`, where it must have become a request; progress bars there."""
+    if not path.startswith(APPLICATION) or path.startswith(COMMANDS):
+        return
+    for line, name in imported_names(tree, path):
+        if name.split(".")[0] == "argparse":
+            yield Problem("arguments end", path, "argparse", f"line {line}: imports {name}")
+        if name.split(".")[0] == "tqdm":
+            yield Problem("print", path, "tqdm", f"line {line}: imports {name}; use gluon_quantize.progress")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id == "args" or isinstance(node, ast.arg) and node.arg == "args":
+            yield Problem("arguments end", path, "args", f"line {node.lineno}: names parsed arguments; take a request")
+
+
 def style_problems(tree: ast.AST, path: str, text: str):
     """What design notes and reviews tell us to avoid."""
     if text.strip() and not any("SPDX-License-Identifier: MIT" in line for line in text.splitlines()[:2]):
@@ -260,8 +301,8 @@ def style_problems(tree: ast.AST, path: str, text: str):
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and dotted(node) == "sys.path":
             yield Problem("sys.path", path, "", f"line {node.lineno}: touches sys.path")
-        if isinstance(node, ast.Call) and dotted(node.func) == "print" and path.split("/")[0] in LIBRARIES:
-            yield Problem("print", path, "", f"line {node.lineno}: prints; use logging")
+        if isinstance(node, ast.Call) and dotted(node.func) == "print" and is_silent(path):
+            yield Problem("print", path, "", f"line {node.lineno}: prints; use logging or gluon_quantize.progress")
         if (isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda))
                 and any(is_mutable(default) for default in node.args.defaults + node.args.kw_defaults)):
             yield Problem("mutable default", path, getattr(node, "name", "lambda"),
@@ -272,7 +313,8 @@ def problems_of(path: str, text: str) -> List[Problem]:
     """All problems of one file; `path` is relative to the project, with slashes."""
     tree = ast.parse(text, path)
     return (list(import_problems(tree, path)) + list(unreadable_imports(tree, path))
-            + list(size_problems(tree, path, text)) + list(style_problems(tree, path, text)))
+            + list(argument_problems(tree, path)) + list(size_problems(tree, path, text))
+            + list(style_problems(tree, path, text)))
 
 
 def without_exceptions(problems, exceptions):
@@ -380,6 +422,18 @@ BAD = [
     ("function lines", "calib/table.py", "class A:\n    def f(self):\n" + "        x = 1\n" * 40),
     ("arguments", "calib/table.py", "class A:\n    def f(self, a, b, c, d, e, f, *g, h): pass"),
     ("arguments", "calib/table.py", "def f(a, b, c, d, e, f, g, **h): pass"),
+    ("import", "examples/gluon_quantize/runs/task.py", "from gluon_quantize.commands import options"),
+    ("import", "examples/gluon_quantize/runs/task.py", "from gluon_quantize.report import accuracy"),
+    ("import", "examples/gluon_quantize/data/folder.py", "from gluon_quantize.models import zoo"),
+    ("import", "examples/gluon_quantize/models/zoo.py", "from gluon_quantize.runs.task import Task"),
+    ("import", "examples/gluon_quantize/training/loop.py", "def f():\n    from gluon_quantize.runs import task"),
+    ("import", "examples/gluon_quantize/report/plots.py", "from gluon_quantize.commands.parser import Parser"),
+    ("import", "examples/gluon_quantize/progress.py", "from gluon_quantize.data import folder"),
+    ("arguments end", "examples/gluon_quantize/runs/task.py", "import argparse"),
+    ("arguments end", "examples/gluon_quantize/models/zoo.py", "def f(args):\n    return 1"),
+    ("arguments end", "examples/gluon_quantize/runs/task.py", "def f(request):\n    return args.model"),
+    ("print", "examples/gluon_quantize/runs/task.py", "print('x')"),
+    ("print", "examples/gluon_quantize/report/plots.py", "from tqdm import tqdm"),
     ("print", "quantize/modes.py", "def f():\n    print('x')"),
     ("sys.path", "examples/train_qat.py", "import sys\nsys.path.append('..')"),
     ("sys.path", "calib/table.py", "from sys import path"),
@@ -394,6 +448,9 @@ GOOD = [
     ("calib/collect.py", "import mxnet\nfrom quantize import modes\nfrom calib.observers import MinMax"),
     ("deploy/lower.py", "from quantize.convert import rules\nimport mxnet"),
     ("examples/train_qat.py", "import calib.collect\nfrom gluon_quantize import data\nprint('accuracy')"),
+    ("examples/gluon_quantize/commands/deploy.py", "import argparse\nfrom gluon_quantize.runs import task\nprint(1)"),
+    ("examples/gluon_quantize/runs/train.py", "import mxnet\nfrom gluon_quantize.training import loop"),
+    ("examples/gluon_quantize/models/nets.py", "def f(x):\n    return g(target=x, args=(x,))"),
     ("deploy/targets/__init__.py", "import importlib, pkgutil\nfor m in pkgutil.iter_modules(__path__):\n"
                                    "    importlib.import_module(f'deploy.targets.{m.name}')"),
     ("deploy/targets/other/target.py", "from deploy.targets.other import simulate\nfrom deploy.targets import ncnn"),

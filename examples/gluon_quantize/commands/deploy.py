@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional
 from deploy.target import TARGETS, Target, find
 from gluon_quantize.commands import options, recheck, running
 from gluon_quantize.commands.parser import Parser, whole
+from gluon_quantize.report.settings import settings_text
 from gluon_quantize.runs.requests import QuantizationRequest
 from quantize.errors import ConfigError
 
@@ -112,9 +113,9 @@ def work(args: argparse.Namespace) -> None:
     """Deploy as the options say; print and write what comes of it."""
     # MXNet takes seconds to load, which --help need not wait for
     from gluon_quantize.commands.terminal import Terminal
-    from gluon_quantize.report import deployment, steps
+    from gluon_quantize.report import deployment
     from gluon_quantize.runs.deploy import deploy
-    print(steps.settings_text(settings(args)), flush=True)
+    print(settings_text(settings(args)), flush=True)
     terminal = Terminal(lambda step: deployment.deploy_step_text(step, args.print_model))
     result = deploy(request_of(args), terminal, lambda folder, found: deployment.write_result(
         folder, settings(args), found))

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional
 from gluon_quantize.commands import options, running
 from gluon_quantize.commands.parser import Parser, shard, whole
 from gluon_quantize.commands.terminal import Terminal
+from gluon_quantize.report.settings import settings_text
 from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest, QuantizationRequest
 from quantize.errors import ConfigError
 
@@ -115,7 +116,7 @@ def work(args: argparse.Namespace) -> None:
     from gluon_quantize.report import accuracy, simulation, steps
     from gluon_quantize.runs import outputs
     from gluon_quantize.runs.simulate import SimulateRequest, simulate
-    print(steps.settings_text(settings(args)), flush=True)
+    print(settings_text(settings(args)), flush=True)
     request = SimulateRequest(options.network_request(args), options.images_request(args), quantization(args),
                               calibration(args), options.run_request(args))
     if args.output and not args.calib_shard:

@@ -10,7 +10,7 @@ from gluon_quantize.progress import Silent
 
 
 class Terminal(Silent):
-    """Prints the text of each step, and progress bars (none off a terminal).
+    """Prints the text of each step, and progress bars (none off a terminal: in a log they would be noise).
 
     Parameters
     ----------
@@ -18,7 +18,7 @@ class Terminal(Silent):
         From a step to its text; None: nothing is printed about it.
     """
 
-    def __init__(self, text_of: Callable[[Any], Optional[str]]):
+    def __init__(self, text_of: Callable[[Any], Optional[str]] = lambda step: None):
         self._text_of = text_of
 
     def bar(self, items: Iterable, description: str, unit: str = "batch", total: Optional[int] = None) -> Iterable:
@@ -26,10 +26,13 @@ class Terminal(Silent):
         return tqdm(items, desc=description, unit=unit, total=total, disable=None)
 
     @contextlib.contextmanager
-    def counter(self, total: int, description: str, unit: str) -> Iterator[Callable[[int], Any]]:
-        """Context of the function that moves a bar on."""
+    def counter(self, total: int, description: str, unit: str) -> Iterator[Callable[..., None]]:
+        """Context of the function that moves a bar on, and shows the values it is given by name."""
         with tqdm(total=total, desc=description, unit=unit, disable=None) as bar:
-            yield bar.update
+            def count(more: int, **shown) -> None:
+                bar.update(more)
+                bar.set_postfix(shown, refresh=False)
+            yield count
 
     def tell(self, step: Any) -> None:
         """Print the step's text."""

@@ -1,43 +1,27 @@
 # SPDX-License-Identifier: MIT
 """Retrain a CNN with fake quantization, so that it gets back what rounding costs."""
 
-import contextlib
 import pathlib
-from typing import Any, Iterable, List, Optional
-
-from tqdm import tqdm
+from typing import Any, List, Optional
 
 from gluon_quantize.commands import running
+from gluon_quantize.commands.terminal import Terminal
 from gluon_quantize.commands.train_options import PROG, Wanted, build_parser, wanted
-from gluon_quantize.progress import Silent
-from gluon_quantize.report import text
+from gluon_quantize.report.settings import settings_text
 
 
-class Shown(Silent):
+class Shown(Terminal):
     """Prints what a training tells and shows how far it is; the log in the output folder grows with every epoch."""
 
     def __init__(self, asked: Wanted):
+        super().__init__()
         self._asked = asked
 
-    def bar(self, items: Iterable, description: str, unit: str = "batch", total: Optional[int] = None) -> Iterable:
-        """See `Silent.bar`."""
-        return tqdm(items, desc=description, unit=unit, total=total, disable=None)
-
-    @contextlib.contextmanager
-    def counter(self, total: int, description: str, unit: str):
-        """See `Silent.counter`."""
-        # disable=None: a bar on a terminal, nothing in a log
-        with tqdm(total=total, desc=description, unit=unit, disable=None) as bar:
-            def count(more, **shown):
-                bar.update(more)
-                bar.set_postfix(shown, refresh=False)
-            yield count
-
     def tell(self, step: Any) -> None:
-        """See `Silent.tell`."""
+        """See `Terminal.tell`."""
         from gluon_quantize.runs.train import Begun, EpochDone, Opened
         if isinstance(step, Begun):
-            print("Settings\n" + text.settings_text(dict(sorted(step.request.settings.items()))), flush=True)
+            print(settings_text(dict(sorted(step.request.settings.items()))), flush=True)
         elif isinstance(step, Opened):
             self._opened(step)
         elif isinstance(step, EpochDone):

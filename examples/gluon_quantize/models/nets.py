@@ -99,7 +99,7 @@ class GroupNorm(nn.HybridBlock):
                                      grad_req="write" if scale else "null")
         self.beta = self.params.get("beta", shape=(in_channels,), init=beta_initializer, allow_deferred_init=True)
 
-    def infer_shape(self, x, *args):
+    def infer_shape(self, x, *rest):
         """Take the number of channels from the input: shapes cannot be inferred back through a broadcast."""
         self.gamma.shape = self.beta.shape = (x.shape[1],)
 

@@ -2,19 +2,13 @@
 """What is said about each step of a run when it is done."""
 
 import functools
-from typing import Any, Dict
+from typing import Any
 
 from gluon_quantize.report.accuracy import accuracy_text
 from gluon_quantize.report.calibration import comparison_text, quantized_text, trust_text
 from gluon_quantize.runs.calibration import Comparison, PassEvaluated, Quantized, StateWritten, TableWritten, Trust
 from gluon_quantize.runs.task import Task
 from quantize.convert.rules import Plan
-
-
-def settings_text(settings: Dict[str, Any]) -> str:
-    """The settings of a run as an aligned block, under their title."""
-    width = max(len(name) for name in settings)
-    return "\n".join(["Settings"] + [f"  {name.ljust(width)}  {value}" for name, value in settings.items()])
 
 
 @functools.singledispatch

@@ -17,7 +17,7 @@ from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.models.metrics import confusion_matrix, mean_metrics
 from gluon_quantize.models.params import save_params
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.report.text import check_writable
+from gluon_quantize.runs.outputs import check_folder
 from gluon_quantize.training import loop
 from gluon_quantize.training.checkpoints import Checkpoints
 from gluon_quantize.training.optimizers import Optimizers, choices
@@ -150,7 +150,7 @@ class _Training:
 
     def __init__(self, request: TrainRequest, workers: Workers, progress: Silent):
         self.request, self.progress, self.folder = request, progress, pathlib.Path(request.output)
-        check_writable(self.folder)
+        check_folder(self.folder)
         self.task: Task = open_task(request)
         self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, request.settings)
         self._check_checkpoints()
