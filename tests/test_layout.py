@@ -24,6 +24,7 @@ LAYERS = ("quantize.nn", "quantize.ops") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
 
 LIBRARY = ("calib", "calib.collect", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles", "deploy",
+           "calib.rounding", "calib.rounding.learn", "quantize.stages", "quantize.repair",
            "deploy.lower", "quantize", "quantize.importers", "quantize.train", "quantize.interfaces",
            "quantize.report") + NETWORKS
 ROOM_BASE = BASE + ("quantize",)
@@ -51,6 +52,8 @@ ARROWS = {
     "quantize.nn":         ("quantize.ops",) + BASE,
     "quantize.tree":       ("quantize.errors",),
     "quantize.modes":      ("quantize.tree",) + LAYERS,
+    "quantize.stages":     ("quantize.modes", "quantize.tree") + LAYERS,
+    "quantize.repair":     ("quantize.stages", "quantize.modes", "quantize.tree") + LAYERS,
     "quantize.initialize": ("quantize.modes", "quantize.tree") + LAYERS,
     "quantize.convert":    ("quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS,
     "quantize.importers":  ("quantize.registry", "quantize.errors"),
@@ -65,6 +68,8 @@ ARROWS = {
     "calib.tiles":         ("calib", "quantize.modes") + BASE,
     "calib.easyquant":     ("calib", "calib.collect", "quantize.modes") + BASE,
     "calib.bias_correction": ("calib", "quantize.modes") + BASE,
+    "calib.rounding":      ("calib",) + BASE,
+    "calib.rounding.learn": ("calib", "calib.rounding", "quantize.stages", "quantize.modes") + BASE,
     "deploy":              BASE,
     "deploy.lower":        ("deploy",) + NETWORKS,
     # what is common to all engines knows none; a target may load its own simulation, which needs MXNet, when asked
@@ -85,6 +90,7 @@ ARROWS = {
 # parts that must work without MXNet
 WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy")
 WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles",
+              "calib.rounding.learn", "quantize.stages", "quantize.repair",
               "deploy.lower", "deploy.targets.*.simulate")
 
 # imported in a fresh process, these load none of HEAVY

@@ -67,6 +67,8 @@ class QuantizedBlock(_Base):
         The gradient of the output is rounded to so many bits (DoReFa).
     float_bias : NDArray or None
         What the bias was before it was corrected (`calib.bias_correction`).
+    unrounded : object or None
+        What weight and bias were before their rounding was learned (`calib.rounding`).
     fixes_weight : bool
         Whether `quantize.modes.fix_params` can replace the weight by the rounded one.
     """
@@ -81,6 +83,7 @@ class QuantizedBlock(_Base):
     norm: Optional[FoldedBatchNorm] = None
     gradient_bits: Optional[int] = None
     float_bias: Optional[mx.nd.NDArray] = None
+    unrounded: Optional[object] = None
     fixes_weight = True
 
     def added(self) -> Iterator[Block]:

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: MIT
+"""Round the weights of a converted network so that its layers' outputs change least, one layer after the other."""
+
+import logging
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block
+
+from calib.feed import checked_batches
+from calib.rounding.problem import ROUNDINGS, Problem, Solution
+from calib.rounding.samples import MomentSums, patches, random_positions
+from calib.rounding.store import Progress, fingerprint
+from quantize.errors import CalibrationError, ConfigError
+from quantize.modes import clear_cached_graphs, quantized_layers, unfix_params
+from quantize.spec import QParams
+from quantize.stages import Chain, LayerGraph, Step, float_product, product, quantized_product, read_input
+
+logger = logging.getLogger(__name__)
+
+POSITIONS = 25000
+PART = 32
+FEWEST = 16
+
+
+class Learned(NamedTuple):
+    """What became of a layer.
+
+    Attributes
+    ----------
+    path : str
+    error, nearest_error : float
+        Mean square error of its outputs over their variance: as rounded now, and with nearest codes.
+    """
+
+    path: str
+    error: float
+    nearest_error: float
+
+
+class Chains(NamedTuple):
+    """The calibration images on their way through both networks."""
+
+    floating: Chain
+    quantized: Chain
+    images: int
+
+    def advance(self, step: Step):
+        """Bring both in front of a layer."""
+        self.floating.advance(step.index)
+        self.quantized.advance(step.index)
+
+
+def learn_rounding(net: Block, batches: Iterable, method="gptq", *, folder=None, seed: int = 0, ctx=None,
+                   progress: Callable = lambda items: items) -> List[Learned]:
+    """Weights on their grids, chosen by the outputs they make; returns what became of each layer.
+
+    Layers are rounded in the order they are computed. Each gets the inputs that the quantized network gives it, with
+    all layers before it rounded already, and is to put out what it puts out in the float network, so that it also makes
+    up for errors of the layers before it. Its bias gives each output channel the float mean.
+
+    Afterwards weights lie on their grids, whose scales are stored, and weight quantizers compute with those
+    (`offline`): simulation, deployment and proof go on as with weights rounded to the nearest. `restore_rounding` takes
+    it back.
+
+    Parameters
+    ----------
+    net : converted network
+        With calibrated inputs, in the modes it is to compute in; BatchNorm merged.
+    batches : iterable
+        As for `calib.collect.collect`. Feature maps of all images are kept in front of one layer; what is over 1 GiB in
+        files. Some hundreds of images are usual; a layer with more inputs than there are samples leans on its float
+        weight.
+    method : str or Rounding
+        Of `calib.rounding.ROUNDINGS`.
+    folder : path, optional
+        Each finished layer is written there; a call with the same network, images, method and seed goes on from it.
+    seed : int
+        Of the choice of positions, and of the method.
+    progress : function, optional
+        Wraps the list of layers; for a progress bar.
+
+    Raises
+    ------
+    CalibrationError
+        For uncalibrated inputs and too few images.
+    ConfigError
+        For layers that cannot be rounded so: other grids, Winograd, folded BatchNorm.
+    """
+    method = ROUNDINGS.get(method)() if isinstance(method, str) else method
+    restore_rounding(net)
+    graph = LayerGraph(net)
+    chosen = roundable(net, graph)
+    images = [part for batch in checked_batches(batches, ctx) for part in _parts(batch)]
+    count = sum(len(part) for part in images)
+    if count < FEWEST:
+        raise CalibrationError(f"rounding is learned from the images' feature maps: {count} images are too few, give "
+                               f"at least {FEWEST} (some hundreds are usual)")
+    before = {path: Unrounded.of(graph.layers[path]) for path in chosen}
+    done = None if folder is None else Progress(folder, fingerprint(net, images, f"{method} seed {seed}"))
+    computes = _floating(graph, before), quantized_product(graph)
+    chains = Chains(*(Chain(graph, images, compute) for compute in computes), count)
+    found = []
+    for number, path in enumerate(progress(chosen)):
+        solution = None if done is None else done.read(number)
+        if solution is None:
+            problem = problem_of(graph, path, chains, (method.samples, seed, number))
+            solution = method.solve(problem, seed)
+            if done is not None:
+                done.write(number, solution)
+        store(graph.layers[path], solution, before[path])
+        found.append(Learned(path, solution.error, solution.nearest_error))
+        logger.info("%s: error %.2e of the output's variance, rounded to the nearest %.2e", *found[-1])
+    clear_cached_graphs(net)
+    return found
+
+
+def restore_rounding(net: Block):
+    """Undo `learn_rounding`: weights, biases and the modes of weight quantizers are what they were before."""
+    unfix_params(net)
+    for _, layer in quantized_layers(net):
+        if layer.unrounded is not None:
+            layer.unrounded.restore(layer)
+    clear_cached_graphs(net)
+
+
+class Unrounded(NamedTuple):
+    """A layer's weight, bias and the mode of its weight quantizer before learned rounding."""
+
+    weight: mx.nd.NDArray
+    bias: Optional[mx.nd.NDArray]
+    mode: str
+    scale: mx.nd.NDArray
+
+    @classmethod
+    def of(cls, layer) -> "Unrounded":
+        """As the layer is now."""
+        quantizer = layer.weight_quantizer
+        return cls(layer.weight.data().copy(), None if layer.bias is None else layer.bias.data().copy(),
+                   quantizer.mode, quantizer.scale.data().copy())
+
+    def restore(self, layer):
+        """Give the layer all of it back."""
+        layer.weight.set_data(self.weight)
+        if layer.bias is not None:
+            layer.bias.set_data(self.bias)
+        layer.weight_quantizer.scale.set_data(self.scale)
+        layer.weight_quantizer.mode = self.mode
+        layer.unrounded = None
+
+
+def _parts(batch):
+    return [batch[start:start + PART] for start in range(0, len(batch), PART)]
+
+
+def roundable(net: Block, graph: LayerGraph) -> List[str]:
+    """Paths of the layers with quantized weights, in the order they are computed.
+
+    Raises ConfigError for layers whose rounding cannot be learned, and CalibrationError for inputs without a range.
+    """
+    problems, chosen = [], []
+    for path, layer in quantized_layers(net):
+        obstacle = _obstacle(layer)
+        if obstacle:
+            problems.append(f"{path}: {obstacle}")
+    if problems:
+        raise ConfigError(f"the rounding of {len(problems)} layers cannot be learned: " + "; ".join(problems))
+    for path in graph.calls:
+        layer = graph.quantized.get(path)
+        if layer is None or layer.weight_quantizer is None or layer.weight_quantizer.mode == "float":
+            continue
+        if graph.steps[graph.calls[path][0]].op == "Deconvolution":
+            logger.warning("%s: a transposed convolution's weight stays rounded to the nearest", path)
+            continue
+        chosen.append(path)
+    if not chosen:
+        raise ConfigError(f"{net.name}: no weight of the network is quantized: there is no rounding to learn")
+    for path in chosen:
+        quantizer = graph.layers[path].input_quantizer
+        if quantizer is not None and quantizer.mode == "offline" and not quantizer.calibrated:
+            raise CalibrationError(f"{path}: its input has no calibrated range; calibrate first")
+    return chosen
+
+
+def _obstacle(layer) -> str:
+    if layer.output_quantizer is not None and layer.output_quantizer.mode != "float":
+        return "its output is quantized; quantize inputs instead"
+    quantizer = layer.weight_quantizer
+    if quantizer is None or quantizer.mode == "float":
+        return ""
+    if layer.weight_transform is not None:
+        return "its weight is rounded in the Winograd domain"
+    if layer.norm is not None:
+        return "a BatchNorm is folded into it; merge BatchNorm before converting"
+    spec = quantizer.spec
+    if not spec.symmetric or not spec.signed or spec.grid != "mid_tread" or quantizer.method not in ("ste", "lsq"):
+        return f"{spec} {quantizer.method} weights; symmetric ones on a mid_tread grid are wanted"
+    return ""
+
+
+def _floating(graph, before: Dict[str, Unrounded]):
+    as_it_is = float_product(graph)
+
+    def compute(step, x):
+        kept = before.get(step.layer)
+        return as_it_is(step, x) if kept is None else product(step, x, kept.weight, kept.bias)
+    return compute
+
+
+def problem_of(graph: LayerGraph, path: str, chains: Chains, choice: Tuple[int, int, int]) -> Problem:
+    """What the images say about a layer; both chains are brought in front of it.
+
+    Parameters
+    ----------
+    choice : (int, int, int)
+        How many samples to hand on; seed and number of the layer, which decide on positions.
+    """
+    step, layer = graph.steps[graph.calls[path][0]], graph.layers[path]
+    chains.advance(step)
+    samples, *seed = choice
+    random = np.random.RandomState(seed)
+    weight = layer.weight.data().asnumpy()
+    groups = layer.groups_of(layer)
+    sums = MomentSums(groups, -(-samples * PART // chains.images), random)
+    wanted = -(-POSITIONS // chains.images)
+    for x, reads in zip(chains.floating.inputs_of(step), chains.quantized.inputs_of(step)):
+        outputs = chains.floating.compute(step, x).asnumpy()
+        sums.update(*_rows(step, read_input(graph, step, reads).asnumpy(), outputs, wanted, random))
+    shape = (groups, len(weight) // groups, -1)
+    return Problem(weight.astype(np.float64).reshape(shape), spec=layer.weight_quantizer.spec,
+                   rectified=graph.is_rectified(step), **sums.moments(), **sums.samples())
+
+
+def _rows(step, inputs, outputs, wanted, random):
+    """(samples, what one output reads), (samples, output channels)."""
+    if step.op == "FullyConnected":
+        flat = step.attrs.get("flatten", "True") in ("True", "1")
+        width = int(np.prod(inputs.shape[1:])) if flat else inputs.shape[-1]
+        return inputs.reshape(-1, width), outputs.reshape(-1, outputs.shape[-1])
+    shape = outputs.shape[2:]
+    positions = random_positions(len(outputs), int(np.prod(shape)), wanted, random)
+    read = patches(inputs, step.attrs, positions, shape)
+    made = outputs.reshape(outputs.shape[:2] + (-1,))[np.arange(len(outputs))[:, None], :, positions]
+    return read.reshape(positions.size, -1), made.reshape(positions.size, -1)
+
+
+def store(layer, solution: Solution, before: Unrounded):
+    """Write a solution into a layer, which then computes with it."""
+    quantizer = layer.weight_quantizer
+    parts = np.zeros(solution.codes.shape[:2], int)
+    if solution.scale.size > 1:
+        parts = np.arange(parts.size).reshape(parts.shape) // (parts.size // solution.scale.size)
+    weight = solution.codes.astype(np.float32) * solution.scale[parts][..., None]
+    layer.weight.set_data(mx.nd.array(weight.reshape(layer.weight.shape)))
+    if layer.bias is not None:
+        layer.bias.set_data(mx.nd.array(solution.bias.reshape(layer.bias.shape)))
+    quantizer.set_qparams(QParams.symmetric(solution.scale.reshape(quantizer.scale.shape)))
+    quantizer.mode = "offline"
+    layer.unrounded = before
