@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""What a training's result says: as text, as files, as plots."""
+"""What a training says: its steps and its result as text, as files, as plots."""
 
 import json
 import logging
@@ -10,7 +10,9 @@ import numpy as np
 
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.models.metrics import class_metrics, confusion_matrix
-from gluon_quantize.runs.train import Opened, TrainResult
+from gluon_quantize.report.settings import settings_text
+from gluon_quantize.report.steps import step_text
+from gluon_quantize.runs.train import Begun, EpochDone, Opened, TrainResult
 from quantize.files import write_whole
 
 logger = logging.getLogger(__name__)
@@ -18,10 +20,24 @@ logger = logging.getLogger(__name__)
 LOG, RESULT, PLAN, RULES, PLOTS = "log.json", "result.json", "plan.txt", "rules.json", "curves.png"
 
 
-def opened_text(opened: Opened) -> str:
-    """What is trained on how many images."""
-    return (f"{opened.name} on {opened.dataset} ({opened.images} training images, {opened.steps_per_epoch} steps an "
-            "epoch)")
+@step_text.register
+def _begun(step: Begun, networks: bool = False) -> str:
+    return settings_text(dict(sorted(step.request.settings.items())))
+
+
+@step_text.register
+def _opened(step: Opened, networks: bool = False) -> str:
+    lines = [f"\n{step.name} on {step.dataset} ({step.images} training images, {step.steps_per_epoch} steps an epoch)"]
+    if networks:
+        lines.append(str(step.net))
+    if step.plan is not None:
+        lines.append(f"\nPlan\n{step.plan}\n")
+    return "\n".join(lines)
+
+
+@step_text.register
+def _epoch_done(step: EpochDone, networks: bool = False) -> str:
+    return epoch_text(step.record)
 
 
 def epoch_text(record: Mapping[str, Any]) -> str:
