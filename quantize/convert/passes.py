@@ -14,6 +14,7 @@ from quantize.errors import ConversionError
 from quantize.modes import clear_cached_graphs, is_converted
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, ReLU6
 from quantize.nn.batchnorm import is_batchnorm
+from quantize.nn.layer import make_writable
 from quantize.tree import replace_blocks, walk
 
 logger = logging.getLogger(__name__)
@@ -69,6 +70,7 @@ def fold_batchnorm(layer: Block, norm: nn.BatchNorm) -> None:
     weight = layer.weight.data().asnumpy().astype(np.float64)
     axes = [1] * weight.ndim
     axes[channels] = -1
+    make_writable(layer.weight)
     layer.weight.set_data(mx.nd.array(weight * factor.reshape(axes)))
     bias = 0.0 if layer.bias is None else layer.bias.data().asnumpy().astype(np.float64)
     _set_bias(layer, bias * factor + shift)

@@ -123,14 +123,19 @@ def _parameters(node: SymbolNode, **shapes: Shape) -> Dict[str, str]:
     return {short: variable.name for short, variable in zip(shapes, variables)}
 
 
-def _image_options(node: SymbolNode) -> Dict[str, Any]:
-    """Kernel, stride, padding, dilation and groups of a 2-D (transposed) convolution."""
+_CONVOLUTIONS = {1: (nn.Conv1D, "NCW"), 2: (nn.Conv2D, "NCHW")}
+
+
+def _image_options(node: SymbolNode, dimensions: Tuple[int, ...] = (2,)) -> Dict[str, Any]:
+    """Kernel, stride, padding, dilation and groups of a (transposed) convolution of so many dimensions."""
     attrs = node.attrs
     kernel = tuple(attrs.get("kernel", ()))
-    if len(kernel) != 2 or attrs.get("layout") not in (None, "NCHW"):
-        raise Unsupported(f"kernel={kernel}, layout={attrs.get('layout')} (supported: 2-D, NCHW)")
-    return dict(channels=attrs["num_filter"], kernel_size=kernel, strides=tuple(attrs.get("stride") or (1, 1)),
-                padding=tuple(attrs.get("pad") or (0, 0)), dilation=tuple(attrs.get("dilate") or (1, 1)),
+    axes = len(kernel)
+    if axes not in dimensions or attrs.get("layout") not in (None, _CONVOLUTIONS[axes][1]):
+        supported = " or ".join(f"{count}-D, {_CONVOLUTIONS[count][1]}" for count in dimensions)
+        raise Unsupported(f"kernel={kernel}, layout={attrs.get('layout')} (supported: {supported})")
+    return dict(channels=attrs["num_filter"], kernel_size=kernel, strides=tuple(attrs.get("stride") or (1,) * axes),
+                padding=tuple(attrs.get("pad") or (0,) * axes), dilation=tuple(attrs.get("dilate") or (1,) * axes),
                 groups=attrs.get("num_group", 1))
 
 
@@ -140,12 +145,13 @@ def _weight_and_bias(node: SymbolNode, weight_shape: Shape, units: int, no_bias:
 
 
 def _convolution(node: SymbolNode) -> LayerPlan:
-    options = _image_options(node)
+    options = _image_options(node, (1, 2))
     inside = node.inputs[0][0].channels
     shape = (options["channels"], inside and inside // options["groups"]) + options["kernel_size"]
     no_bias = node.attrs.get("no_bias", False)
     params = _weight_and_bias(node, shape, options["channels"], no_bias)
-    return LayerPlan(nn.Conv2D, dict(options, use_bias=not no_bias), params,
+    kind = _CONVOLUTIONS[len(options["kernel_size"])][0]
+    return LayerPlan(kind, dict(options, use_bias=not no_bias), params,
                      lambda arrays: {"in_channels": arrays["weight"].shape[1] * options["groups"]})
 
 

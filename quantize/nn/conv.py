@@ -3,7 +3,7 @@
 
 from mxnet.gluon import Block, nn
 
-from quantize.nn.layer import QuantizedLayer
+from quantize.nn.layer import QuantizedLayer, make_writable
 
 
 class QuantizedConvolution(QuantizedLayer):
@@ -15,8 +15,32 @@ class QuantizedConvolution(QuantizedLayer):
         return layer._kwargs["num_group"]
 
 
-class QConv1D(QuantizedConvolution, nn.Conv1D):
+class PlainConv1D(nn.Conv1D):
+    """`nn.Conv1D` on copies of its operands, which puts out a copy: the same values, in MXNet's plain layout.
+
+    MXNet 1.9.1 on the CPU fails on tensors of three axes in oneDNN's blocked layout: a BatchNorm behind an `nn.Conv1D`
+    cannot be trained ("Check failed: !is_view"), and its weight cannot be written to after inference
+    (`make_writable`). A slice of everything keeps them out of that layout, also in hybridized networks, where
+    arithmetic with 1 happens in place and does not.
+    """
+
+    def hybrid_forward(self, F, x, weight, bias=None):
+        """The convolution."""
+        return _copied(F, super().hybrid_forward(F, _copied(F, x), _copied(F, weight), bias))
+
+
+def _copied(F, x):
+    return F.slice_axis(x, axis=0, begin=0, end=None)
+
+
+class QConv1D(QuantizedConvolution, PlainConv1D):
     """`nn.Conv1D` that computes with fake-quantized input and weight (out, in / groups, kw)."""
+
+    @classmethod
+    def from_float(cls, layer: nn.Conv1D) -> "QConv1D":
+        """See `QuantizedLayer.from_float`."""
+        make_writable(layer.weight)
+        return super().from_float(layer)
 
 
 class QConv2D(QuantizedConvolution, nn.Conv2D):

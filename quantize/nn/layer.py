@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Iterator, Mapping, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
-from mxnet.gluon import Block
+from mxnet.gluon import Block, Parameter
 
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.nn.fold import FoldedBatchNorm
@@ -42,6 +42,16 @@ def plain_layout(weight: Tensor) -> Tensor:
     Arithmetic brings the plain layout back; multiplying by 1 changes no value.
     """
     return weight * 1
+
+
+def make_writable(parameter: Parameter) -> None:
+    """Move a weight into memory of its own in MXNet's plain layout, where it is of three axes; same values.
+
+    What a convolution over one axis in inference leaves in oneDNN's blocked layout can be read, but not written to
+    (MXNet 1.9.1: "Check failed: to.IsDefaultData()", at some later call). Other weights can.
+    """
+    if parameter._data is not None and len(parameter.shape) == 3:
+        parameter.reset_ctx(parameter.list_ctx())
 
 
 class QuantizedBlock(_Base):

@@ -53,6 +53,8 @@ class Geometry:
         """Whether some machine's ncnn computes it by Winograd (which channels it takes differs between machines)."""
         return self.groups == 1 and self.weight[2:] == (3, 3) and self.stride == self.dilation == (1, 1)
 
+WITHOUT_INT8 = {"Conv1D": "convolution over one axis", "Conv2DTranspose": "transposed convolution"}
+
 
 def of_node(node) -> Geometry:
     """Geometry of an `ir.Convolution`."""
@@ -97,7 +99,7 @@ def config_list(net, winograd=False) -> list:
     """
     found = list(_convolutions(net))
     rules = [{"op_types": ["Conv2D", "Dense"], "weight": "int8/channel", "input": "int8"},
-             {"op_types": ["Conv2DTranspose"], "exclude": True}]
+             {"op_types": list(WITHOUT_INT8), "exclude": True}]
     grouped = [path for path, geometry in found if geometry.grouped]
     if grouped:
         rules.append({"op_names": grouped, "weight": "int8/group", "exclude": True})
@@ -127,8 +129,8 @@ def check_plan(layers, winograd=False) -> List[Problem]:
 
 
 def _plan_problems(entry, geometry, winograd) -> Iterator[str]:
-    if entry.op_type == "Conv2DTranspose":
-        yield "ncnn has no int8 transposed convolution; exclude the layer"
+    if entry.op_type in WITHOUT_INT8:
+        yield f"ncnn has no int8 {WITHOUT_INT8[entry.op_type]}; exclude the layer"
         return
     if entry.output is not None:
         yield f"output {entry.output}, but ncnn quantizes the inputs of layers only; write \"output\": \"float\""

@@ -175,6 +175,22 @@ def test_operator(case, tmp_path):
     check(make_model(nodes, [2, 4, 6, 7], constants), tmp_path, x)
 
 
+ONE_AXIS = {
+    "symmetric": ([node("Conv", "x w b", pads=[1, 1], strides=[2])], dict(w=arr(6, 4, 3), b=arr(6))),
+    "causal": ([node("Conv", "x w", pads=[4, 0], dilations=[2], group=2)], dict(w=arr(6, 2, 3))),
+    "same": ([node("Conv", "x w", auto_pad="SAME_UPPER", strides=[2])], dict(w=arr(6, 4, 4))),
+    "batch_norm": ([node("Conv", "x w", output="c"), node("BatchNormalization", "c g b m v"),
+                    ], dict(w=arr(5, 4, 1), g=arr(5), b=arr(5, seed=1), m=arr(5, seed=2), v=arr(5, seed=3) ** 2)),
+}
+
+
+@pytest.mark.parametrize("case", sorted(ONE_AXIS))
+def test_convolutions_over_one_axis(case, tmp_path):
+    nodes, constants = ONE_AXIS[case]
+    net = check(make_model(nodes, [2, 4, 9], constants), tmp_path, arr(2, 4, 9, seed=5))
+    assert nn.Conv1D in {type(child) for child in net._children.values()}
+
+
 OLD = {
     "clip_6": (6, [node("Clip", min=-0.5, max=0.25)], {}),
     "clip_6_default": (6, [node("Clip", min=0.0)], {}),

@@ -133,6 +133,14 @@ def test_layer(layer, tmp_path):
             assert imported.collect_params()[name].grad_req == parameter.grad_req or layer == "batch_norm_no_scale"
 
 
+def test_a_convolution_over_one_axis(tmp_path):
+    net = nn.HybridSequential()
+    net.add(nn.Conv1D(6, 3, 2, 1, 2, groups=2), nn.Conv1D(5, 1, use_bias=False))
+    x = image(2, 4, 9)
+    imported = check(export(net, tmp_path, x), x)
+    assert [type(child) for child in imported._children.values()] == [nn.Conv1D, nn.Conv1D]
+
+
 class Functions(HybridBlock):
     """Functional operators, a parameter of its own, and one layer called twice."""
 

@@ -8,12 +8,15 @@ from quantize.importers.graph_block import LayerSpec
 from quantize.importers.onnx.operators.pooling import explicit_pads, pad_stage
 from quantize.importers.refused import Refused, check_windows
 
+_CONVOLUTIONS = {3: nn.Conv1D, 4: nn.Conv2D}
 
-def _weights(node) -> dict:
-    """Weight and optional bias of a 2-D (transposed) convolution."""
+
+def _weights(node, dimensions=(4,)) -> dict:
+    """Weight (of so many dimensions) and optional bias of a (transposed) convolution."""
     weight, bias = node.weight(1), node.weight(2)
-    if weight.ndim != 4:
-        raise Refused(f"a weight of {weight.ndim} dimensions (supported: 4)")
+    if weight.ndim not in dimensions:
+        supported = " or ".join(map(str, dimensions))
+        raise Refused(f"a weight of {weight.ndim} dimensions (supported: {supported})")
     arrays = {"weight": weight}
     if bias is not None:
         arrays["bias"] = bias
@@ -21,22 +24,30 @@ def _weights(node) -> dict:
 
 
 def _conv(node) -> list:
-    arrays = _weights(node)
+    arrays = _weights(node, tuple(_CONVOLUTIONS))
     weight = arrays["weight"]
-    kernel = node.numbers("kernel_shape", 2, weight.shape[2:])
-    strides, dilations = node.numbers("strides", 2, (1, 1)), node.numbers("dilations", 2, (1, 1))
+    axes = weight.ndim - 2
+    kernel = node.numbers("kernel_shape", axes, weight.shape[2:])
+    strides, dilations = (node.numbers(key, axes, (1,) * axes) for key in ("strides", "dilations"))
     groups = node.take("group", 1)
     check_windows(kernel, strides, dilations, groups)
     if kernel != weight.shape[2:] or weight.shape[0] % groups:
         raise Refused(f"kernel_shape={kernel} or group={groups} does not fit the weight {weight.shape}")
     node.check_size(1, weight.shape[1] * groups)
-    top, left, bottom, right = explicit_pads(node, kernel, strides, dilations)
-    symmetric = (top, left) == (bottom, right)
-    layer = LayerSpec(nn.Conv2D, dict(
+    pads = explicit_pads(node, kernel, strides, dilations)
+    before, after = pads[:axes], pads[axes:]
+    symmetric = before == after
+    layer = LayerSpec(_CONVOLUTIONS[weight.ndim], dict(
         channels=weight.shape[0], in_channels=weight.shape[1] * groups, kernel_size=kernel, strides=strides,
-        padding=(top, left) if symmetric else (0, 0), dilation=dilations, groups=groups, use_bias="bias" in arrays,
+        padding=before if symmetric else (0,) * axes, dilation=dilations, groups=groups, use_bias="bias" in arrays,
     ), arrays)
-    return node.chain(layer) if symmetric else node.chain(pad_stage((top, left, bottom, right)), layer)
+    if symmetric:
+        return node.chain(layer)
+    if axes == 2:
+        return node.chain(pad_stage(pads), layer)
+    # MXNet pads four axes or more
+    return node.chain(("expand_dims", dict(axis=2)), pad_stage((0, *before, 0, *after)), ("squeeze", dict(axis=2)),
+                      layer)
 
 
 def _conv_transpose(node) -> list:

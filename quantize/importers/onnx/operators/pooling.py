@@ -21,27 +21,28 @@ def pad_stage(pads, mode="constant", value=0.0):
 
 
 def explicit_pads(node, kernel, strides, dilations) -> tuple:
-    """(top, left, bottom, right) from `pads` or `auto_pad`."""
+    """(top, left, bottom, right) from `pads` or `auto_pad`; for one axis (left, right)."""
+    axes = len(kernel)
     auto = node.only("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
-    pads = node.numbers("pads", 4, (0, 0, 0, 0))
+    pads = node.numbers("pads", 2 * axes, (0, 0) * axes)
     if min(pads) < 0:
         raise Refused(f"pads={list(pads)} (supported: not negative)")
     if auto == "NOTSET":
         return pads
     if auto == "VALID":
-        return (0, 0, 0, 0)
-    totals = [_same_total(node, axis, kernel[axis], strides[axis], dilations[axis]) for axis in (0, 1)]
+        return (0, 0) * axes
+    totals = [_same_total(node, 2 + axis, kernel[axis], strides[axis], dilations[axis]) for axis in range(axes)]
     small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
     return tuple(small + large if auto == "SAME_UPPER" else large + small)
 
 
 def _same_total(node, axis, kernel, stride, dilation) -> int:
-    """Padding of one spatial axis for which the output has ceil(size / stride) elements."""
+    """Padding of one axis of the input for which the output has ceil(size / stride) elements."""
     reach = (kernel - 1) * dilation + 1
     if stride == 1:
         return reach - 1
     shape = node.shape()
-    size = shape[2 + axis] if shape and len(shape) == 4 else None
+    size = shape[axis] if shape and len(shape) > axis else None
     if size is None:
         raise Refused(f"auto_pad=SAME with stride {stride} on a size that the file leaves open")
     return max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
