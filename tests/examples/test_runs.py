@@ -125,7 +125,8 @@ def test_a_moving_average_is_not_decided_from_states_of_another(cli, tmp_path):
 
 @pytest.mark.parametrize("mode, says", [
     ("percentile:101", "percent must be above 0"), ("percentile:q=3", "unknown parameter 'q'"),
-    ("minmax:1", "has no parameters"), ("percentil:9", "did you mean 'percentile'"), ("easyquant:3", "easyquant")])
+    ("minmax:1", "has no parameters"), ("percentil:9", "did you mean 'percentile'"),
+    ("easyquant:3", "has no parameters; leave out")])
 def test_bad_parameters_are_one_line(cli, mode, says):
     code, out, err = cli(*CALIBRATED, mode)
     assert code == 2 and out == "" and err.startswith("error: argument --calib-mode: ") and says in err

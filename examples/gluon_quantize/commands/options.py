@@ -55,7 +55,8 @@ def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
                        help="short side in pixels before the crop, 0: do not resize (default: as the model says)")
     group.add_argument("--crop", type=whole(0), metavar="N",
                        help="side of the centre crop in pixels, 0: no crop (default: as the model says)")
-    group.add_argument("--num-images", type=whole(1), metavar="N", help="evaluate only the first N images")
+    group.add_argument("--num-images", type=whole(1), metavar="N",
+                       help="evaluate only the first N images (default: all)")
     group.add_argument("--batch-size", type=whole(1), default=ImagesRequest.batch_size, metavar="N",
                        help="images per batch (default: %(default)s)")
     group.add_argument("-j", "--num-data-workers", dest="num_workers", type=whole(1), default=ImagesRequest.workers,

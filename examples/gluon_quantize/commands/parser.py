@@ -6,9 +6,9 @@ import math
 from typing import Callable, NoReturn, Optional, Tuple
 
 from calib.calibrators import CALIBRATORS, named_calibrator
+from gluon_quantize.runs.methods import EASYQUANT
 from quantize.errors import ConfigError
 
-EASYQUANT = "easyquant"
 MODES = sorted(CALIBRATORS.names() + [EASYQUANT])
 
 
@@ -17,7 +17,7 @@ class Help(argparse.RawDescriptionHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str:
         text = action.help or ""
-        if "default: " in text or action.default is argparse.SUPPRESS:
+        if "default: " in text or action.default is argparse.SUPPRESS or action.required:
             return text
         usual = "no" if action.default is False else "none" if action.default is None else "%(default)s"
         return f"{text} (default: {usual})"
@@ -72,11 +72,14 @@ def shard(text: str) -> Tuple[int, int]:
 def calibration_method(*others: str) -> Callable[[str], str]:
     """Argument type: a calibrator with or without parameters (`calib.calibrators.named`), or one of `others`."""
     def parse(text):
+        name, colon, values = text.partition(":")
+        if name in others and colon:
+            raise argparse.ArgumentTypeError(f"{name!r} has no parameters; leave out {colon + values!r}")
         if text not in others:
             try:
                 named_calibrator(text)
             except ConfigError as error:
-                also = " (and: {})".format(", ".join(others)) if others and ":" not in text else ""
+                also = f" (and: {', '.join(others)})" if others and not colon else ""
                 raise argparse.ArgumentTypeError(f"{error}{also}") from None
         return text
     return parse

@@ -4,6 +4,7 @@
 import argparse
 from typing import Any, Dict, List, Optional
 
+from deploy.target import TARGETS
 from gluon_quantize.commands import options, running
 from gluon_quantize.commands.parser import Parser, shard, whole
 from gluon_quantize.commands.terminal import Terminal
@@ -39,8 +40,8 @@ def _add_quantization(parser):
     group.add_argument("--quant-type", choices=("layer", "group", "channel"), default=QuantizationRequest.granularity,
                        help="one weight scale per layer, group or channel (default: %(default)s)")
     group.add_argument("--target", metavar="NAME",
-                       help="quantize as this engine computes (ncnn), instead of by the four options above; see "
-                            "deploy_ncnn.py")
+                       help="quantize as this engine computes, one of {}, instead of by the four options above; "
+                            "see the command deploy".format(", ".join(TARGETS.names())))
     options.add_first(group, "true")
     options.add_winograd(group)
     options.add_rules(group)

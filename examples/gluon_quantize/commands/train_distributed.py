@@ -9,6 +9,7 @@ import signal
 import sys
 from typing import List, Optional
 
+from gluon_quantize.commands.parser import Help
 from gluon_quantize.commands.running import spelled, unix_output
 from gluon_quantize.runs.distributed import LaunchRequest, launch
 
@@ -27,7 +28,7 @@ TRAIN = "train"
 def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
     """The parser of the options."""
     parser = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EPILOG.format(prog=spelled(prog)),
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+                                     formatter_class=Help)
     parser.add_argument("--workers", type=int, default=2, metavar="N",
                         help="processes that train, on all machines together (default: %(default)s)")
     parser.add_argument("--here", type=int, metavar="N", help="how many of them on this machine (default: all)")

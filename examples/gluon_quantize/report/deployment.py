@@ -30,6 +30,8 @@ def _warned(step: Warned, networks: bool = False) -> str:
 
 @step_text.register
 def _verified(step: Verified, networks: bool = False) -> str:
+    if step.certificate is None:
+        return f"\nNothing is compared: {step.engine} has neither an engine nor an exact simulation here"
     return "\n" + verification_text(step.certificate, step.engine)
 
 
@@ -71,6 +73,7 @@ def write_result(folder: pathlib.Path, settings: Dict[str, Any], result: DeployR
     contents = {"settings": dict(settings, preprocessing=result.preprocessing.to_dict()),
                 "images": len(result.float.labels), "float": counts(result.float),
                 "accuracy": {name: counts(predictions) for name, predictions in result.accuracy.items()},
-                "sizes": result.sizes, "latency_ms": result.latency, "verification": result.certificate["sides"],
+                "sizes": result.sizes, "latency_ms": result.latency,
+                "verification": result.certificate["sides"] if result.certificate else {},
                 "calibration": trust_contents(result.trust)}
     write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")

@@ -94,8 +94,8 @@ class DeployResult:
         Of the network before.
     accuracy : dict
         "simulated" and the engine's name -> Predictions.
-    certificate : dict
-        See `deploy.proof.certificate`.
+    certificate : dict or None
+        See `deploy.proof.certificate`; None where a target has neither an engine nor an exact simulation.
     sizes : dict
         Bytes of the weights: float, int8, ratio.
     latency : dict or None
@@ -109,7 +109,7 @@ class DeployResult:
     preprocessing: Preprocessing
     float: Predictions
     accuracy: Dict[str, Predictions]
-    certificate: Dict[str, Any]
+    certificate: Optional[Dict[str, Any]]
     sizes: Dict[str, Any]
     latency: Optional[Dict[str, Any]]
     trust: Trust
@@ -127,9 +127,9 @@ class Warned:
 
 @dataclass(frozen=True)
 class Verified:
-    """Every blob is compared: the contents of the certificate, and the engine's name."""
+    """Every blob is compared: the contents of the certificate (None: nothing could be), and the engine's name."""
 
-    certificate: Dict[str, Any]
+    certificate: Optional[Dict[str, Any]]
     engine: str
 
 
@@ -222,8 +222,10 @@ class _Folder:
             sides.update(proof.in_engine(deployed, folder))
             export = proof.float_export(deployed, folder, self.images, scores, progress)
             latency = proof.latencies(task, deployed, folder, self.request.latency_runs)
-        contents = proof.compared(self.images, deployed, folder, sides, progress, export)
-        write_certificate(folder, contents)
+        contents = None
+        if sides:  # an engine that is not here, and no exact simulation of it: nothing can be compared
+            contents = proof.compared(self.images, deployed, folder, sides, progress, export)
+            write_certificate(folder, contents)
         progress.tell(Verified(contents, deployed.target.name))
         self._report()
         everything = requested(self.request.images, task.images, task.preprocessing)
