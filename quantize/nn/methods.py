@@ -82,8 +82,6 @@ _ROWS: Tuple[Tuple[str, Type[FakeQuantize], Type[FakeQuantize]], ...] = (
 for _name, _weight, _activation in _ROWS:
     METHODS.register(_name)(Method(_weight, _activation))
 
-TRAINED_STEP = tuple(name for name, *_ in _ROWS if METHODS.get(name).trains_step)
-
 # what a configuration may set of the layer itself
 LAYER_OPTIONS = {
     "gradient_bits": Option("bits of the gradient of the layer's output (DoReFa): 1 to 8",

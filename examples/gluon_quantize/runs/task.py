@@ -22,12 +22,11 @@ from gluon_quantize.runs.methods import named_method
 from gluon_quantize.runs.requests import CalibrationRequest, PostTrainingRequest, QuantizationRequest
 from quantize.config import Format, Rule, load_config
 from quantize.convert import convert_model, merge_bn, trace
+from quantize.convert.layers import WEIGHTED
 from quantize.convert.targets import find_target
 from quantize.errors import CalibrationError
 from quantize.modes import fix_params, quantize_input
 from quantize.winograd import NONE, parse_winograd
-
-LAYERS = ("Conv2D", "Conv2DTranspose", "Dense")
 
 
 @dataclass(frozen=True)
@@ -123,7 +122,7 @@ def convert(request: QuantizationRequest, task: Task) -> mx.gluon.HybridBlock:
 
 
 def _formats(request) -> List[Rule]:
-    rules = [Rule(op_types=LAYERS, weight=Format(request.weight_bits, True, request.granularity),
+    rules = [Rule(op_types=WEIGHTED, weight=Format(request.weight_bits, True, request.granularity),
                   input=Format(request.input_bits, request.input_signed), reason="command line")]
     winograd = parse_winograd(request.winograd)
     if winograd != NONE:

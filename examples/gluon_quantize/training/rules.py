@@ -10,12 +10,11 @@ from gluon_quantize.training.request import FLOAT, FormatsRequest, TrainRequest
 from quantize.config import load_config
 from quantize.convert import trace
 from quantize.convert.graph import batchnorm_partners
+from quantize.convert.layers import WEIGHTED
 from quantize.errors import ConfigError
 from quantize.files import read_text
 from quantize.nn import METHODS
 from quantize.winograd import NONE, parse_winograd
-
-LAYERS = ("Conv2D", "Conv2DTranspose", "Dense")
 
 
 def check_method(request: TrainRequest) -> None:
@@ -41,17 +40,17 @@ def build_rules(request: FormatsRequest, net: Block) -> List[Dict[str, Any]]:
     graph, method = trace(net), METHODS.get(request.method)
     if method.replaces_activation:
         rules: List[Dict[str, Any]] = [
-            {"op_types": LAYERS, "weight": f"int{request.weight_bits}", "input": "float", "method": request.method},
+            {"op_types": WEIGHTED, "weight": f"int{request.weight_bits}", "input": "float", "method": request.method},
             {"op_types": ["Activation"], "output": f"int{request.input_bits}", "method": request.method}]
     else:
-        rules = [{"op_types": LAYERS, "weight": _weight(request, request.weight_bits),
+        rules = [{"op_types": WEIGHTED, "weight": _weight(request, request.weight_bits),
                   "input": f"auto{request.input_bits}", "method": request.method}]
     if "scaling" in method.options:
         # elsewhere batch norm makes up for the scale of the weights
         partners = batchnorm_partners(graph)
         alone = [path for path in graph.calls if path not in partners and path not in set(partners.values())]
         if alone:
-            rules.append({"op_names": alone, "op_types": LAYERS, "options": {"scaling": True}})
+            rules.append({"op_names": alone, "op_types": WEIGHTED, "options": {"scaling": True}})
     if parse_winograd(request.winograd) != NONE:
         rules.append({"op_types": ["Conv2D"], "winograd": request.winograd})
     rules.append(_ends(request, sorted(set(graph.first_layers() + graph.last_layers()))))
