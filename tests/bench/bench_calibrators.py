@@ -98,8 +98,8 @@ def report_calibrators(data):
     for name in CALIBRATORS.names():
         calibrator = CALIBRATORS.get(name)()
         if calibrator.observer == "histogram":
-            print("{:14} {:9.1f}".format(name, statistics.median(
-                milliseconds(calibrator, observer, QuantSpec(8), rounds=1) for observer in observers)))
+            times = [milliseconds(calibrator, observer, QuantSpec(8), rounds=1) for observer in observers]
+            print(f"{name:14} {statistics.median(times):9.1f}")
 
 
 def report_histogram(count):
@@ -117,7 +117,7 @@ def report_histogram(count):
         for values in (signed, np.maximum(signed, 0)):
             values = np.ravel((values * 2048).astype(np.int64) + 16384) if "int64" in name else values
             speeds.append(signed.nbytes / 1e6 / milliseconds(function, values))
-        print("{:22} {:5.2f} {:7.2f}".format(name, *speeds))
+        print(f"{name:22} {speeds[0]:5.2f} {speeds[1]:7.2f}")
 
 
 def main(argv=None):

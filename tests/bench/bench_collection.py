@@ -129,13 +129,13 @@ def main(argv=None):
     if args.memory_of:
         collect_once(args)
         return
-    print("{}, {} images of {}x{} per batch, {} threads, median of {} rounds".format(
-        args.onnx or args.network, args.batch_size, args.size, args.size, os.environ["OMP_NUM_THREADS"], args.rounds))
+    print(f"{args.onnx or args.network}, {args.batch_size} images of {args.size}x{args.size} per batch, "
+          f"{os.environ['OMP_NUM_THREADS']} threads, median of {args.rounds} rounds")
     found = measure(args)
-    print("float forward    {:8.1f} ms per batch".format(1000 * found["float"]))
+    print(f"float forward    {1000 * found['float']:8.1f} ms per batch")
     for kind, what in KINDS.items():
-        print("{:<16} {:8.1f} ms per batch, {:.2f} times float: {}".format(
-            kind, 1000 * found[kind], found[kind] / found["float"], what), flush=True)
+        print(f"{kind:<16} {1000 * found[kind]:8.1f} ms per batch, {found[kind] / found['float']:.2f} times float: "
+              f"{what}", flush=True)
     for images in args.images:
         print(f"memory for {images:>5} images: {memory(args, images):7.0f} MiB resident at most", flush=True)
 

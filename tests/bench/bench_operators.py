@@ -147,9 +147,8 @@ def rows(name, which, found):
     """Lines of the table, from label -> seconds."""
     for label, seconds in found.items():
         torch = found.get("torch") if label != "copy" else None
-        yield "{:<21}{:<18}{:<14}{:>9.2f}{:>12}{:>15}".format(
-            name, which, label, 1000 * seconds, common.ratio(seconds, found["copy"]),
-            "-" if torch is None else common.ratio(torch, seconds))
+        yield (f"{name:<21}{which:<18}{label:<14}{1000 * seconds:>9.2f}{common.ratio(seconds, found['copy']):>12}"
+               f"{'-' if torch is None else common.ratio(torch, seconds):>15}")
 
 
 def main(argv=None):
@@ -160,8 +159,8 @@ def main(argv=None):
     import mxnet as mx
     mx.random.seed(0)
     x = mx.nd.random.normal(shape=tuple(args.shape))
-    print("shape {}, median of {} rounds".format("x".join(map(str, args.shape)), args.rounds))
-    print("{:<21}{:<18}{:<14}{:>9}{:>12}{:>15}".format("operator", "pass", "contender", "ms", "/ copy", "torch / this"))
+    print(f"shape {'x'.join(map(str, args.shape))}, median of {args.rounds} rounds")
+    print(f"{'operator':<21}{'pass':<18}{'contender':<14}{'ms':>9}{'/ copy':>12}{'torch / this':>15}")
     others = torch_operators(torch, args.shape) if torch else {}
     for name, function in operators(tuple(args.shape)).items():
         if args.operators and not any(text in name for text in args.operators):

@@ -143,12 +143,11 @@ def main(argv=None):
     if torch:
         steps["torch float", "-"] = torch_step(torch, args.batch_size)
     print(f"batch {args.batch_size}, median of {args.rounds} rounds")
-    print("{:<15}{:<11}{:>9}{:>9}{:>9}".format("step", "back end", "ms", "/ float", "/ torch"))
+    print(f"{'step':<15}{'back end':<11}{'ms':>9}{'/ float':>9}{'/ torch':>9}")
     found = common.medians(steps, args.rounds)
     for (label, backend), seconds in found.items():
-        print("{:<15}{:<11}{:>9.1f}{:>9}{:>9}".format(
-            label, backend, 1000 * seconds, common.ratio(seconds, found["float", "-"]),
-            common.ratio(seconds, found.get(("torch float", "-")))))
+        print(f"{label:<15}{backend:<11}{1000 * seconds:>9.1f}{common.ratio(seconds, found['float', '-']):>9}"
+              f"{common.ratio(seconds, found.get(('torch float', '-'))):>9}")
 
 
 if __name__ == "__main__":

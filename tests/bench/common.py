@@ -35,8 +35,8 @@ def start(parser, args):
                      "them")
     tuned = allocator.tune()
     backends = ["native", "composed"] if args.backend == "both" else [args.backend]
-    print("back ends: {}; allocator {}; {} threads; load average {:.2f}".format(
-        ", ".join(backends), "tuned" if tuned else "left alone", args.threads, os.getloadavg()[0]))
+    print(f"back ends: {', '.join(backends)}; allocator {'tuned' if tuned else 'left alone'}; {args.threads} threads; "
+          f"load average {os.getloadavg()[0]:.2f}")
     return backends
 
 

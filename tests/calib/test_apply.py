@@ -63,7 +63,7 @@ def test_lines_for_weights(calibrated, images):
 def test_a_table_of_another_network_changes_nothing(calibrated, images, old, new, says):
     expected = calibrated(images).asnumpy()
     text = str(table_of(calibrated, "minmax")).replace(old, new)
-    text = text.replace("end 3", "end {}".format(2 if "# 3" in new else 3))
+    text = text.replace("end 3", "end 2" if "# 3" in new else "end 3")
     with pytest.raises(CalibrationError, match=says):
         apply_table(calibrated, parse_table(text))
     np.testing.assert_array_equal(calibrated(images).asnumpy(), expected)

@@ -51,7 +51,7 @@ def test_fast_equals_naive_at_full_size(fast, naive):
     assert fast(histogram, 128) == naive(histogram, 128)
 
 
-@pytest.mark.parametrize("row", GOLDEN["kl"], ids=lambda row: "{kind}-{seed}".format(**row))
+@pytest.mark.parametrize("row", GOLDEN["kl"], ids=lambda row: f"{row['kind']}-{row['seed']}")
 def test_kl_ncnn_equals_ncnn2table(row):
     """Every printed digit."""
     best = search_fractional(kl_naive.histogram(row["kind"], row["seed"]), 128)

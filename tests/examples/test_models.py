@@ -150,7 +150,7 @@ def test_failed_download_says_where_to_put_the_file(tmp_path, monkeypatch, name,
     with pytest.raises(ModelFileError) as caught:
         opened(name, pretrained=True, **options)
     message = str(caught.value)
-    assert "Network is unreachable" in message and "put {} into {}".format(file, tmp_path / "models") in message
+    assert "Network is unreachable" in message and f"put {file} into {tmp_path / 'models'}" in message
     assert "--params" in message and "\n" not in message
 
 

@@ -45,7 +45,7 @@ def test_its_code_runs_and_prints_what_it_holds(cells):
     pytest.importorskip("ncnn")
     pytest.importorskip("matplotlib")
     mark = "\n<end of a cell>\n"
-    script = "".join("{}\nprint({!r}, end='', flush=True)\n".format("".join(cell["source"]), mark) for cell in cells)
+    script = "".join(f"{''.join(cell['source'])}\nprint({mark!r}, end='', flush=True)\n" for cell in cells)
     environment = dict(os.environ, MPLBACKEND="Agg", OMP_NUM_THREADS="1")
     done = subprocess.run([sys.executable, "-"], input=script, cwd=str(PATH.parent), env=environment,
                           capture_output=True, text=True)

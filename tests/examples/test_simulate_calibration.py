@@ -57,8 +57,9 @@ def test_comparison(done, tmp_path):
     result = json.loads((tmp_path / "result.json").read_text())
     assert set(result["comparison"]) == set(method_names()) == set(MODES) - {"kl"}
     for method, row in result["comparison"].items():
-        assert len(row["thresholds"]) == 4 and re.search(r"\n{} +{} .*\b{} +{:.3f}\n".format(
-            re.escape(method), row["top1_count"], row["agreement_count"], row["mean_threshold_ratio"]), out)
+        assert len(row["thresholds"]) == 4 and re.search(rf"\n{re.escape(method)} +{row['top1_count']} .*\b"
+                                                         rf"{row['agreement_count']} +{row['mean_threshold_ratio']:.3f}"
+                                                         r"\n", out)
     assert result["comparison"]["minmax"]["mean_threshold_ratio"] == 1
     chosen = result["comparison"]["mse"]
     assert chosen["thresholds"] == result["thresholds"] and chosen["top1_count"] == result["quantized"]["top1_count"]

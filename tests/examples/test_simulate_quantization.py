@@ -56,7 +56,7 @@ def test_online(simulated):
     assert rows(plan) == {"features.0": ("-", "-"), "features.4": ("int8/layer", "uint8"),
                           "features.8": ("int8/layer", "uint8"), "features.12": ("int8/layer", "uint8"),
                           "output": ("int8/layer", "uint8")}
-    assert plan.strip() in out and "Top-1 {}/364".format(result["quantized"]["top1_count"]) in out
+    assert plan.strip() in out and f"Top-1 {result['quantized']['top1_count']}/364" in out
 
 
 def test_result_file(simulated):

@@ -67,7 +67,7 @@ def test_cpp(written, name):
     steps = STEPS[name]
     folder = written(steps)
     program, picture = compiled(folder), image(steps, (40, 60))
-    path = str(folder / "image.{}".format("pgm" if steps.colour_order == "L" else "ppm"))
+    path = str(folder / f"image.{'pgm' if steps.colour_order == 'L' else 'ppm'}")
     picture.save(path)
     out = subprocess.run([program, path], check=True, stdout=subprocess.PIPE, text=True).stdout
     places, values = np.array([line.split() for line in out.splitlines()], float).T

@@ -86,10 +86,9 @@ def winograd_format(args: argparse.Namespace) -> str:
     """The three options as `quantize.config` writes them; ConfigError for one that is given in vain."""
     if args.wino_quantize == NONE:
         if args.wino_inputs or args.wino_granularity != "channel":
-            raise ConfigError("--wino-granularity and --wino-inputs need --wino-quantize {}".format(
-                " or ".join(POINTS)))
+            raise ConfigError(f"--wino-granularity and --wino-inputs need --wino-quantize {' or '.join(POINTS)}")
         return NONE
-    return "{}/{}{}".format(args.wino_quantize, args.wino_granularity, "/inputs" if args.wino_inputs else "")
+    return f"{args.wino_quantize}/{args.wino_granularity}{'/inputs' if args.wino_inputs else ''}"
 
 
 def add_choice_of_layers(parser: argparse.ArgumentParser) -> None:
@@ -126,8 +125,8 @@ def add_fixed_calibration(parser: argparse.ArgumentParser, default: str) -> None
 
 def add_method(group: argparse._ArgumentGroup, default: str) -> None:
     group.add_argument("--calib-mode", type=calibration_method(EASYQUANT), metavar="MODE", default=default,
-                       help="one of {}, perhaps with parameters, as in percentile:99.9 or naive:momentum=0.95. "
-                            "{}".format(", ".join(MODES), MODES_HELP))
+                       help=f"one of {', '.join(MODES)}, perhaps with parameters, as in percentile:99.9 or "
+                            f"naive:momentum=0.95. {MODES_HELP}")
     group.add_argument("--calib-epoch", type=whole(1), default=CalibrationRequest.passes, metavar="N",
                        help="passes over the calibration images; more than one only change naive, so the other modes "
                             "take one (default: %(default)s)")

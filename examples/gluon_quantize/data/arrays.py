@@ -87,8 +87,8 @@ def read_npz(path, x_key, y_key, image_shape):
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise DataError(f"{path}: array {key!r} holds NaN or infinity; write it again from good data")
     if x.dtype != np.uint8 or x.shape[1:] != image_shape or len(x) == 0:
-        raise DataError("{}: array {!r} is {} {}; want uint8 (N,{})".format(
-            path, x_key, x.dtype, x.shape, " " + ", ".join(map(str, image_shape))))
+        raise DataError(f"{path}: array {x_key!r} is {x.dtype} {x.shape}; want uint8 (N,"
+                        f"{' ' + ', '.join(map(str, image_shape))})")
     if y.dtype.kind not in "iu" or y.shape != x.shape[:1]:
         raise DataError(f"{path}: array {y_key!r} is {y.dtype} {y.shape}; want {len(x)} integer labels")
     wrong = np.flatnonzero((y < 0) | (y >= CLASSES))
@@ -110,7 +110,7 @@ def _load_arrays(path, keys):
     except Exception as err:
         raise DataError(f"{path}: not a complete npz file ({err}); fetch or write it again") from None
     if missing:
-        raise DataError("{}: no array {!r}; it holds {}".format(path, missing[0], present or "nothing"))
+        raise DataError(f"{path}: no array {missing[0]!r}; it holds {present or 'nothing'}")
     return arrays
 
 

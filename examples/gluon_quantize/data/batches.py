@@ -107,9 +107,8 @@ def batches(dataset: ImageSet, preprocessing: Preprocessing, batch_size: int,
             raise ConfigError(f"{name} {value}; want at least 1")
     indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
     if len(indices) == 0 or indices.min() < 0 or indices.max() >= len(dataset):
-        raise DataError("{}: want image indices 0..{}, got {}".format(
-            dataset.name, len(dataset) - 1,
-            "none" if len(indices) == 0 else f"{indices.min()}..{indices.max()}"))
+        given = "none" if len(indices) == 0 else f"{indices.min()}..{indices.max()}"
+        raise DataError(f"{dataset.name}: want image indices 0..{len(dataset) - 1}, got {given}")
     return Batches(dataset, preprocessing, batch_size, indices, workers)
 
 

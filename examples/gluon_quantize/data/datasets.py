@@ -46,8 +46,7 @@ def open_dataset(name, data_dir=None, split="test"):
         Files that are missing or unusable, named.
     """
     if name not in DATASETS:
-        raise ConfigError("unknown data set {!r}; known: {}{}".format(
-            name, ", ".join(sorted(DATASETS)), closest(name, DATASETS)))
+        raise ConfigError(f"unknown data set {name!r}; known: {', '.join(sorted(DATASETS))}{closest(name, DATASETS)}")
     if split not in ("train", "test"):
         raise ConfigError(f"unknown split {split!r}; use 'train' or 'test'")
     return DATASETS[name](None if data_dir is None else pathlib.Path(data_dir).expanduser(), split)

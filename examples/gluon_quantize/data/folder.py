@@ -44,7 +44,7 @@ def open_image_folder(folder, split):
     else:
         raise DataError(f"{root}: no labels.txt, no synset.txt and no class folders; wanted is {LAYOUTS}")
     if not pairs:
-        raise DataError("{}: no images ({}); wanted is {}".format(root, " ".join(EXTENSIONS), LAYOUTS))
+        raise DataError(f"{root}: no images ({' '.join(EXTENSIONS)}); wanted is {LAYOUTS}")
     return FileSet("imagenet", [path for path, _ in pairs], [label for _, label in pairs], CLASSES)
 
 
@@ -92,7 +92,7 @@ def _read_wnid_files(root, wnids):
     for path in _images(root):
         wnid = path.stem.split("_")[0]
         if wnid not in wnids:
-            raise DataError("{}: the name must start with a wnid listed in {}".format(path, root / "synset.txt"))
+            raise DataError(f"{path}: the name must start with a wnid listed in {root / 'synset.txt'}")
         pairs.append((path, wnids[wnid]))
     return pairs
 

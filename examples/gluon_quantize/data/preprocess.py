@@ -54,8 +54,7 @@ class Preprocessing:
         if isinstance(self.crop, (list, tuple)):
             object.__setattr__(self, "crop", tuple(self.crop))
         if self.colour_order not in CHANNELS:
-            raise ConfigError("preprocessing: colour_order {!r}; use one of {}".format(
-                self.colour_order, ", ".join(CHANNELS)))
+            raise ConfigError(f"preprocessing: colour_order {self.colour_order!r}; use one of {', '.join(CHANNELS)}")
         if self.layout != "NCHW":
             raise ConfigError(f"preprocessing: layout {self.layout!r}; only 'NCHW' is supported")
         channels = CHANNELS[self.colour_order]
@@ -87,8 +86,8 @@ class Preprocessing:
         """
         missing = [key for key in ("colour_order", "scale", "mean", "std") if key not in metadata]
         if missing:
-            raise ModelFileError("preprocessing metadata lacks {}; add it to the model file's metadata_props".format(
-                ", ".join(missing)))
+            raise ModelFileError(f"preprocessing metadata lacks {', '.join(missing)}; add it to the model file's "
+                                 "metadata_props")
         for key, only in (("crop_position", "centre"), ("resize_filter", "bilinear")):
             if metadata.get(key, only) != only:
                 raise ModelFileError(f"preprocessing metadata: {key} {metadata[key]!r}; only {only!r} is supported")

@@ -28,6 +28,6 @@ def device(request: RunRequest) -> mx.Context:
         return mx.cpu()
     count = mx.context.num_gpus()
     if request.gpu >= count:
-        raise ConfigError("--use-gpu {}: MXNet sees {} GPUs here; use -1 for the CPU{}".format(
-            request.gpu, count, "" if count else " (GPUs need the mxnet-cu112 wheel)"))
+        raise ConfigError(f"--use-gpu {request.gpu}: MXNet sees {count} GPUs here; use -1 for the CPU"
+                          f"{'' if count else ' (GPUs need the mxnet-cu112 wheel)'}")
     return mx.gpu(request.gpu)

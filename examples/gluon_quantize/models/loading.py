@@ -90,8 +90,8 @@ def _open_small(source, ctx):
     """digits_lenet with the embedded or the given weights; mnist_lenet with the given or random ones."""
     unknown = [option for option in source.options if option != "classes"]
     if unknown:
-        raise ConfigError("option {!r} is not known to model {!r}; leave it out{}".format(
-            unknown[0], source.model, closest(unknown[0], ["classes"])))
+        raise ConfigError(f"option {unknown[0]!r} is not known to model {source.model!r}; leave it out"
+                          f"{closest(unknown[0], ['classes'])}")
     if source.model == LENET:
         net = mnist_lenet(**source.options)
         if source.params:

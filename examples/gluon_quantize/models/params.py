@@ -106,8 +106,8 @@ def _check_fit(path, name, wanted, arrays):
         problems.append(f"{len(other)} of another shape (first: {other[0]!r} is {arrays[other[0]].shape}, wanted "
                         f"{wanted[other[0]].shape})")
     if problems:
-        raise ModelFileError("{}: does not fit {}: of {} parameters {}; give the file of this network, or the options "
-                             "(classes, ...) it was trained with".format(path, name, len(wanted), ", ".join(problems)))
+        raise ModelFileError(f"{path}: does not fit {name}: of {len(wanted)} parameters {', '.join(problems)}; give "
+                             "the file of this network, or the options (classes, ...) it was trained with")
 
 
 def _same_shape(wanted, given):

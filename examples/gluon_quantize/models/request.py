@@ -44,8 +44,8 @@ class NetworkRequest:
         sources = {"name": self.model, "onnx": self.onnx, "symbol": self.symbol}
         given = [kind for kind, source in sources.items() if source]
         if len(given) != 1:
-            raise ConfigError("a model is one of a name (--model), an ONNX file (--onnx) and a symbol file (--symbol); "
-                              "given: {}".format(" and ".join(given) or "none"))
+            raise ConfigError("a model is one of a name (--model), an ONNX file (--onnx) and a symbol file "
+                              f"(--symbol); given: {' and '.join(given) or 'none'}")
         if self.onnx and self.params:
             raise ConfigError(f"{self.onnx}: an ONNX file holds its own weights; leave out --params")
         if self.options and not self.model:

@@ -52,8 +52,8 @@ def comparison_text(comparison: Comparison) -> str:
     """The methods side by side."""
     before = comparison.before
     images = len(before.labels)
-    lines = ["{:<15}{:>8}{:>9}{:>16}{:>18}".format("method", "Top-1", "share", "same as float", "mean threshold"),
-             "{:<15}{:>8}{:>9.2%}{:>16}{:>18}".format("float", before.top1_count, before.top1, "-", "-")]
+    lines = [f"{'method':<15}{'Top-1':>8}{'share':>9}{'same as float':>16}{'mean threshold':>18}",
+             f"{'float':<15}{before.top1_count:>8}{before.top1:>9.2%}{'-':>16}{'-':>18}"]
     for name, row in comparison.rows.items():
         after = row.predictions
         lines.append(f"{name:<15}{after.top1_count:>8}{after.top1:>9.2%}{after.agreement_count(before):>16}"

@@ -44,12 +44,12 @@ def verification_text(contents: Dict[str, Any], engine: str = "the engine") -> s
     """The certificate in a few lines."""
     rows = [("compared with the integer engine", "identical codes", "LSB", "first deviation", "same Top-1")]
     for side, facts in contents["sides"].items():
-        rows.append((side, share_text(facts["codes"]), "{:g}".format(float(facts["codes"]["largest"])),
-                     facts["first_deviation"] or "none", "{}/{}".format(facts["top1_agreement"], contents["images"])))
-    lines = ["Every quantized blob of {} images".format(contents["images"]), table(rows)]
+        rows.append((side, share_text(facts["codes"]), f"{float(facts['codes']['largest']):g}",
+                     facts["first_deviation"] or "none", f"{facts['top1_agreement']}/{contents['images']}"))
+    lines = [f"Every quantized blob of {contents['images']} images", table(rows)]
     if contents["float_export"] is not None:
-        lines.append("float files in {} against the float network: {:.2g} relative".format(
-            engine, float(contents["float_export"]["relative"])))
+        lines.append(f"float files in {engine} against the float network: "
+                     f"{float(contents['float_export']['relative']):.2g} relative")
     return "\n".join(lines)
 
 
@@ -57,11 +57,11 @@ def worth_text(result: DeployResult) -> str:
     """Accuracy in each engine, sizes on disk and, where measured, latency."""
     sizes, latency = result.sizes, result.latency
     lines = [engines_text(result.float, result.accuracy),
-             "size       int8 {:,} bytes, float {:,}: {:.3f}".format(sizes["int8"], sizes["float"], sizes["ratio"])]
+             f"size       int8 {sizes['int8']:,} bytes, float {sizes['float']:,}: {sizes['ratio']:.3f}"]
     if latency is not None:
-        lines.append("latency    int8 {:.2f} ms, float {:.2f} ms: {:.2f} times as fast (one thread, medians of {} runs "
-                     "in turn on this machine)".format(latency["int8"], latency["float"], latency["ratio"],
-                                                       latency["runs"]))
+        lines.append(f"latency    int8 {latency['int8']:.2f} ms, float {latency['float']:.2f} ms: "
+                     f"{latency['ratio']:.2f} times as fast (one thread, medians of {latency['runs']} runs in turn on "
+                     "this machine)")
     return "\n".join(lines)
 
 

@@ -243,7 +243,7 @@ def load_table(path: str, net: Block) -> Outcome:
     except CalibrationError as error:
         raise CalibrationError(f"{path}: {error}") from None
     methods = list(dict.fromkeys(row.method for row in table.rows))
-    return Outcome("table {} ({})".format(path, ", ".join(methods)), thresholds(net),
+    return Outcome(f"table {path} ({', '.join(methods)})", thresholds(net),
                    samples=max((row.samples for row in table.rows), default=0))
 
 

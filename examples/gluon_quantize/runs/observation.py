@@ -104,14 +104,14 @@ class Observation:
                                        "options such as --merge-bn")
         state = merge_states(states)
         if not state.complete:
-            raise CalibrationError("--merge-states: of {} shards these are missing: {}".format(
-                state.shards, ", ".join(str(shard + 1) for shard in state.missing)))
+            raise CalibrationError(f"--merge-states: of {state.shards} shards these are missing: "
+                                   f"{', '.join(str(shard + 1) for shard in state.missing)}")
         have = set(next(iter(state.observers.values()), {}))
         lacking = self._observer_names() - have
         if lacking:
-            raise CalibrationError("--calib-mode {}: needs the observer {}, the states hold {}; write the states with "
-                                   "this --calib-mode".format(self.asked.method, ", ".join(sorted(lacking)),
-                                                              ", ".join(sorted(have))))
+            raise CalibrationError(f"--calib-mode {self.asked.method}: needs the observer {', '.join(sorted(lacking))}"
+                                   f", the states hold {', '.join(sorted(have))}; write the states with this "
+                                   "--calib-mode")
         self._check_parameters(state)
         parts = [part.observers for _, part in states]
         outcome = Outcome(self.method.name, {}, state.observers, state.samples, state.data, parts)

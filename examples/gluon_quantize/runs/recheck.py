@@ -107,5 +107,5 @@ def _check_files(folder):
     there = {path.name: path for path in folder.rglob("*") if path.is_file()}
     for name, digest in facts.items():
         if name not in there or file_facts([there[name]])[name]["sha256"] != digest:
-            raise DeployError("{}: is {} the file that the certificate is about; deploy again".format(
-                folder / name, "no more" if name in there else "missing, not"))
+            raise DeployError(f"{folder / name}: is {'no more' if name in there else 'missing, not'} the file that the "
+                              "certificate is about; deploy again")

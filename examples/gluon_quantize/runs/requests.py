@@ -59,8 +59,8 @@ class QuantizationRequest:
         plain = {field.name: field.default for field in dataclasses.fields(self)}
         given = [option for name, option in FREE_FORMATS.items() if getattr(self, name) != plain[name]]
         if self.target and given:
-            raise ConfigError("--target {}: the engine decides the formats; leave out --{}, or write rules for single "
-                              "layers into a --config file".format(getattr(self.target, "name", self.target), given[0]))
+            raise ConfigError(f"--target {getattr(self.target, 'name', self.target)}: the engine decides the formats; "
+                              f"leave out --{given[0]}, or write rules for single layers into a --config file")
 
     @property
     def rounds_tiles(self) -> bool:
@@ -102,7 +102,7 @@ class CalibrationFiles:
         given = {"--load-table": self.load_table, "--merge-states": self.merge_states, "--calib-shard": self.shard}
         exclusive = [name for name, value in given.items() if value]
         if len(exclusive) > 1:
-            raise ConfigError("{} and {} exclude each other".format(*exclusive[:2]))
+            raise ConfigError(f"{exclusive[0]} and {exclusive[1]} exclude each other")
         if self.shard and not self.save_state:
             raise ConfigError("--calib-shard needs --save-state FILE")
 

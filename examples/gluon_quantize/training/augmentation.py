@@ -25,7 +25,7 @@ class Augmentation:
 
     def __post_init__(self):
         if self.kind not in AUGMENTATIONS:
-            raise ConfigError("augmentation must be one of {}, got {!r}".format(", ".join(AUGMENTATIONS), self.kind))
+            raise ConfigError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.kind!r}")
 
     @classmethod
     def for_dataset(cls, name):

@@ -67,9 +67,9 @@ class Checkpoints:
         found = self._read(self.folders()[-1])["settings"]
         for name in sorted(set(found) | set(self._settings)):
             if found.get(name) != self._settings.get(name):
-                raise ConfigError("--resume: {} was made with --{} {}, now it is {}; resume with the same options, or "
-                                  "take another --output".format(self.folders()[-1], name.replace("_", "-"),
-                                                                 found.get(name), self._settings.get(name)))
+                raise ConfigError(f"--resume: {self.folders()[-1]} was made with --{name.replace('_', '-')} "
+                                  f"{found.get(name)}, now it is {self._settings.get(name)}; resume with the same "
+                                  "options, or take another --output")
 
     def load(self, net, optimizers) -> Progress:
         """Put the last checkpoint into a network and its optimizers; how far it had come (0 epochs without one)."""

@@ -26,8 +26,7 @@ class OptimizerChoice:
     def __post_init__(self) -> None:
         known = sorted(mx.optimizer.Optimizer.opt_registry)
         if self.name.lower() not in known:
-            raise ConfigError("unknown optimizer {!r}; known: {}{}".format(
-                self.name, ", ".join(known), closest(self.name, known)))
+            raise ConfigError(f"unknown optimizer {self.name!r}; known: {', '.join(known)}{closest(self.name, known)}")
 
 
 class Optimizers:

@@ -33,8 +33,7 @@ class Rates:
 
     def __post_init__(self) -> None:
         if self.schedule not in SCHEDULES:
-            raise ConfigError("learning rate schedule must be one of {}, got {!r}".format(
-                ", ".join(SCHEDULES), self.schedule))
+            raise ConfigError(f"learning rate schedule must be one of {', '.join(SCHEDULES)}, got {self.schedule!r}")
         if not 0 <= self.warm_up <= self.steps:
             raise ConfigError(f"the warm-up takes {self.warm_up} steps, but there are only {self.steps}")
 

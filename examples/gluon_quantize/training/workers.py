@@ -76,8 +76,8 @@ class Workers:
         if kind == NONE:
             return cls()
         if kind not in KINDS:
-            raise ConfigError("kvstore {!r}: must be one of {}: these keep workers equal".format(
-                kind, ", ".join((NONE,) + KINDS)))
+            raise ConfigError(f"kvstore {kind!r}: must be one of {', '.join((NONE,) + KINDS)}: these keep workers "
+                              "equal")
         if os.environ.get(ROLE) != "worker" or not os.environ.get(COUNT, "").isdigit():
             raise ConfigError(f"kvstore {kind!r}: this process is not one of several workers; start it with: "
                               "gluon-quantize train-distributed --workers 2 -- train ... (or python "

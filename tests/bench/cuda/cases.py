@@ -47,8 +47,8 @@ class Case(NamedTuple):
             file.write(f"number {name} {float(value)!r}\n".encode())
         for name, array in self.inputs.items():
             _write_array(file, f"in {name} {array.size} 0 0", array)
-        for name, (array, tolerance) in self.outputs.items():
-            _write_array(file, "out {} {} {!r} {!r}".format(name, array.size, *tolerance), array)
+        for name, (array, (relative, floor)) in self.outputs.items():
+            _write_array(file, f"out {name} {array.size} {relative!r} {floor!r}", array)
         file.write(b"end\n")
 
 
@@ -252,4 +252,4 @@ def untied(w, levels):
 
 def title_of(shape, spec) -> str:
     """Shape and format in one word."""
-    return "{}/{}/{}".format("x".join(map(str, shape)), spec, spec.rounding).replace(" ", "-")
+    return f"{'x'.join(map(str, shape))}/{spec}/{spec.rounding}".replace(" ", "-")

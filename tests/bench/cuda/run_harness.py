@@ -44,7 +44,7 @@ def main(arguments=None) -> int:
         code, output = run(command)
     if code != 3 and not options.emulate:
         now = datetime.datetime.now(datetime.timezone.utc)
-        heading = "{:%Y-%m-%d %H:%M} UTC, seed {}, {}\n".format(now, options.seed, " ".join(NVCC_FLAGS[:3]))
+        heading = f"{now:%Y-%m-%d %H:%M} UTC, seed {options.seed}, {' '.join(NVCC_FLAGS[:3])}\n"
         (HERE / "last_run.txt").write_text(heading + output)
     return code
 

@@ -121,7 +121,7 @@ def _poolings():
     for kind in ("max", "avg"):
         for ceil in (False, True):
             for count in (False, True):
-                name = "{} {}{}".format(kind, "ceil" if ceil else "floor", " counted" if count else "")
+                name = f"{kind} {'ceil' if ceil else 'floor'}{' counted' if count else ''}"
                 common = dict(kind=kind, ceil=ceil, count_padding=count)
                 cases[name] = one(ir.Pooling, (3, 12, 11), kernel=(3, 3), stride=(2, 2), pads=(1, 1, 1, 1), **common)
                 cases[name + " odd"] = one(ir.Pooling, (3, 12, 11), kernel=(3, 2), stride=(2, 2), pads=(1, 0, 2, 0),
@@ -180,7 +180,7 @@ def _shapes():
         "softmax columns": one(ir.Softmax, (6, 4, 5), axis=2),
     }
     for order in ((0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)):
-        cases["permute {}{}{}".format(*order)] = one(ir.Permute, (2, 3, 4), order=order)
+        cases["permute " + "".join(map(str, order))] = one(ir.Permute, (2, 3, 4), order=order)
     cases["permute 10"] = one(ir.Permute, (3, 4), order=(1, 0))
     for mode, size, corners in (("nearest", (8, 15), False), ("nearest", (7, 4), False), ("bilinear", (7, 12), False),
                                 ("bilinear", (7, 12), True), ("bilinear", (3, 2), True)):

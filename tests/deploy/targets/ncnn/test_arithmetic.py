@@ -159,8 +159,8 @@ def test_pooling(ncnn, rng, kernel, stride, pads, kind, count, ceil):
     top, left, bottom, right = pads
     node = ir.Pooling("layer", ("in0",), ("out",), kind=kind, kernel=kernel, stride=stride, pads=pads, ceil=bool(ceil),
                       count_padding=bool(count))
-    line = "Pooling 1 1 in0 out 0={} 11={} 1={} 12={} 2={} 3={} 13={} 14={} 15={} 5={} 6={}".format(
-        int(kind == "avg"), *kernel, *stride, left, top, right, bottom, int(not ceil), int(count and any(pads)))
+    line = (f"Pooling 1 1 in0 out 0={int(kind == 'avg')} 11={kernel[0]} 1={kernel[1]} 12={stride[0]} 2={stride[1]} "
+            f"3={left} 13={top} 14={right} 15={bottom} 5={int(not ceil)} 6={int(count and any(pads))}")
     check_float(ncnn, node, line, b"", [rng.randn(2, 5, 14, 13).astype(np.float32)])
 
 

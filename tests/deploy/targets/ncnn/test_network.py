@@ -69,7 +69,7 @@ def test_float_files_of_a_quantized_network_hold_its_float_weights(ncnn, tmp_pat
 
 def lines(case, integers=True):
     """The layers without what they compute."""
-    return ["{.name}: {} -> {}".format(layer, " ".join(layer.inputs), " ".join(layer.outputs))
+    return [f"{layer.name}: {' '.join(layer.inputs)} -> {' '.join(layer.outputs)}"
             for layer in to_network(case, integers)[0].layers]
 
 

@@ -164,7 +164,7 @@ def read_by_the_engine(ncnn, texts):
     """The float32 numbers that ncnn makes of texts: each is added to 0."""
     count = len(texts)
     lines = ["7767517", f"{count + 2} {2 * count + 1}", "Input x 0 1 x",
-             "Split s 1 {} x {}".format(count, " ".join(f"x{k}" for k in range(count)))]
+             f"Split s 1 {count} x " + " ".join(f"x{k}" for k in range(count))]
     lines += [f"BinaryOp y{k} 1 1 x{k} y{k} 0=0 1=1 2={text}" for k, text in enumerate(texts)]
     net = ncnn.Net()
     net.opt.num_threads = 1

@@ -28,7 +28,7 @@ def run_layer(ncnn, line, binary, inputs, packing=False, winograd43=True):
     net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
     kind, rest = line.split(" ", 1)
     lines = [f"Input in{i} 0 1 in{i}" for i in range(len(inputs))] + [f"{kind} layer {rest}"]
-    text = "7767517\n{0} {0}\n{1}\n".format(len(lines), "\n".join(lines))
+    text = "\n".join(["7767517", f"{len(lines)} {len(lines)}"] + lines) + "\n"
     assert net.load_param_mem(text) == 0
     net.load_model_mem(binary)
     outputs = []
@@ -51,16 +51,17 @@ def quantized_layer(node, output_scale=None):
         kind = "Convolution" if node.groups == 1 else "ConvolutionDepthWise"
         term = 2 if node.groups == 1 else 1
         top, left, bottom, right = node.pads
-        words += ["11={} 1={}".format(*node.weight.shape[2:]), "12={} 2={}".format(*node.dilation),
-                  "13={} 3={}".format(*node.stride), f"4={left} 14={top} 15={right} 16={bottom}",
+        kernel, dilation, stride = node.weight.shape[2:], node.dilation, node.stride
+        words += [f"11={kernel[0]} 1={kernel[1]}", f"12={dilation[0]} 2={dilation[1]}",
+                  f"13={stride[0]} 3={stride[1]}", f"4={left} 14={top} 15={right} 16={bottom}",
                   f"5={int(node.bias is not None)} 6={node.weight.size} 7={node.groups} 31=64"]
     else:
         words += [f"1={int(node.bias is not None)} 2={node.weight.size}"]
     words.append(f"8={term if output_scale is None else term + 100}")
     if node.activation is not None:
         values = [f"{value:.8e}" for value in node.activation.parameters]
-        words.append("9={} -23310={}".format(ACTIVATIONS[node.activation.kind], ",".join([str(len(values))] + values)))
-    return "{} 1 1 in0 out {}".format(kind, " ".join(words)), _quantized_bytes(node, output_scale)
+        words.append(f"9={ACTIVATIONS[node.activation.kind]} -23310={','.join([str(len(values))] + values)}")
+    return f"{kind} 1 1 in0 out {' '.join(words)}", _quantized_bytes(node, output_scale)
 
 
 def _quantized_bytes(node, output_scale):
