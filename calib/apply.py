@@ -33,7 +33,7 @@ def table_of(net: Block, method: Union[str, Dict[str, str]], seen: Tuple[int, st
     return Table(tuple(rows))
 
 
-def apply_table(net: Block, table: Table):
+def apply_table(net: Block, table: Table) -> None:
     """Store a table's ranges in a converted network, and put its quantizers into the modes the table asks for.
 
     Activations compute with the stored ranges. Layers whose line is switched off compute in float, weights too.

@@ -3,7 +3,7 @@
 
 import contextlib
 import logging
-from typing import Callable, Dict, Iterable, List, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -21,7 +21,7 @@ Corrections = Dict[str, mx.nd.NDArray]
 
 
 def correct_biases(net: Block, batches: Iterable, method: str = "parallel", images: int = IMAGES,
-                   ctx=None) -> Dict[str, np.ndarray]:
+                   ctx: Optional[mx.Context] = None) -> Dict[str, np.ndarray]:
     """Add to the bias of each quantized layer what its output has lost in the mean; returns {layer: what was added}.
 
     Rounding errors of the weights do not average out over a channel: a depthwise convolution sums nine of them, so the
@@ -84,7 +84,7 @@ def correct_biases(net: Block, batches: Iterable, method: str = "parallel", imag
     return corrections
 
 
-def restore_biases(net: Block):
+def restore_biases(net: Block) -> None:
     """Undo `correct_biases`: the biases are again, exactly, what they were before."""
     for _, layer in quantized_layers(net):
         if layer.float_bias is not None:
@@ -139,7 +139,8 @@ def _unfixed(net):
 # --- the two methods ----------------------------------------------------------------------------------------------
 
 def _parallel(net, layers, x) -> Corrections:
-    wanted, got = {}, {}
+    wanted: Corrections = {}
+    got: Corrections = {}
     modes = {quantizer: quantizer.mode for _, layer in layers for _, quantizer in layer.quantizers()}
 
     def quantized_first(layer, inputs):
@@ -164,7 +165,8 @@ def _parallel(net, layers, x) -> Corrections:
 
 
 def _sequential(net, layers, x) -> Corrections:
-    wanted, corrections = {}, {}
+    wanted: Corrections = {}
+    corrections: Corrections = {}
 
     def see(path, layer, output):
         wanted.setdefault(path, _channel_means(layer, output))

@@ -3,8 +3,9 @@
 
 import contextlib
 import logging
-from typing import Callable, Dict, Iterable, Mapping, Optional, Sequence
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Sequence
 
+import mxnet as mx
 from mxnet.gluon import Block
 
 from calib.calibrators import Calibrator
@@ -15,11 +16,11 @@ from quantize.modes import clear_cached_graphs, eager, mode, quantizers
 
 logger = logging.getLogger(__name__)
 
-Collected = Dict[str, Dict[str, object]]
+Collected = Dict[str, Dict[str, Any]]
 
 
 def collect(net: Block, batches: Iterable, factories: Mapping[str, Callable[[], object]],
-            observers: Optional[Collected] = None, ctx=None) -> Collected:
+            observers: Optional[Collected] = None, ctx: Optional[mx.Context] = None) -> Collected:
     """One pass over the data in float; every activation quantizer's input goes to every collector made for it.
 
     The network runs as one cached graph that puts out the observed tensors, whether it is hybridized or not; one that
@@ -74,10 +75,12 @@ def collect(net: Block, batches: Iterable, factories: Mapping[str, Callable[[], 
 
 
 def observe(net: Block, batches: Iterable, calibrator: Calibrator, observers: Optional[Dict[str, Observer]] = None,
-            ctx=None) -> Dict[str, Observer]:
+            ctx: Optional[mx.Context] = None) -> Dict[str, Observer]:
     """`collect` for one calibrator: structural path of the quantizer -> observer."""
     name = calibrator.observer
-    earlier = None if observers is None else {path: {name: observer} for path, observer in observers.items()}
+    earlier: Optional[Collected] = None
+    if observers is not None:
+        earlier = {path: {name: observer} for path, observer in observers.items()}
     found = collect(net, batches, {name: calibrator.new_observer}, earlier, ctx)
     return {path: of_path[name] for path, of_path in found.items()}
 
@@ -91,7 +94,7 @@ def factories_for(calibrators: Sequence[Calibrator], per_image: Optional[int] = 
     per_image : int, optional
         Values of each image that histograms count (`HistogramObserver`); None: all.
     """
-    factories = {}
+    factories: Dict[str, Callable] = {}
     for calibrator in calibrators:
         name, make = calibrator.observer, calibrator.new_observer
         if name == HistogramObserver.name and per_image is not None:
@@ -104,7 +107,7 @@ def factories_for(calibrators: Sequence[Calibrator], per_image: Optional[int] = 
     return factories
 
 
-def calibrate(net: Block, observers: Dict[str, object], calibrator: Calibrator) -> Dict[str, float]:
+def calibrate(net: Block, observers: Mapping[str, Any], calibrator: Calibrator) -> Dict[str, float]:
     """Decide and store the range of every activation quantizer; returns {path: threshold} in real units.
 
     Parameters

@@ -2,7 +2,7 @@
 """EasyQuant: the input scale of each layer with which its output keeps the direction of the float layer's output."""
 
 import contextlib
-from typing import Dict, Iterable, List, NamedTuple
+from typing import Callable, Dict, Iterable, List, NamedTuple, Optional
 
 import mxnet as mx
 import numpy as np
@@ -21,7 +21,8 @@ class _Reader(NamedTuple):
     is_layer: bool
 
 
-def easyquant(net: Block, batches: Iterable, images: int = IMAGES, ctx=None, progress=lambda items: items):
+def easyquant(net: Block, batches: Iterable, images: int = IMAGES, ctx: Optional[mx.Context] = None,
+              progress: Callable[[Iterable], Iterable] = lambda items: items) -> Dict[str, float]:
     """Improve calibrated input ranges by a search on each layer's output; returns {path: threshold}.
 
     For each activation quantizer 100 scales from 0.5 to 2 times the calibrated one are tried, evenly spaced, and that
@@ -86,7 +87,8 @@ def _first(batches, count):
 
 def _readers(net) -> Dict[str, tuple]:
     """Path of an activation quantizer -> (quantizer, what computes with it)."""
-    found, first = {}, {}
+    found: Dict[str, tuple] = {}
+    first: Dict[int, str] = {}
     for path, layer in quantized_layers(net):
         for name, quantizer in layer.quantizers():
             if name == "weight_quantizer":

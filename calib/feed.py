@@ -5,11 +5,12 @@ import collections
 import ctypes
 import json
 import math
-from typing import Dict, Iterable, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
 from mxnet.base import _LIB, check_call
+from mxnet.gluon import Block
 
 from calib.observers import EMAObserver, Observer
 from calib.stability import ChannelActivity
@@ -20,7 +21,7 @@ MOST = 64
 PART_BYTES = 256 * 2 ** 20  # of the observed tensors of one part
 
 
-def checked_batches(batches: Iterable, ctx) -> Iterator[mx.nd.NDArray]:
+def checked_batches(batches: Iterable, ctx: Optional[mx.Context]) -> Iterator[mx.nd.NDArray]:
     """The images of each batch, as NDArrays of one image shape; DataError names the batch that cannot be used."""
     shape = None
     for number, batch in enumerate(batches, 1):
@@ -49,7 +50,7 @@ def _images(batch, number):
     return images
 
 
-def fixed_parts(first, rest: Iterable, size: int) -> Iterator[Tuple[mx.nd.NDArray, int, list]]:
+def fixed_parts(first: mx.nd.NDArray, rest: Iterable, size: int) -> Iterator[Tuple[mx.nd.NDArray, int, list]]:
     """(part of `size` images, how many of them are real, sizes of the batches that began in it)."""
     waiting, count, sizes = [], 0, []
     for batch in _chain(first, rest):
@@ -81,14 +82,14 @@ class Feed:
 
     def __init__(self, path: str):
         self.path = path
-        self._collectors: Dict[int, object] = {}
+        self._collectors: Dict[int, Any] = {}
 
-    def add(self, collector):
+    def add(self, collector: Any) -> None:
         """Add a collector; one that is there already stays there once."""
         wrapped = _ByBatch(collector) if isinstance(collector, EMAObserver) else collector
         self._collectors.setdefault(id(collector), wrapped)
 
-    def update(self, x: np.ndarray, part: int, images: int, sizes: list):
+    def update(self, x: np.ndarray, part: int, images: int, sizes: list) -> None:
         """Hand over what belongs to the real images of a part."""
         rows, left = divmod(len(x) * images, part)
         if left or not x.size:
@@ -154,8 +155,8 @@ class GraphRunner:
         For a network that cannot be traced.
     """
 
-    def __init__(self, net, chosen, example):
-        seen = {path: [] for path in chosen}
+    def __init__(self, net: Block, chosen: Any, example: mx.nd.NDArray):
+        seen: Dict[str, list] = {path: [] for path in chosen}
         try:
             for path, quantizer in chosen.items():
                 quantizer.tracer = seen[path].append
@@ -195,15 +196,15 @@ class GraphRunner:
         self._keys = list(outputs)
         return mx.sym.Group(list(outputs.values()))
 
-    def run(self, parts: Iterable, feeds: Dict[object, Feed]):
+    def run(self, parts: Iterable, feeds: Dict[object, Feed]) -> None:
         """Compute the parts and hand their tensors out; the next part is computed while one is handed out."""
-        before = None
+        before: Any = None
         for part in parts:
             results = self._graph(*[part[0] if p is None else p.data(part[0].context) for p in self._inputs])
             if before is not None:
-                self._hand_out(*before, feeds)
+                self._hand_out(before[0], before[1], feeds)
             before = results if isinstance(results, (list, tuple)) else [results], part
-        self._hand_out(*before, feeds)
+        self._hand_out(before[0], before[1], feeds)
 
     def _hand_out(self, results, part, feeds):
         images, *counts = part
@@ -230,11 +231,11 @@ class EagerRunner:
 
     part_size = PART
 
-    def __init__(self, net, chosen, example):
+    def __init__(self, net: Block, chosen: Any, example: mx.nd.NDArray):
         self._net, self._chosen = net, chosen
         self.tensors = {path: (path,) for path in chosen}
 
-    def run(self, parts: Iterable, feeds: Dict[object, Feed]):
+    def run(self, parts: Iterable, feeds: Dict[object, Feed]) -> None:
         """Compute the parts; the quantizers hand their inputs out."""
         for part, images, sizes in parts:
             for path, quantizer in self._chosen.items():

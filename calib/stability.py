@@ -71,7 +71,7 @@ class ChannelActivity:
         self.channels = 0
         self.silent: List[int] = []
 
-    def update(self, x: np.ndarray):
+    def update(self, x: np.ndarray) -> None:
         """Take in a batch (images, channels, ...)."""
         if not self.samples:
             self.channels = x.shape[1] if x.ndim > 1 else 1
@@ -83,7 +83,7 @@ class ChannelActivity:
                 active = values[image, self.silent].any(axis=1)
                 self.silent = [channel for channel, is_active in zip(self.silent, active) if not is_active]
 
-    def merge(self, other: "ChannelActivity"):
+    def merge(self, other: "ChannelActivity") -> None:
         """Take in what another one has seen."""
         if other.samples:
             both = set(self.silent) & set(other.silent)
@@ -99,7 +99,7 @@ class ChannelActivity:
     def from_state(cls, state: Dict[str, Any]) -> "ChannelActivity":
         """What `state` describes; CalibrationError when it is something else."""
         activity = cls()
-        silent = state.get("silent")
+        silent: Any = state.get("silent")
         numbers = [state.get("samples"), state.get("channels")] + (silent if isinstance(silent, list) else [None])
         if set(state) != set(activity.state()) or any(type(n) is not int or n < 0 for n in numbers):
             raise CalibrationError(f"not the state of an activity observer: {sorted(state)}")

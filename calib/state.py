@@ -14,7 +14,7 @@ from calib.observers import OBSERVERS
 from calib.stability import ChannelActivity
 from calib.table import add_fingerprints
 from quantize.errors import CalibrationError, ConfigError
-from quantize.files import read_text, write_whole
+from quantize.files import PathLike, read_text, write_whole
 
 VERSION = 1
 KEYS = {"version", "settings", "network", "shards", "have", "samples", "data", "observers", "checksum"}
@@ -57,7 +57,7 @@ class CalibrationState:
         return tuple(sorted(set(range(self.shards)) - set(self.have)))
 
 
-def write_state(path, state: CalibrationState):
+def write_state(path: PathLike, state: CalibrationState) -> None:
     """Write a state, whole or not at all."""
     shards, have = (1, [0]) if state.complete else (state.shards, list(state.have))
     content = {"version": VERSION, "settings": state.settings, "network": state.network, "shards": shards,
@@ -68,7 +68,7 @@ def write_state(path, state: CalibrationState):
     write_whole(path, _text(content) + "\n")
 
 
-def read_state(path) -> CalibrationState:
+def read_state(path: PathLike) -> CalibrationState:
     """The state in a file; CalibrationError for a file that is damaged, cut off, or something else."""
     text = read_text(path)
     try:

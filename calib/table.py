@@ -24,12 +24,12 @@ The same table always gives the same bytes.
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from quantize.errors import CalibrationError
-from quantize.files import read_text, write_whole
+from quantize.files import PathLike, read_text, write_whole
 from quantize.spec import QParams, QuantSpec
 
 MAGIC = "calibration-table 1"
@@ -154,12 +154,12 @@ def _shortest(value: float) -> str:
     return repr(float(value))
 
 
-def write_table(path, table: Table):
+def write_table(path: PathLike, table: Table) -> None:
     """Write a table, whole or not at all."""
     write_whole(path, str(table))
 
 
-def read_table(path) -> Table:
+def read_table(path: PathLike) -> Table:
     """The table in a file; DataError or CalibrationError names the file, and the line and column of what is wrong."""
     return parse_table(read_text(path), str(path))
 
@@ -169,7 +169,9 @@ def parse_table(text: str, name: str = "table") -> Table:
     lines = [line[:-1] if line.endswith("\r") else line for line in text.split("\n")]
     if lines[0].rstrip() != MAGIC:
         raise CalibrationError(f"{name} line 1: not a calibration table: expected {MAGIC!r}, got {lines[0][:40]!r}")
-    rows, seen, end = [], {}, None
+    rows: List[Row] = []
+    seen: Dict[Tuple[str, str], int] = {}
+    end: Optional[int] = None
     for number, line in enumerate(lines[1:], 2):
         if end is not None and line.strip():
             raise CalibrationError(f"{name} line {number}: text after the 'end' line")
@@ -234,7 +236,7 @@ class Field:
         """The error that says what was wanted instead."""
         return CalibrationError(f"{self.where} column {self.column}: expected {wanted}, got {self.text[:40]!r}")
 
-    def one_of(self, choices) -> str:
+    def one_of(self, choices: Sequence[str]) -> str:
         """The text, one of the choices."""
         if self.text not in choices:
             raise self.error(" or ".join(choices))

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Fixed ranges of input tiles that are rounded in the Winograd domain."""
 
-from typing import Dict, Iterable
+from typing import Dict, Iterable, Optional
 
+import mxnet as mx
 import numpy as np
 from mxnet import nd
 from mxnet.gluon import Block
@@ -13,7 +14,7 @@ from quantize.modes import clear_cached_graphs, eager, quantized_layers
 from quantize.spec import QParams
 
 
-def calibrate_tiles(net: Block, batches: Iterable, ctx=None) -> Dict[str, np.ndarray]:
+def calibrate_tiles(net: Block, batches: Iterable, ctx: Optional[mx.Context] = None) -> Dict[str, np.ndarray]:
     """Store the ranges of transformed tiles: the largest magnitudes that are seen.
 
     Nothing is clipped, since the output transform hands the error of one position on to all outputs of the tile, up to

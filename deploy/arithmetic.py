@@ -4,7 +4,9 @@
 from typing import Callable, Mapping
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from deploy.ir import Grid, QuantizedNode
 from quantize.errors import DeployError
 from quantize.reference import round_half_away
 
@@ -26,18 +28,18 @@ class Arithmetic:
     operations: Mapping[type, Callable] = {}
     functions: Mapping[str, Callable] = {}
 
-    def quantize(self, x, grid) -> np.ndarray:
+    def quantize(self, x: ArrayLike, grid: Grid) -> np.ndarray:
         """Codes (int32) of a float32 array on a `Grid`."""
         scaled = np.asarray(x, np.float32) / np.float32(grid.scale)
         return self._code(scaled, grid)
 
-    def quantize_weight(self, weight, scale, qmax: int) -> np.ndarray:
+    def quantize_weight(self, weight: np.ndarray, scale: ArrayLike, qmax: int) -> np.ndarray:
         """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""
         shape = (-1,) + (1,) * (weight.ndim - 1)
         scaled = np.asarray(weight, np.float32) / np.asarray(scale, np.float32).reshape(shape)
         return np.clip(round_half_away(scaled), -qmax, qmax).astype(np.int8)
 
-    def dequantize(self, accumulator, node) -> np.ndarray:
+    def dequantize(self, accumulator: np.ndarray, node: QuantizedNode) -> np.ndarray:
         """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...)."""
         quantization = node.quantization
         scale = np.float32(quantization.input.scale) * quantization.weight_scale.astype(np.float32)
@@ -50,6 +52,6 @@ class Arithmetic:
         return np.clip(round_half_away(scaled) + grid.zero_point, grid.qmin, grid.qmax).astype(np.int32)
 
 
-def per_channel(values, ndim: int) -> np.ndarray:
+def per_channel(values: ArrayLike, ndim: int) -> np.ndarray:
     """A (channels,) array that broadcasts along axis 1 of a tensor with `ndim` axes."""
     return np.asarray(values, np.float32).reshape((1, -1) + (1,) * (ndim - 2))

@@ -6,7 +6,7 @@ conversion needs of one, and where the table is filled.
 """
 
 import functools
-from typing import Iterable, List, Protocol, Tuple, Type
+from typing import Any, Callable, Iterable, List, Protocol, Tuple
 
 from quantize.registry import Registry
 
@@ -43,10 +43,10 @@ def _fill() -> None:
     targets.load()
 
 
-TARGETS: "Registry[Type[PlanTarget]]" = Registry("target", fill=_fill)
+TARGETS: "Registry[Callable[..., Any]]" = Registry("target", fill=_fill)
 
 
-def find(name: str, **options: object) -> PlanTarget:
+def find(name: str, **options: Any) -> Any:
     """The target of this name, with its options (see `deploy.target.Target.options`).
 
     Raises ConfigError that lists the known names. The same name without options is the same object each time.
@@ -56,5 +56,5 @@ def find(name: str, **options: object) -> PlanTarget:
 
 
 @functools.lru_cache(maxsize=None)
-def _plain(kind: Type[PlanTarget]) -> PlanTarget:
+def _plain(kind: Callable[..., Any]) -> Any:
     return kind()

@@ -4,12 +4,13 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from calib.calibrators.base import CALIBRATORS, ThresholdCalibrator, levels_per_side, top_magnitude
 from quantize.reference import qparams_from_range
+from quantize.spec import QuantSpec
 
 NCNN_ALPHA = float(np.float32(3.92403714))
 
@@ -140,7 +141,7 @@ class ACIQncnn(ThresholdCalibrator):
     name: ClassVar[str] = "aciq-ncnn"
     observer: ClassVar[str] = "histogram"
 
-    def threshold(self, observer, spec):
+    def threshold(self, observer: Any, spec: QuantSpec) -> float:
         """That threshold."""
         top, values = top_magnitude(observer, spec), observer.values // observer.samples
         if values < 2:

@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from calib.observers import OBSERVERS, Observer
+from calib.observers import OBSERVERS, HistogramObserver, Observer
 from quantize.errors import CalibrationError
 from quantize.reference import qparams_from_range, qparams_from_threshold
 from quantize.registry import Registry
 from quantize.spec import QParams, QuantSpec
 
-CALIBRATORS = Registry("calibrator")
+CALIBRATORS: Registry = Registry("calibrator")
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class ThresholdCalibrator(Calibrator):
         """The magnitude, in real units; 0 for all-zero data."""
         raise NotImplementedError
 
-    def decide(self, observer, spec):
+    def decide(self, observer: Observer, spec: QuantSpec) -> QParams:
         """QParams whose range ends at the threshold; all-zero data get scale 1."""
         return qparams_of_threshold(observer, spec, self.threshold(observer, spec))
 
@@ -81,12 +81,13 @@ def qparams_of_threshold(observer: Observer, spec: QuantSpec, threshold: float) 
     A threshold so small that float32 makes its scale 0 counts as zero (scale 1), as all-zero data do.
     """
     if spec.symmetric:
-        return qparams_from_threshold(np.float32([threshold]), spec)
+        return qparams_from_threshold(np.array([threshold], np.float32), spec)
     low, high = observer.range()
-    return qparams_from_range(np.float32([max(low, -threshold)]), np.float32([min(high, threshold)]), spec)
+    low, high = max(low, -threshold), min(high, threshold)
+    return qparams_from_range(np.array([low], np.float32), np.array([high], np.float32), spec)
 
 
-def magnitudes(observer: Observer, spec: QuantSpec) -> np.ndarray:
+def magnitudes(observer: HistogramObserver, spec: QuantSpec) -> np.ndarray:
     """Counts of the magnitudes that the grid can hold, without zeros; bin i is i to i + 1 times `observer.width`.
 
     Both signs together, for a symmetric unsigned grid the positive values alone: the others become zero.
@@ -107,7 +108,7 @@ def levels_per_side(observer: Observer, spec: QuantSpec) -> int:
     return codes if low >= 0 or high <= 0 else max(codes // 2, 1)
 
 
-def clipped_share(observer: Observer, spec: QuantSpec, threshold: float) -> float:
+def clipped_share(observer: HistogramObserver, spec: QuantSpec, threshold: float) -> float:
     """Share of the non-zero values (of those the grid can hold) that lie beyond `threshold`, by the histogram."""
     counts = magnitudes(observer, spec)
     total = int(counts.sum())

@@ -2,7 +2,7 @@
 """KL divergence, in its published variants: one name, several algorithms that differ by a factor of two and more."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from calib.calibrators.base import (
 from calib.calibrators.kl_core import search_fractional, search_interpolated, search_occupied
 from calib.calibrators.kl_symmetric import search_symmetric
 from quantize.errors import CalibrationError
+from quantize.spec import QuantSpec
 
 MIN_BINS = 16
 MAX_BINS = 16384  # what the observer has on each side: finer ones would be made up
@@ -25,6 +26,7 @@ MAX_BINS = 16384  # what the observer has on each side: finer ones would be made
 @dataclass(frozen=True)
 class _KL(ThresholdCalibrator):
     observer: ClassVar[str] = "histogram"
+    bins = 0  # a field of each subclass
 
     def __post_init__(self) -> None:
         _check_bins(self.bins)
@@ -140,7 +142,7 @@ class KLMXNet(ThresholdCalibrator):
         if self.bins % 2 == 0:
             raise CalibrationError(f"bins must be an odd number, one in the middle; got {self.bins!r}")
 
-    def threshold(self, observer, spec):
+    def threshold(self, observer: Any, spec: QuantSpec) -> float:
         """The end of the chosen range; the largest magnitude for grids with more levels than bins."""
         top = top_magnitude(observer, spec)
         levels = 2 * levels_per_side(observer, spec) - 1

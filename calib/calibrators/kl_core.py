@@ -11,6 +11,8 @@ candidate needs one logarithm per level instead of one per bin, and all masses a
 copy and add besides. The candidates are worked on in blocks whose tables stay in the cache.
 """
 
+from typing import Iterator
+
 import numpy as np
 
 from calib.calibrators.kl_rounded import decide_rounded, fractional_divergence
@@ -135,7 +137,7 @@ def running(values: np.ndarray) -> np.ndarray:
     return np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
 
 
-def blocks(first: int, stop: int, width: int):
+def blocks(first: int, stop: int, width: int) -> Iterator[np.ndarray]:
     """The candidates first ... stop - 1 in arrays of so many that a table of `width` columns fits the cache."""
     rows = max(BLOCK // width, 1)
     for start in range(first, stop, rows):

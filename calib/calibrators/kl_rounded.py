@@ -7,11 +7,13 @@ them, with the C library's logf. Only few are, so these need not be fast.
 """
 
 import ctypes
+from typing import Callable
 
 import numpy as np
 
 
-def decide_rounded(candidates, divergences, near, rounded) -> int:
+def decide_rounded(candidates: np.ndarray, divergences: np.ndarray, near: float,
+                   rounded: Callable[[int], np.floating]) -> int:
     """The candidate with the first smallest ``rounded(candidate)`` of those within `near` of the smallest divergence.
 
     Without a finite divergence it is the first candidate.
@@ -19,14 +21,15 @@ def decide_rounded(candidates, divergences, near, rounded) -> int:
     divergences = np.where(np.isfinite(divergences), divergences, np.inf)
     chosen = candidates[divergences <= divergences.min() + near]
     if len(chosen) > 1 and np.isfinite(divergences).any():
-        return int(chosen[int(np.argmin([rounded(int(candidate)) for candidate in chosen]))])
+        exact = np.array([rounded(int(candidate)) for candidate in chosen])
+        return int(chosen[int(np.argmin(exact))])
     return int(chosen[0])
 
 
-def fractional_divergence(h, t, levels, epsilon):
+def fractional_divergence(h: np.ndarray, t: int, levels: int, epsilon: float) -> np.floating:
     """One candidate of ncnn's search (`kl_core.search_fractional`), over the normalised float32 histogram."""
-    h, epsilon = np.asarray(h, np.float32), np.float32(epsilon)
-    p = h[:t] + epsilon
+    h, small = np.asarray(h, np.float32), np.float32(epsilon)
+    p = h[:t] + small
     p[-1] = _sum(np.append(p[-1:], h[t:]))
     edges = np.arange(levels + 1) * t
     left, right = -(-edges[:-1] // levels), edges[1:] // levels
@@ -48,9 +51,9 @@ def fractional_divergence(h, t, levels, epsilon):
     return _sum(p * _log(p / q))
 
 
-def symmetric_divergence(histogram, i, levels, epsilon):
+def symmetric_divergence(histogram: np.ndarray, i: int, levels: int, epsilon: float) -> np.floating:
     """One half width of MXNet's search (`kl_symmetric`), over the counts."""
-    epsilon = np.float32(epsilon)
+    small = np.float32(epsilon)
     first, stop = len(histogram) // 2 - i, len(histogram) // 2 + i + 1
     p = histogram[first:stop].astype(np.float32)
     p[0], p[-1] = _sum(histogram[:first + 1]), _sum(histogram[stop - 1:])
@@ -67,7 +70,7 @@ def symmetric_divergence(histogram, i, levels, epsilon):
     mean = sums / np.maximum(norm, 1).astype(np.float32)
     q = np.repeat(mean, np.diff(np.append(starts, len(bins))))
     q[p == 0] = 0
-    p, q = _smoothed(p, epsilon), _smoothed(q, epsilon)
+    p, q = _smoothed(p, small), _smoothed(q, small)
     p, q = p / _sum(p), q / _sum(q)
     return _sum(p * _log(p / q))
 

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from calib.calibrators.base import CALIBRATORS, Calibrator
-from calib.observers import EMAObserver
+from calib.observers import EMAObserver, Observer
 from quantize.reference import qparams_of_range
+from quantize.spec import QParams, QuantSpec
 
 
 @CALIBRATORS.register("minmax")
@@ -17,7 +18,7 @@ class MinMax(Calibrator):
     name: ClassVar[str] = "minmax"
     observer: ClassVar[str] = "minmax"
 
-    def decide(self, observer, spec):
+    def decide(self, observer: Observer, spec: QuantSpec) -> QParams:
         """QParams whose grid ends at the observed range; an all-zero range gets scale 1."""
         return qparams_of_range(*observer.range(), spec=spec)
 
@@ -38,6 +39,6 @@ class Naive(MinMax):
     def __post_init__(self) -> None:
         self.new_observer()  # which checks the momentum
 
-    def new_observer(self):
+    def new_observer(self) -> Observer:
         """A fresh EMA observer."""
         return EMAObserver(self.momentum)

@@ -2,12 +2,13 @@
 """Thresholds with the least error of the quantized values."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from calib.calibrators.base import CALIBRATORS, ThresholdCalibrator, magnitudes, top_magnitude
 from quantize.errors import CalibrationError
+from quantize.spec import QuantSpec
 
 RATIOS = 1.06 ** -np.arange(96)  # of the largest value, down to 1/254
 FINE = 33
@@ -41,7 +42,7 @@ class MSE(ThresholdCalibrator):
         if not 0 < self.clip_weight < float("inf"):
             raise CalibrationError(f"clip_weight must be a number above 0, got {self.clip_weight!r}")
 
-    def threshold(self, observer, spec):
+    def threshold(self, observer: Any, spec: QuantSpec) -> float:
         """The best threshold; CalibrationError for a mid-rise grid."""
         if spec.grid != "mid_tread":
             raise CalibrationError(f"{self.name}: the error of a {spec.grid} grid is not known here; choose another "
@@ -54,7 +55,7 @@ class MSE(ThresholdCalibrator):
         fine = np.linspace(RATIOS[min(best + 1, len(RATIOS) - 1)], RATIOS[max(best - 1, 0)], FINE) * top
         return float(fine[int(np.argmin(self.errors(observer, spec, fine)))])
 
-    def errors(self, observer, spec, thresholds) -> np.ndarray:
+    def errors(self, observer: Any, spec: QuantSpec, thresholds: np.ndarray) -> np.ndarray:
         """The sum of squared errors with each threshold."""
         width, weight = observer.width, self.clip_weight
         if spec.symmetric:

@@ -2,13 +2,14 @@
 """Leave out a fixed share of the values."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from calib.calibrators.base import CALIBRATORS, ThresholdCalibrator, magnitudes, top_magnitude
 from quantize.errors import CalibrationError
 from quantize.reference import qparams_from_range
+from quantize.spec import QParams, QuantSpec
 
 
 @CALIBRATORS.register("percentile")
@@ -38,14 +39,14 @@ class Percentile(ThresholdCalibrator):
         if not 0 < self.percent <= 100:
             raise CalibrationError(f"percent must be above 0 and at most 100, got {self.percent!r}")
 
-    def threshold(self, observer, spec):
+    def threshold(self, observer: Any, spec: QuantSpec) -> float:
         """The percentile of the magnitudes that the grid can hold."""
         counts = magnitudes(observer, spec)
         wanted = self.percent / 100 * observer.total - (observer.total - int(counts.sum()))
         top = top_magnitude(observer, spec)
         return min(_reach(counts, wanted) * observer.width, top)
 
-    def decide(self, observer, spec):
+    def decide(self, observer: Any, spec: QuantSpec) -> QParams:
         """QParams of the threshold; asymmetric ones of the two ends."""
         if spec.symmetric:
             return super().decide(observer, spec)
@@ -54,7 +55,8 @@ class Percentile(ThresholdCalibrator):
         positive, negative = observer.positive(), observer.negative()
         above = _reach(positive, keep - (observer.total - int(positive.sum()))) * observer.width
         below = _reach(negative, keep - (observer.total - int(negative.sum()))) * observer.width
-        return qparams_from_range(np.float32([max(low, -below)]), np.float32([min(high, above)]), spec)
+        low, high = max(low, -below), min(high, above)
+        return qparams_from_range(np.array([low], np.float32), np.array([high], np.float32), spec)
 
 
 def _reach(counts, wanted):

@@ -10,7 +10,7 @@ import numpy as np
 from quantize.errors import CalibrationError, DataError
 from quantize.registry import Registry
 
-OBSERVERS = Registry("observer")
+OBSERVERS: Registry = Registry("observer")
 
 
 class Observer(ABC):
@@ -27,7 +27,7 @@ class Observer(ABC):
     def __init__(self):
         self.samples = 0
 
-    def update(self, x: np.ndarray):
+    def update(self, x: np.ndarray) -> None:
         """Take in a batch (images, ...), as float32; DataError for NaN, infinity or an empty batch."""
         x = np.asarray(x, np.float32)
         if x.size == 0 or x.ndim == 0:
@@ -38,7 +38,7 @@ class Observer(ABC):
             raise DataError(f"{int((~np.isfinite(x)).sum())} of {x.size} values are NaN or infinite")
         self.update_checked(x, low, high)
 
-    def update_checked(self, x: np.ndarray, low: float, high: float):
+    def update_checked(self, x: np.ndarray, low: float, high: float) -> None:
         """As `update`, for a caller that has looked through the batch: float32, finite, `low` and `high` its extremes.
 
         Several observers of one tensor need not each search it.
@@ -46,7 +46,7 @@ class Observer(ABC):
         self._update(x, low, high)
         self.samples += len(x)
 
-    def merge(self, other: "Observer"):
+    def merge(self, other: "Observer") -> None:
         """Take in what another observer of the same kind has seen."""
         if type(other) is not type(self):
             raise CalibrationError(f"a {self.name} observer cannot be merged with a {other.name} observer")

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Exponential moving average of the range, the `naive` calibration of Quantization.MXNet."""
 
+from typing import Tuple
+
 import numpy as np
 
 from calib.observers.base import OBSERVERS, Observer
@@ -46,7 +48,7 @@ class EMAObserver(Observer):
         self.low, self.high = self.low + other.low, self.high + other.high
         self.weight += other.weight
 
-    def range(self):
+    def range(self) -> Tuple[float, float]:
         """(averaged minimum, averaged maximum)."""
         self._require_samples()
         return self.low / self.weight, self.high / self.weight

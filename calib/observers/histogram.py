@@ -3,7 +3,7 @@
 
 import math
 import threading
-from typing import Optional
+from typing import Any, Dict, Optional
 
 import numpy as np
 
@@ -75,7 +75,7 @@ class HistogramObserver(MinMaxObserver):
         """Counts of the values below zero by magnitude: bin i is ``(i * width, (i + 1) * width]``; int64[16384]."""
         return self._counts[SIDE_BINS - 1::-1].copy()
 
-    def state(self):
+    def state(self) -> Dict[str, Any]:
         """The used part of the counts starts at bin `first`."""
         state = {key: value for key, value in vars(self).items() if key != "_counts"}
         used = np.flatnonzero(self._counts)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The range ever seen."""
 
+from typing import Tuple
+
 from calib.observers.base import OBSERVERS, Observer
 
 
@@ -21,7 +23,7 @@ class MinMaxObserver(Observer):
     def _merge(self, other):
         self.low, self.high = min(self.low, other.low), max(self.high, other.high)
 
-    def range(self):
+    def range(self) -> Tuple[float, float]:
         """(smallest, largest) value."""
         self._require_samples()
         return self.low, self.high

@@ -1,35 +1,38 @@
 # SPDX-License-Identifier: MIT
 """Activation functions, by their kind in `ir.Function`."""
 
+from typing import Callable, Dict, Optional
+
 import numpy as np
 from scipy.special import erf
 
+from deploy.arithmetic import Arithmetic
 from deploy.engine.operations import operation
-from deploy.ir import Activation, PReLU
+from deploy.ir import Activation, Function, PReLU
 
 
-def hard_sigmoid(x, alpha, beta):
+def hard_sigmoid(x: np.ndarray, alpha: float, beta: float) -> np.ndarray:
     """clip(alpha * x + beta, 0, 1)."""
     return np.clip(x * alpha + beta, np.float32(0), np.float32(1))
 
 
-def sigmoid(x):
+def sigmoid(x: np.ndarray) -> np.ndarray:
     """1 / (1 + exp(-x)) without overflow."""
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1 / (1 + e), e / (1 + e))
 
 
-def softplus(x):
+def softplus(x: np.ndarray) -> np.ndarray:
     """log(1 + exp(x)) without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
 
 
-def gelu(x):
+def gelu(x: np.ndarray) -> np.ndarray:
     """x * (1 + erf(x / sqrt(2))) / 2."""
     return x * np.float32(0.5) * (1 + erf(x * np.float32(0.5 ** 0.5)))
 
 
-FUNCTIONS = {
+FUNCTIONS: Dict[str, Callable[..., np.ndarray]] = {
     "relu": lambda x: np.maximum(x, np.float32(0)),
     "leaky_relu": lambda x, slope: np.where(x > 0, x, x * slope),
     "clip": np.clip,
@@ -48,7 +51,7 @@ FUNCTIONS = {
 }
 
 
-def activate(x, function, arithmetic):
+def activate(x: np.ndarray, function: Optional[Function], arithmetic: Arithmetic) -> np.ndarray:
     """`function` (ir.Function, or None: `x` itself) of `x`; the arithmetic's own version where it has one."""
     if function is None:
         return x

@@ -13,7 +13,7 @@ from deploy.ir.shapes import output_size
 BLOCK = 1 << 15  # elements of a depthwise convolution that are worked on at a time
 
 
-def convolve(x, weight, node):
+def convolve(x: np.ndarray, weight: np.ndarray, node: Convolution) -> np.ndarray:
     """Sums of products (n, outputs, oh, ow) of padded `x` (n, c, h, w) with `weight`, in their common dtype."""
     if node.depthwise:
         return _depthwise(x, weight, node)
@@ -45,7 +45,7 @@ def _depthwise(x, weight, node):
     return total.reshape((n, channels) + size)
 
 
-def matrix_product(x, weight):
+def matrix_product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(n, outputs) of `x` (n, inputs), image by image, so that a result does not depend on the batch it is in."""
     return np.matmul(weight, x.reshape(x.shape + (1,)))[:, :, 0]
 

@@ -2,6 +2,7 @@
 """Operations on single elements: per channel affine maps, sums and products of blobs, numbers."""
 
 from functools import reduce
+from typing import List, Sequence
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def _affine(node, inputs, arithmetic):
     return y if node.shift is None else y + per_channel(node.shift, x.ndim)
 
 
-def align(blobs):
+def align(blobs: Sequence[np.ndarray]) -> List[np.ndarray]:
     """The blobs with axes of length 1 after the batch axis, so that they broadcast as without it."""
     ndim = max(blob.ndim for blob in blobs)
     return [blob.reshape(blob.shape[:1] + (1,) * (ndim - blob.ndim) + blob.shape[1:]) for blob in blobs]

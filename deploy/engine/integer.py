@@ -1,17 +1,20 @@
 # SPDX-License-Identifier: MIT
 """Quantized layers: exact integer sums of products, computed by BLAS on floats that hold them."""
 
+from typing import Any, Tuple
+
 import numpy as np
 
+from deploy.arithmetic import Arithmetic
 from deploy.engine import windows
 from deploy.engine.convolution import convolve, matrix_product
-from deploy.ir import Convolution
+from deploy.ir import Convolution, QuantizedNode
 from quantize.errors import DeployError
 
 INT32_MAX = 2 ** 31 - 1
 
 
-def layer(node, x, arithmetic):
+def layer(node: QuantizedNode, x: np.ndarray, arithmetic: Arithmetic) -> Tuple[np.ndarray, np.ndarray]:
     """Codes of the input, and the integer sums of a quantized layer.
 
     Parameters
@@ -28,18 +31,18 @@ def layer(node, x, arithmetic):
     """
     grid = node.quantization.input
     codes = arithmetic.quantize(x, grid)
-    dtype = exact_dtype(node)
+    dtype: Any = exact_dtype(node)
     values = codes.astype(dtype)
     if grid.zero_point:
         values -= dtype(grid.zero_point)
     weight = node.quantization.weight_q.astype(dtype)
     if not isinstance(node, Convolution):
         return codes, matrix_product(values.reshape(len(values), -1), weight)
-    filler = arithmetic.quantize(np.float32([node.pad_value]), grid)[0] - grid.zero_point
+    filler = arithmetic.quantize(np.array([node.pad_value], np.float32), grid)[0] - grid.zero_point
     return codes, convolve(windows.pad(values, node.pads, dtype(filler)), weight, node)
 
 
-def bound(node) -> int:
+def bound(node: QuantizedNode) -> int:
     """No sum of the layer can be larger in magnitude, whatever its input."""
     grid = node.quantization.input
     largest = max(abs(grid.qmin - grid.zero_point), abs(grid.qmax - grid.zero_point))
@@ -47,7 +50,7 @@ def bound(node) -> int:
     return int(weight.reshape(len(weight), -1).sum(axis=1).max(initial=0)) * largest
 
 
-def exact_dtype(node):
+def exact_dtype(node: QuantizedNode) -> type:
     """float32 where every partial sum fits into its 24 bits, else float64 (53 bits)."""
     limit = bound(node)
     if limit >= 2 ** 53:
@@ -56,7 +59,7 @@ def exact_dtype(node):
     return np.float32 if limit <= 2 ** 24 else np.float64
 
 
-def largest(sums, node) -> int:
+def largest(sums: np.ndarray, node: QuantizedNode) -> int:
     """Largest magnitude among the sums; DeployError where int32 would overflow."""
     value = int(max(sums.max(initial=0), -sums.min(initial=0)))
     if value > INT32_MAX:

@@ -2,7 +2,7 @@
 """The interpreter: nodes in order, on parts of the batch, forgetting blobs that no later node reads."""
 
 from dataclasses import dataclass
-from typing import Dict, Tuple
+from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from deploy.arithmetic import Arithmetic
 from deploy.engine import integer
 from deploy.engine.activation import activate
 from deploy.engine.operations import OPERATIONS
-from deploy.ir import Convolution, Model, integers, quantized
+from deploy.ir import Convolution, Model, Node, QuantizedNode, integers, quantized
 from quantize.errors import DataError, DeployError
 from quantize.registry import closest
 
@@ -40,7 +40,8 @@ class Result:
     largest: Dict[str, int]
 
 
-def run(model: Model, inputs, *, arithmetic=None, keep=(), codes=False, part=None) -> Result:
+def run(model: Model, inputs: Union[np.ndarray, Mapping[str, np.ndarray]], *, arithmetic: Optional[Arithmetic] = None,
+        keep: Union[str, Iterable[str]] = (), codes: bool = False, part: Optional[int] = None) -> Result:
     """Run a model on a batch. Layers with a quantization compute exactly in integers, everything else in float32.
 
     Parameters
@@ -64,12 +65,12 @@ def run(model: Model, inputs, *, arithmetic=None, keep=(), codes=False, part=Non
     DeployError
         An unknown blob to keep, a sum that does not fit into int32, values that are no numbers.
     """
-    inputs = _inputs(model, inputs)
-    count = len(inputs[model.inputs[0]])
+    arrays = _inputs(model, inputs)
+    count = len(arrays[model.inputs[0]])
     trace = _Trace(model, count, keep, codes)
     part = part or part_size(model)
     for start in range(0, count, part):
-        blobs = {name: np.ascontiguousarray(values[start:start + part]) for name, values in inputs.items()}
+        blobs = {name: np.ascontiguousarray(values[start:start + part]) for name, values in arrays.items()}
         _run_part(model, blobs, arithmetic or Arithmetic(), trace, slice(start, start + part))
     return Result(tuple(trace.blobs[name] for name in model.outputs), trace.blobs, trace.codes, trace.largest)
 
@@ -118,7 +119,7 @@ def _inputs(model, inputs):
     return arrays
 
 
-def part_size(model) -> int:
+def part_size(model: Model) -> int:
     """Images whose largest node needs about `PART_BYTES`."""
     def elements(node):
         values = sum(int(np.prod(model.shapes[name])) for name in node.inputs + node.outputs)
@@ -147,12 +148,14 @@ def _run_part(model, blobs, arithmetic, trace, where):
                 blobs[name] = values
 
 
-def compute(node, inputs, arithmetic, trace, where):
+def compute(node: Node, inputs: Sequence[np.ndarray], arithmetic: Arithmetic, trace: "_Trace",
+            where: slice) -> Tuple[np.ndarray, ...]:
     """Outputs of one node, a tuple."""
     if integers(node) is not None:
-        codes, sums = integer.layer(node, inputs[0], arithmetic)
-        trace.layer(node, where, codes, integer.largest(sums, node))
-        return (activate(arithmetic.dequantize(sums, node), node.activation, arithmetic),)
+        layer = cast(QuantizedNode, node)
+        codes, sums = integer.layer(layer, inputs[0], arithmetic)
+        trace.layer(layer, where, codes, integer.largest(sums, layer))
+        return (activate(arithmetic.dequantize(sums, layer), layer.activation, arithmetic),)
     apply = arithmetic.operations.get(type(node)) or OPERATIONS[type(node)]
     outputs = apply(node, inputs, arithmetic)
     return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -10,7 +10,7 @@ from typing import Callable, Dict
 OPERATIONS: Dict[type, Callable] = {}
 
 
-def operation(node_type):
+def operation(node_type: type) -> Callable[[Callable], Callable]:
     """Decorator that enters a function for a node type into `OPERATIONS`."""
     def store(function):
         OPERATIONS[node_type] = function

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Pooling, as MXNet defines it: padding never wins a maximum, and an average counts what `count_padding` says."""
 
+from typing import Tuple
+
 import numpy as np
 
 from deploy.engine import windows
@@ -11,7 +13,7 @@ from deploy.ir.shapes import output_size, padded_size
 LOWEST = np.finfo(np.float32).min
 
 
-def cover(x, pads, node, fill):
+def cover(x: np.ndarray, pads: Tuple[int, int, int, int], node: Pooling, fill: float) -> np.ndarray:
     """`x` padded with `fill`, also by the rows and columns that only the last windows of `ceil` pooling reach."""
     size = padded_size(x.shape, pads)
     out = output_size(size, node.kernel, node.stride, ceil=node.ceil)
@@ -20,7 +22,7 @@ def cover(x, pads, node, fill):
     return windows.pad(x, (top, left, bottom + max(reach[0] - size[0], 0), right + max(reach[1] - size[1], 0)), fill)
 
 
-def window_areas(node, shape):
+def window_areas(node: Pooling, shape: Tuple[int, ...]) -> np.ndarray:
     """Number of elements that each average divides by, (1, 1, oh, ow) float32, for inputs (..., h, w).
 
     With `count_padding` the padding counts, but never the extra reach of `ceil`.
@@ -29,10 +31,11 @@ def window_areas(node, shape):
     pads = node.pads
     if node.count_padding:
         counted, pads = windows.pad(counted, pads, 1), (0, 0, 0, 0)
-    return sum(view for _, _, view in windows.taps(cover(counted, pads, node, 0), node.kernel, node.stride))
+    views = windows.taps(cover(counted, pads, node, 0), node.kernel, node.stride)
+    return np.asarray(sum(view for _, _, view in views))
 
 
-def window_sums(x, node):
+def window_sums(x: np.ndarray, node: Pooling) -> np.ndarray:
     """Sums of windows (n, c, oh, ow), element by element in the order of the window."""
     return _combine(np.add, cover(x, node.pads, node, 0), node)
 

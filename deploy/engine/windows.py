@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Sliding windows over planes: padding, and the views that convolution and pooling loop over."""
 
+from typing import Any, Iterator, Sequence, Tuple
+
 import numpy as np
 
 from deploy.ir.shapes import output_size, padded_size
 
 
-def pad(x, pads, value=0):
+def pad(x: np.ndarray, pads: Tuple[int, int, int, int], value: Any = 0) -> np.ndarray:
     """`x` (n, c, h, w) with (top, left, bottom, right) rows and columns of `value`; `x` itself where there are none."""
     if not any(pads):
         return x
@@ -16,7 +18,8 @@ def pad(x, pads, value=0):
     return y
 
 
-def taps(x, kernel, stride, dilation=(1, 1)):
+def taps(x: np.ndarray, kernel: Sequence[int], stride: Tuple[int, int],
+         dilation: Tuple[int, int] = (1, 1)) -> Iterator[Tuple[int, int, np.ndarray]]:
     """For each kernel element, row by row: (i, j, view (n, c, oh, ow) of the padded `x` that it meets)."""
     height, width = output_size(x.shape[2:], kernel, stride, dilation)
     for i in range(kernel[0]):
@@ -26,7 +29,8 @@ def taps(x, kernel, stride, dilation=(1, 1)):
                           left:left + (width - 1) * stride[1] + 1:stride[1]]
 
 
-def columns(x, kernel, stride, dilation=(1, 1)):
+def columns(x: np.ndarray, kernel: Sequence[int], stride: Tuple[int, int],
+            dilation: Tuple[int, int] = (1, 1)) -> np.ndarray:
     """Windows as columns of a matrix: (n, c * kh * kw, oh * ow) of the padded `x` (n, c, h, w)."""
     n, channels = x.shape[:2]
     if tuple(kernel) == tuple(stride) == (1, 1):

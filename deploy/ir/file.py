@@ -30,7 +30,7 @@ import numpy as np
 from deploy.ir.model import NODE_TYPES, Model
 from deploy.ir.validate import ARRAY_TYPES, element_types, hints, inner, validate
 from quantize.errors import DeployError, ModelFileError
-from quantize.files import write_whole
+from quantize.files import PathLike, write_whole
 
 FORMAT = "deploy.ir"
 VERSION = 1
@@ -40,7 +40,7 @@ BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, KeyError, In
           RuntimeError, OverflowError)  # what zipfile raises for archives that are none
 
 
-def save(model: Model, path):
+def save(model: Model, path: PathLike) -> None:
     """Write a model; DeployError where it is not a valid one, DataError where the file cannot be written."""
     validate(model)
     text, arrays = _encode_model(model)
@@ -53,7 +53,7 @@ def save(model: Model, path):
     write_whole(path, stream.getvalue())
 
 
-def load(path) -> Model:
+def load(path: PathLike) -> Model:
     """The model in a file; ModelFileError that says what is wrong with any other file."""
     try:
         with open(path, "rb") as stream:

@@ -2,7 +2,7 @@
 """The network as values: what nodes are made of, the operations, the model, and questions about its graph."""
 
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Protocol, Tuple, cast
 
 import numpy as np
 
@@ -301,8 +301,40 @@ class Model:
     metadata: Dict[str, str] = field(default_factory=dict)
 
 
-# what a question about integers gets: these have a `quantization`, and no other node
-QuantizedNode = Union[Convolution, InnerProduct]
+class QuantizedNode(Protocol):
+    """A `Convolution` or an `InnerProduct` that has a quantization."""
+
+    @property
+    def name(self) -> str:
+        """See `Node`."""
+
+    @property
+    def path(self) -> str:
+        """See `Node`."""
+
+    @property
+    def inputs(self) -> Tuple[str, ...]:
+        """See `Node`."""
+
+    @property
+    def outputs(self) -> Tuple[str, ...]:
+        """See `Node`."""
+
+    @property
+    def weight(self) -> np.ndarray:
+        """First axis: outputs."""
+
+    @property
+    def bias(self) -> Optional[np.ndarray]:
+        """One number for each output."""
+
+    @property
+    def activation(self) -> Optional[Function]:
+        """Applied to the result."""
+
+    @property
+    def quantization(self) -> Quantization:
+        """Never None."""
 
 
 def integers(node: Optional[Node]) -> Optional[Quantization]:
@@ -319,8 +351,7 @@ def activation(node: Node) -> Optional[Function]:
 
 def quantized(model: Model) -> List[QuantizedNode]:
     """The nodes that compute in integers."""
-    return [node for node in model.nodes
-            if isinstance(node, (Convolution, InnerProduct)) and node.quantization is not None]
+    return [cast(QuantizedNode, node) for node in model.nodes if integers(node) is not None]
 
 
 def consumers(model: Model) -> Dict[str, List[Optional[Node]]]:

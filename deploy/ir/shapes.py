@@ -6,7 +6,7 @@ name. The fields of the node must have the types that its class declares.
 """
 
 from math import prod
-from typing import Callable, Dict
+from typing import Callable, Dict, Sequence, Tuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from quantize.errors import DeployError
 RULES: Dict[type, Callable] = {}
 
 
-def rule(*types):
+def rule(*types: type) -> Callable[[Callable], Callable]:
     """Decorator that enters a rule for these node types."""
     def store(function):
         RULES.update({node_type: function for node_type in types})
@@ -24,7 +24,8 @@ def rule(*types):
     return store
 
 
-def output_size(size, kernel, stride, dilation=(1, 1), ceil=False):
+def output_size(size: Sequence[int], kernel: Sequence[int], stride: Sequence[int], dilation: Sequence[int] = (1, 1),
+                ceil: bool = False) -> Tuple[int, int]:
     """(height, width) of the windows over planes of a padded `size`; `ceil` adds a last, partial window."""
     def along(axis):
         room = size[axis] - dilation[axis] * (kernel[axis] - 1) - 1
@@ -32,13 +33,13 @@ def output_size(size, kernel, stride, dilation=(1, 1), ceil=False):
     return along(0), along(1)
 
 
-def padded_size(shape, pads):
+def padded_size(shape: Tuple[int, ...], pads: Tuple[int, int, int, int]) -> Tuple[int, int]:
     """(height, width) of (..., height, width) after padding by (top, left, bottom, right)."""
     top, left, bottom, right = pads
     return shape[-2] + top + bottom, shape[-1] + left + right
 
 
-def demand(holds, text):
+def demand(holds: object, text: str) -> None:
     """Raise DeployError with the text unless the condition holds."""
     if not holds:
         raise DeployError(text)

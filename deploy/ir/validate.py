@@ -140,7 +140,7 @@ def _check_quantization(quantization, weight):
 # ---- fields
 
 
-def hints(kind: type) -> Dict[str, Any]:
+def hints(kind: Any) -> Dict[str, Any]:
     """Field -> type, for every field of a dataclass in its order."""
     types = get_type_hints(kind)
     return {field.name: types[field.name] for field in fields(kind)}
@@ -173,7 +173,8 @@ def misfit(value: Any, hint: Any) -> Optional[str]:
     if hint is float:
         if not isinstance(value, (float, int, np.floating, np.integer)) or isinstance(value, bool):
             return _is_no(value, hint)
-        return None if abs(value) <= FLOAT32_MAX else f"is {str(value):.40}, which float32 does not hold"
+        size: Any = abs(value)  # not float(value): a whole number may be too large for that
+        return None if size <= FLOAT32_MAX else f"is {str(value):.40}, which float32 does not hold"
     if hint is int:
         return None if isinstance(value, (int, np.integer)) and not isinstance(value, bool) else _is_no(value, hint)
     return None if isinstance(value, hint) else _is_no(value, hint)

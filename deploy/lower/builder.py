@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Operator by operator from the traced graph to a draft, collecting everything that cannot be lowered."""
 
-from typing import Dict, List, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
+from mxnet.gluon import Block
+
+from deploy import ir
+from deploy.arithmetic import Arithmetic
 from deploy.lower.call import Call, Value
 from deploy.lower.draft import Draft, Unsupported
 from deploy.lower.operators import OPERATORS
 from deploy.lower.trace import Naming, Traced
 from deploy.target import Problem
+from quantize.convert.graph import Node
 
 
 class Builder:
@@ -28,7 +33,8 @@ class Builder:
     problems : list of Problem
     """
 
-    def __init__(self, traced: Traced, naming: Naming, layers, arithmetic, input_name: str):
+    def __init__(self, traced: Traced, naming: Naming, layers: Mapping[str, Block], arithmetic: Arithmetic,
+                 input_name: str):
         self.traced, self.naming, self.layers, self.arithmetic = traced, naming, layers, arithmetic
         data = next(node for node in traced.nodes if node.op == "null" and traced.depends[node.index])
         self.draft = Draft(input_name, traced.shapes[data.index, 0][1:])
@@ -45,7 +51,7 @@ class Builder:
             if not isinstance(self.values.get(head), str):
                 self.problems.append(Problem(f"output {number}", "does not depend on the network's input"))
         if not self.problems:
-            self.draft.outputs = tuple(self.values[head] for head in self.traced.heads)
+            self.draft.outputs = tuple(str(self.values[head]) for head in self.traced.heads)
         return self.draft
 
     def _lower(self, node):
@@ -83,7 +89,7 @@ class Builder:
 
     # ---- what calls ask for
 
-    def name(self, node) -> Tuple[str, str]:
+    def name(self, node: Node) -> Tuple[str, str]:
         """(unique name, structural path) of an operator's node."""
         name, path = self.naming.of(node)
         return self.unique(name), path
@@ -96,16 +102,17 @@ class Builder:
             name = f"{wanted}_{number}"
         return name
 
-    def source_shape(self, node, index: int) -> Tuple[int, ...]:
+    def source_shape(self, node: Node, index: int) -> Tuple[int, ...]:
         """Shape of an operand with its batch axis."""
         return self.traced.shapes[node.sources[index]]
 
-    def quantized_layer(self, node):
+    def quantized_layer(self, node: Node) -> Optional[Block]:
         """The quantized layer that an operator belongs to, or None."""
         owner = self.naming.layer(node)
         return None if owner is None else self.layers.get(owner[0])
 
-    def write(self, call, kind, inputs, shapes, part, fields) -> Tuple[str, ...]:
+    def write(self, call: Call, kind: Type[ir.Node], inputs: Tuple[str, ...], shapes: Sequence[Tuple[int, ...]],
+              part: str, fields: Mapping[str, Any]) -> Tuple[str, ...]:
         """Append a node; returns its blobs."""
         name = self.unique(call.name + ("." + part if part else ""))
         outputs = (name,) if len(shapes) == 1 else tuple(

@@ -2,17 +2,19 @@
 """What the handler of an operator sees: one operator's options, operands and shapes, and a way to write nodes."""
 
 import ast
-from typing import Dict, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
+from deploy.ir import Quantization
 from deploy.lower.draft import Unsupported
 from deploy.lower.weights import quantization_of
+from quantize.convert.graph import Node
 
 Value = Union[str, np.ndarray]  # a blob, or a constant with its batch axis
 
 
-def literal(text: str):
+def literal(text: str) -> Any:
     """MXNet writes options as text: numbers, tuples, True and None as in Python, anything else as it is."""
     try:
         return ast.literal_eval(text)
@@ -32,9 +34,10 @@ class Call:
     shapes, shape : shapes of the outputs, and of the first, without the batch axis.
     """
 
-    def __init__(self, builder, node, values: Sequence[Value], shapes):
+    def __init__(self, builder: Any, node: Node, values: Sequence[Optional[Value]],
+                 shapes: List[Tuple[int, ...]]):
         self.op = node.op
-        self.attrs: Dict[str, object] = {key: literal(text) for key, text in node.attrs.items()}
+        self.attrs: Dict[str, Any] = {key: literal(text) for key, text in node.attrs.items()}
         self.name, self.path = builder.name(node)
         self.shapes = shapes
         self._builder, self._node, self._values = builder, node, values
@@ -49,12 +52,12 @@ class Call:
         """How many operands there are."""
         return len(self._values)
 
-    def get(self, key: str, default=None):
+    def get(self, key: str, default: Any = None) -> Any:
         """An option; the default also where MXNet writes None or an empty tuple."""
         value = self.attrs.get(key)
         return default if value is None or value == () else value
 
-    def only(self, key: str, *allowed):
+    def only(self, key: str, *allowed: Any) -> Any:
         """An option that may only be one of `allowed`, the first by default."""
         value = self.get(key, allowed[0])
         if value not in allowed:
@@ -71,9 +74,9 @@ class Call:
             raise Unsupported(f"operand {index} is a constant")
         if self._values[index] is None:
             raise Unsupported(f"operand {index} is a side output (a mean, a mask) of another operator")
-        return self._values[index]
+        return cast(str, self._values[index])
 
-    def blobs(self):
+    def blobs(self) -> List[str]:
         """All operands, which all depend on the input."""
         return [self.blob(index) for index in range(self.count)]
 
@@ -81,7 +84,7 @@ class Call:
         """An operand that is the same for every input; float32, as MXNet has it (with a batch axis, if any)."""
         if not self.is_constant(index):
             raise Unsupported(f"operand {index} depends on the network's input")
-        return self._values[index]
+        return cast(np.ndarray, self._values[index])
 
     def in_shape(self, index: int = 0) -> Tuple[int, ...]:
         """Shape of an operand without the batch axis."""
@@ -94,7 +97,8 @@ class Call:
             raise Unsupported("works along the batch axis")
         return axis
 
-    def emit(self, kind: type, inputs, shape=None, /, part: str = "", **fields) -> str:
+    def emit(self, kind: type, inputs: Union[str, Iterable[str]], shape: Optional[Tuple[int, ...]] = None, /,
+             part: str = "", **fields: Any) -> str:
         """Write a node with one output, by default of the operator's output shape; returns its blob.
 
         `part` tells the nodes of an operator that needs several apart; the last one has none.
@@ -102,7 +106,8 @@ class Call:
         inputs = (inputs,) if isinstance(inputs, str) else tuple(inputs)
         return self._builder.write(self, kind, inputs, [self.shape if shape is None else shape], part, fields)[0]
 
-    def emit_many(self, kind: type, blob: str, shapes=None, /, part: str = "", **fields) -> Tuple[str, ...]:
+    def emit_many(self, kind: type, blob: str, shapes: Optional[Sequence[Tuple[int, ...]]] = None, /,
+                  part: str = "", **fields: Any) -> Tuple[str, ...]:
         """Write a node with as many outputs as the operator has."""
         return self._builder.write(self, kind, (blob,), self.shapes if shapes is None else shapes, part, fields)
 
@@ -111,7 +116,7 @@ class Call:
         """Whether the operator's layer is to compute in integers."""
         return self._builder.quantized_layer(self._node) is not None
 
-    def quantization(self, weight: np.ndarray):
+    def quantization(self, weight: np.ndarray) -> Optional[Quantization]:
         """How the operator's layer computes in integers; None where it stays float."""
         layer = self._builder.quantized_layer(self._node)
         return None if layer is None else quantization_of(layer, weight, self._builder.arithmetic)

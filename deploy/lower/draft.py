@@ -2,7 +2,7 @@
 """A model while it is being made: nodes that passes replace and remove; and what keeps an operator out of it."""
 
 from dataclasses import replace
-from typing import Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
 
 from deploy.ir import Model, Node
 
@@ -30,12 +30,12 @@ class Draft:
         self._readers: Dict[str, List[str]] = {}
         self.declare(input_name, input_shape)
 
-    def declare(self, blob: str, shape: Tuple[int, ...]):
+    def declare(self, blob: str, shape: Tuple[int, ...]) -> None:
         """Make a blob known."""
         self.shapes[blob] = tuple(shape)
         self._readers[blob] = []
 
-    def add(self, node: Node, shapes):
+    def add(self, node: Node, shapes: Iterable[Tuple[int, ...]]) -> None:
         """Append a node whose inputs are there already; `shapes` of its outputs."""
         self._nodes[node.name] = node
         for blob, shape in zip(node.outputs, shapes):
@@ -43,7 +43,7 @@ class Draft:
             self._writers[blob] = node.name
         self._listen(node)
 
-    def nodes(self, *kinds: type) -> Iterator[Node]:
+    def nodes(self, *kinds: type) -> Iterator[Any]:
         """The nodes of some types, in order, each as it is when its turn comes: the draft may change meanwhile."""
         for name in list(self._nodes):
             node = self._nodes.get(name)
@@ -54,11 +54,11 @@ class Draft:
         """Whether a node (or blob) of this name exists."""
         return name in self._nodes or name in self.shapes
 
-    def writer(self, blob: str) -> Optional[Node]:
+    def writer(self, blob: str) -> Any:
         """The node that writes a blob; None for an input of the model."""
         return self._nodes.get(self._writers.get(blob, ""))
 
-    def readers(self, blob: str) -> List[Node]:
+    def readers(self, blob: str) -> List[Any]:
         """The nodes that read a blob, once for each time."""
         return [self._nodes[name] for name in self._readers[blob]]
 
@@ -67,14 +67,14 @@ class Draft:
         names = self._readers[blob]
         return self._nodes[names[0]] if len(names) == 1 and blob not in self.outputs else None
 
-    def put(self, node: Node):
+    def put(self, node: Node) -> None:
         """Replace the node of the same name and outputs."""
         for blob in self._nodes[node.name].inputs:
             self._readers[blob].remove(node.name)
         self._nodes[node.name] = node
         self._listen(node)
 
-    def bypass(self, node: Node, source: Optional[str] = None):
+    def bypass(self, node: Node, source: Optional[str] = None) -> None:
         """Remove a node; who read its output reads `source` (by default the node's first input) instead."""
         node = self._nodes[node.name]
         source = node.inputs[0] if source is None else source
@@ -84,7 +84,7 @@ class Draft:
         self.outputs = tuple(source if blob == node.outputs[0] else blob for blob in self.outputs)
         self._remove(node)
 
-    def drop_unread(self):
+    def drop_unread(self) -> None:
         """Remove nodes that contribute to no output of the model."""
         for node in reversed(list(self._nodes.values())):
             if not any(self._readers[blob] or blob in self.outputs for blob in node.outputs):

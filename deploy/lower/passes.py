@@ -6,7 +6,7 @@ Written-out activation functions are found and named; reshapes that are not need
 """
 
 from dataclasses import fields, replace
-from typing import Callable, NamedTuple, Optional, Tuple
+from typing import Any, Callable, NamedTuple, Optional, Tuple
 
 import numpy as np
 
@@ -177,7 +177,7 @@ def _factor_and_shift(node):
     return factor, beta - mean * factor
 
 
-def absorbed(host, factor: np.ndarray, shift: np.ndarray):
+def absorbed(host: Any, factor: np.ndarray, shift: np.ndarray) -> Any:
     """The layer with its output multiplied by `factor` (outputs,) and `shift` (outputs,) added."""
     if isinstance(host, Affine):
         before = 0.0 if host.shift is None else host.shift

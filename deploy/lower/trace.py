@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -130,7 +130,8 @@ def _numbered_internals(graph: Graph):
             node["name"] = f"{index}:node"
     internals = mx.sym.load_json(json.dumps(text)).get_internals()
     variables = {node.name: node.index for node in graph.nodes if node.op == "null"}
-    entries, seen = [], {}
+    entries: List[Entry] = []
+    seen: Dict[int, int] = {}
     for name in internals.list_outputs():
         index = variables[name] if name in variables else int(name.split(":")[0])
         entries.append((index, seen.setdefault(index, 0)))
@@ -195,7 +196,7 @@ class Naming:
         self._own = {prefix for prefix in self._blocks if prefix + OWN in names}
         self._counts = Counter(self._prefix(node.name) for node in operators)
 
-    def of(self, node) -> Tuple[str, str]:
+    def of(self, node: Node) -> Tuple[str, str]:
         """(name, structural path) of an operator; the path is empty for one that is no layer by itself."""
         layer = self.layer(node) if node.name.endswith(OWN) else None
         if layer is not None and layer[0]:
@@ -209,7 +210,7 @@ class Naming:
         rest = re.sub(r"\s+", "_", rest.strip("_") or node.op)
         return (path + "." + rest if path else rest), (path if is_leaf else "")
 
-    def layer(self, node):
+    def layer(self, node: Node) -> Optional[Tuple[str, Block]]:
         """(path, block) of the layer whose weight (second operand) the operator reads, or None."""
         if len(node.inputs) < 2:
             return None

@@ -7,11 +7,13 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block
 
+from deploy.arithmetic import Arithmetic
 from deploy.ir import Grid, Quantization
 from deploy.lower.draft import Unsupported
 from deploy.lower.passes import without_factor
 from quantize.convert.passes import batchnorm_affine
 from quantize.modes import quantized_layers
+from quantize.nn.fake_quantize import FakeQuantize
 from quantize.spec import PerTensor, QuantSpec
 
 UNCALIBRATED = "its input has no calibrated range; calibrate the network (calib.collect), or exclude the layer"
@@ -23,7 +25,7 @@ def quantized_paths(net: Block) -> Dict[str, Block]:
             if any(quantizer.mode != "float" for _, quantizer in layer.quantizers())}
 
 
-def quantization_of(layer: Block, weight: np.ndarray, arithmetic) -> Quantization:
+def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic) -> Quantization:
     """The integers of a layer whose first weight axis are its outputs.
 
     Parameters
@@ -57,7 +59,7 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic) -> Quantizatio
     return quantization if norm is None else without_factor(quantization, batchnorm_affine(norm.block)[0])
 
 
-def input_grid(quantizer) -> Grid:
+def input_grid(quantizer: FakeQuantize) -> Grid:
     """The grid of a layer's input, from the calibrated range."""
     spec = quantizer.spec
     _check_rounding(spec, "inputs")
@@ -69,7 +71,7 @@ def input_grid(quantizer) -> Grid:
     return Grid(float(numbers.scale.ravel()[0]), int(numbers.zero_point.ravel()[0]), spec.qmin, spec.qmax)
 
 
-def weight_scale(quantizer, weight: np.ndarray) -> np.ndarray:
+def weight_scale(quantizer: FakeQuantize, weight: np.ndarray) -> np.ndarray:
     """Scale for each output, (outputs,): the stored one of a frozen or offline quantizer, else of the weight itself."""
     spec = quantizer.spec
     stored = quantizer.calibrated and (quantizer.frozen or quantizer.mode == "offline")

@@ -6,13 +6,13 @@ import json
 import math
 import pathlib
 from dataclasses import dataclass, field
-from typing import Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterable, Mapping, Optional, Sequence, Tuple
 
 from deploy.engine.integer import bound
-from deploy.ir import Convolution, Model, integers, producers, quantized
+from deploy.ir import Convolution, Model, Node, integers, producers, quantized
 from deploy.proof.compare import Difference
 from deploy.proof.verify import Verification
-from quantize.files import write_whole
+from quantize.files import PathLike, write_whole
 
 FORMAT = "certificate 1"
 JSON, TEXT = "certificate.json", "certificate.md"
@@ -92,7 +92,7 @@ def _layer(model, node, found, stated, sides):
                         if reason}}
 
 
-def kind(node) -> str:
+def kind(node: Node) -> str:
     """What a layer is, in a few words."""
     if not isinstance(node, Convolution):
         return type(node).__name__
@@ -149,7 +149,7 @@ def _source(model, node, known):
     return None
 
 
-def file_facts(paths) -> Dict[str, Dict[str, object]]:
+def file_facts(paths: Iterable[PathLike]) -> Dict[str, Dict[str, object]]:
     """File name -> its size in bytes and its SHA-256."""
     facts = {}
     for path in map(pathlib.Path, paths):
@@ -158,13 +158,13 @@ def file_facts(paths) -> Dict[str, Dict[str, object]]:
     return facts
 
 
-def write_certificate(folder, contents):
+def write_certificate(folder: PathLike, contents: Mapping[str, Any]) -> None:
     """`certificate.json` and `certificate.md` in a folder."""
-    write_whole(folder / JSON, json.dumps(contents, indent=1, allow_nan=False) + "\n")
-    write_whole(folder / TEXT, certificate_text(contents))
+    write_whole(pathlib.Path(folder) / JSON, json.dumps(contents, indent=1, allow_nan=False) + "\n")
+    write_whole(pathlib.Path(folder) / TEXT, certificate_text(contents))
 
 
-def certificate_text(contents) -> str:
+def certificate_text(contents: Mapping[str, Any]) -> str:
     """The certificate as Markdown that also reads well as it is."""
     parts = [_head(contents), _summary(contents), _layers(contents), _reasons(contents), _files(contents)]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -239,7 +239,7 @@ def _files(contents):
     return "## Files\n\n" + table(rows)
 
 
-def share_text(difference) -> str:
+def share_text(difference: Mapping[str, Any]) -> str:
     """A share in percent, never rounded up to 100 %."""
     if difference["identical"] == difference["elements"]:
         return "100 %"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Mapping, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from quantize.errors import DeployError
 
@@ -46,7 +47,7 @@ class Difference:
     largest: float = 0.0
     magnitude: float = 0.0
 
-    def update(self, values, reference):
+    def update(self, values: ArrayLike, reference: ArrayLike) -> None:
         """Count one batch; both arrays have the same shape, and both hold codes or both reals."""
         values, reference = np.asarray(values), np.asarray(reference)
         if values.shape != reference.shape:

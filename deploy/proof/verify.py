@@ -12,6 +12,7 @@ from typing import Callable, Dict, Iterable, List, Mapping, Optional
 import numpy as np
 
 from deploy import engine
+from deploy.arithmetic import Arithmetic
 from deploy.ir import Model, quantized
 from deploy.proof.compare import Difference, Observed
 from quantize.errors import DeployError
@@ -60,11 +61,11 @@ class Verification:
     def worst_real(self, side: str) -> Optional[str]:
         """The blob with the largest relative difference; None where no blob was compared."""
         found = {blob: of_sides[side].relative for blob, of_sides in self.reals.items() if side in of_sides}
-        return max(found, key=found.get) if found else None
+        return max(found, key=lambda blob: found[blob]) if found else None
 
 
-def verify(model: Model, arithmetic, sides: Mapping[str, Callable[[np.ndarray], Observed]], batches: Iterable,
-           progress: Optional[Callable[[int], None]] = None) -> Verification:
+def verify(model: Model, arithmetic: Arithmetic, sides: Mapping[str, Callable[[np.ndarray], Observed]],
+           batches: Iterable[np.ndarray], progress: Optional[Callable[[int], None]] = None) -> Verification:
     """Compare what each side computes with the integer engine, over all batches.
 
     Parameters

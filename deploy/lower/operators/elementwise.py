@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Sums, products and the like: of two blobs, of a blob and a constant tensor, of a blob and a number."""
 
+from typing import Any, Dict, Optional
+
 import numpy as np
 
 from deploy.ir import Affine, Elementwise, Permute, Reshape, ScalarOp
@@ -42,11 +44,12 @@ def _with_constant(call: Call, op: str, constant: np.ndarray, index: int) -> str
     return affine(call, source, *factors[op])
 
 
-def affine(call: Call, blob: str, scale, shift) -> str:
+def affine(call: Call, blob: str, scale: np.ndarray, shift: Optional[np.ndarray]) -> str:
     """scale * x + shift, constants that broadcast; the axes along which they vary become the first one."""
     varying = [axis for axis, size in enumerate(scale.shape[1:]) if size > 1]
     rest = [axis for axis in range(len(call.shape)) if axis not in varying]
-    order, values = varying + rest, dict(scale=scale.ravel(), shift=None if shift is None else shift.ravel())
+    order = varying + rest
+    values: Dict[str, Any] = dict(scale=scale.ravel(), shift=None if shift is None else shift.ravel())
     if order == sorted(order) and len(varying) == 1:
         return call.emit(Affine, blob, **values)
     moved = tuple(call.shape[axis] for axis in order)

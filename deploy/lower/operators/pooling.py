@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Pooling and resizing of planes."""
 
+from typing import Optional, Tuple
+
 import numpy as np
 
 from deploy.ir import Convolution, Deconvolution, Permute, Pooling, Resize
@@ -15,7 +17,7 @@ def _planes(call: Call):
     return call.in_shape()
 
 
-def global_pooling(call: Call, kind: str, blob: str, shape=None, part: str = "") -> str:
+def global_pooling(call: Call, kind: str, blob: str, shape: Optional[Tuple[int, ...]] = None, part: str = "") -> str:
     """The maximum or mean of each plane."""
     return call.emit(Pooling, blob, shape, part, kind=kind, global_=True)
 

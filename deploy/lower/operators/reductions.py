@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Operators that sum or compare along axes."""
 
+from typing import Tuple
+
 from deploy.ir import Reduce, Reshape, Softmax
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
 from deploy.lower.operators.pooling import global_pooling
 
 
-def axes_of(call: Call):
+def axes_of(call: Call) -> Tuple[int, ...]:
     """Axes of a reduction, counted without the batch axis, sorted."""
     axes = call.get("axis")
     if axes is None:

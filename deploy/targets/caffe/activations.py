@@ -4,7 +4,9 @@
 from typing import Optional
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from deploy.ir import Function
 from deploy.targets.caffe.layer import Layer, per_channel
 
 # function -> the layer type that is it without any parameter
@@ -13,12 +15,12 @@ PLAIN = {"relu": "ReLU", "sigmoid": "Sigmoid", "tanh": "TanH", "swish": "Swish",
 POWERS = {"square": 2.0, "sqrt": 0.5}
 
 
-def survives_printing(value) -> bool:
+def survives_printing(value: float) -> bool:
     """Whether the float32 comes back from the six decimals that caffe2ncnn writes into a .param."""
     return np.float32(f"{value:e}") == np.float32(value)
 
 
-def activation(function, channels: int) -> Optional[Layer]:
+def activation(function: Function, channels: int) -> Optional[Layer]:
     """The layer of an `ir.Function` on a blob of so many channels; None where Caffe has none."""
     kind, parameters = function.kind, function.parameters
     if kind in PLAIN:
@@ -36,11 +38,11 @@ def activation(function, channels: int) -> Optional[Layer]:
     return None
 
 
-def power(exponent) -> Layer:
+def power(exponent: float) -> Layer:
     """x ** exponent."""
     return Layer("Power", {"power_param": {"power": exponent, "scale": 1.0, "shift": 0.0}})
 
 
-def prelu(slope, channels: int) -> Layer:
+def prelu(slope: ArrayLike, channels: int) -> Layer:
     """One slope for each channel, also where they are equal: Caffe and ncnn store a shared one differently."""
     return Layer("PReLU", blobs=(per_channel(slope, channels),))

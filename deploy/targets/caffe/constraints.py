@@ -21,7 +21,7 @@ ADVICE = "; the target 'ncnn' writes .param and .bin without Caffe"
 CHECKS: Dict[type, Callable] = {}
 
 
-def constraint(*node_types):
+def constraint(*node_types: type) -> Callable[[Callable], Callable]:
     """Decorator that enters function(node, model), a generator of texts, for node types into `CHECKS`."""
     def store(function):
         CHECKS.update((node_type, function) for node_type in node_types)

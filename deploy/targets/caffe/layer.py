@@ -4,6 +4,7 @@
 from typing import NamedTuple, Optional, Tuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 
 class Layer(NamedTuple):
@@ -24,12 +25,12 @@ class Layer(NamedTuple):
     blobs: Tuple[np.ndarray, ...] = ()
 
 
-def per_channel(value, channels: int) -> np.ndarray:
+def per_channel(value: ArrayLike, channels: int) -> np.ndarray:
     """(channels,) float32 from a number, or an array of one or of `channels` elements."""
     return np.broadcast_to(np.asarray(value, np.float32).reshape(-1), (channels,))
 
 
-def scale(factor, shift=None) -> Layer:
+def scale(factor: np.ndarray, shift: Optional[np.ndarray] = None) -> Layer:
     """factor[c] * x + shift[c]; arrays (channels,)."""
     blobs = (factor,) if shift is None else (factor, shift)
     return Layer("Scale", {"scale_param": {"axis": 1, "bias_term": shift is not None}}, blobs)

@@ -4,7 +4,7 @@
 A node becomes one layer or a chain of them: a convolution and its activation, BatchNorm and Scale.
 """
 
-from typing import Callable, Dict
+from typing import Any, Callable, Dict, List, Sequence, Tuple, Union, cast
 
 import numpy as np
 
@@ -17,7 +17,7 @@ LAYERS: Dict[type, Callable] = {}
 OPERATIONS = {"add": "SUM", "sub": "SUM", "mul": "PROD", "max": "MAX"}
 
 
-def layers(*node_types):
+def layers(*node_types: type) -> Callable[[Callable], Callable]:
     """Decorator that enters function(node, model) -> list of Layer for node types into `LAYERS`."""
     def store(function):
         LAYERS.update((node_type, function) for node_type in node_types)
@@ -25,12 +25,12 @@ def layers(*node_types):
     return store
 
 
-def channels(node, model: ir.Model) -> int:
+def channels(node: ir.Node, model: ir.Model) -> int:
     """Size of the first axis of a node's (first) input."""
     return model.shapes[node.inputs[0]][0]
 
 
-def windows(kernel, stride, pads, repeated: bool) -> dict:
+def windows(kernel: Sequence[int], stride: Tuple[int, int], pads: Tuple[int, int, int, int], repeated: bool) -> dict:
     """Parameters of sliding windows: one number where height and width are equal, as Caffe's own files have it.
 
     Those of a convolution are repeated fields, of which caffe2ncnn reads the first; two numbers have their own fields.
@@ -46,7 +46,7 @@ def windows(kernel, stride, pads, repeated: bool) -> dict:
 
 
 @layers(ir.Convolution, ir.Deconvolution)
-def convolution(node, model):
+def convolution(node: Union[ir.Convolution, ir.Deconvolution], model: ir.Model) -> List[Layer]:
     """Convolution, grouped ones too (caffe2ncnn makes ConvolutionDepthWise of those), and its activation."""
     outputs = model.shapes[node.outputs[0]][0]
     parameters = windows(node.weight.shape[2:], node.stride, node.pads, repeated=True)
@@ -57,7 +57,7 @@ def convolution(node, model):
 
 
 @layers(ir.InnerProduct)
-def inner_product(node, model):
+def inner_product(node: ir.InnerProduct, model: ir.Model) -> List[Layer]:
     """InnerProduct, which flattens its input, and its activation."""
     outputs = node.weight.shape[0]
     parameters = {"num_output": outputs, "bias_term": node.bias is not None}
@@ -76,7 +76,7 @@ def _fused(node, outputs):
 
 
 @layers(ir.Pooling)
-def pooling(node, model):
+def pooling(node: ir.Pooling, model: ir.Model) -> List[Layer]:
     """Pooling, of windows or of whole planes."""
     kind = {"max": "MAX", "avg": "AVE"}[node.kind]
     if node.global_:
@@ -86,7 +86,7 @@ def pooling(node, model):
 
 
 @layers(ir.Reduce)
-def reduce_planes(node, model):
+def reduce_planes(node: ir.Reduce, model: ir.Model) -> List[Layer]:
     """Mean or maximum of whole planes: global pooling."""
     return _pool_planes(node, {"mean": "AVE", "max": "MAX"}[node.op], model)
 
@@ -105,19 +105,20 @@ def _flattens(node):
 
 
 @layers(ir.Activation)
-def activation_layer(node, model):
+def activation_layer(node: ir.Activation, model: ir.Model) -> List[Layer]:
     """An activation on its own."""
-    return [activation(node.function, channels(node, model))]
+    # `constraints.check` has refused what Caffe has no layer for
+    return [cast(Layer, activation(node.function, channels(node, model)))]
 
 
 @layers(ir.PReLU)
-def prelu_layer(node, model):
+def prelu_layer(node: ir.PReLU, model: ir.Model) -> List[Layer]:
     """PReLU."""
     return [prelu(node.slope, channels(node, model))]
 
 
 @layers(ir.BatchNorm)
-def batch_norm(node, model):
+def batch_norm(node: ir.BatchNorm, model: ir.Model) -> List[Layer]:
     """BatchNorm, which only normalizes, and Scale; the third blob divides the first two, as in Caffe's own files."""
     parameters = {"use_global_stats": True, "eps": node.epsilon}
     return [Layer("BatchNorm", {"batch_norm_param": parameters}, (node.mean, node.variance, np.ones(1, np.float32))),
@@ -125,58 +126,60 @@ def batch_norm(node, model):
 
 
 @layers(ir.Affine)
-def affine(node, model):
+def affine(node: ir.Affine, model: ir.Model) -> List[Layer]:
     """Scale."""
     return [scale(node.scale, node.shift)]
 
 
 @layers(ir.ScalarOp)
-def scalar(node, model):
+def scalar(node: ir.ScalarOp, model: ir.Model) -> List[Layer]:
     """Scale with equal numbers: they stand in the binary file, where Power's would be printed with six decimals."""
     count, number = channels(node, model), np.float32(node.scalar)
     if node.op == "pow":
         return [power(node.scalar)]
+    factor: Any
+    shift: Any
     factor, shift = {"add": (1, number), "sub": (1, -number), "rsub": (-1, number), "mul": (number, None),
                      "div": (1 / number, None)}[node.op]
     return [scale(per_channel(factor, count), None if shift is None else per_channel(shift, count))]
 
 
 @layers(ir.Elementwise)
-def elementwise(node, model):
+def elementwise(node: ir.Elementwise, model: ir.Model) -> List[Layer]:
     """Eltwise; a difference is a sum with the factors 1 and -1."""
-    parameters = {"operation": OPERATIONS[node.op]}
+    parameters: Dict[str, Any] = {"operation": OPERATIONS[node.op]}
     if node.op == "sub":
         parameters["coeff"] = [1.0, -1.0]
     return [Layer("Eltwise", {"eltwise_param": parameters})]
 
 
 @layers(ir.Concat)
-def concat(node, model):
+def concat(node: ir.Concat, model: ir.Model) -> List[Layer]:
     """Concat; Caffe's axes count the batch."""
     return [Layer("Concat", {"concat_param": {"axis": node.axis + 1}})]
 
 
 @layers(ir.Slice)
-def slice_blob(node, model):
+def slice_blob(node: ir.Slice, model: ir.Model) -> List[Layer]:
     """Slice, cut at the sums of the sizes."""
     points = np.cumsum(node.sizes)[:-1].tolist()
     return [Layer("Slice", {"slice_param": {"axis": node.axis + 1, "slice_point": points}})]
 
 
 @layers(ir.Softmax)
-def softmax(node, model):
+def softmax(node: ir.Softmax, model: ir.Model) -> List[Layer]:
     """Softmax."""
     return [Layer("Softmax", {"softmax_param": {"axis": node.axis + 1}})]
 
 
 @layers(ir.Permute)
-def permute(node, model):
+def permute(node: ir.Permute, model: ir.Model) -> List[Layer]:
     """Permute of Caffe's SSD branch; the batch stays in front."""
     return [Layer("Permute", {"permute_param": {"order": [0] + [axis + 1 for axis in node.order]}})]
 
 
 @layers(ir.Reshape)
-def reshape(node, model):
+def reshape(node: ir.Reshape, model: ir.Model) -> List[Layer]:
     """Flatten where one axis is left, else Reshape."""
     return [_reshape(node.shape)]
 

@@ -5,7 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import tempfile
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from deploy.targets.caffe.writer import CAFFEMODEL, PROTOTXT
 from deploy.targets.ncnn import writer
 from deploy.targets.ncnn.runner import EXACT, Runner
 from quantize.errors import DeployError
+from quantize.files import PathLike
 
 Paths = Tuple[pathlib.Path, pathlib.Path]
 # ncnn2int8 says this, leaves all later layers of the type float, and ends as if nothing were wrong
@@ -37,7 +38,7 @@ def _run(tool: str, *arguments):
                           f"{arguments[0]}:\n{done.stdout[-2000:].strip()}")
 
 
-def caffe2ncnn(folder, to) -> Paths:
+def caffe2ncnn(folder: PathLike, to: PathLike) -> Paths:
     """`caffe.param` and `caffe.bin` in the folder `to`, from the files that the target has written into `folder`."""
     sources = [pathlib.Path(folder) / name for name in (PROTOTXT, CAFFEMODEL)]
     for path in sources:
@@ -48,21 +49,22 @@ def caffe2ncnn(folder, to) -> Paths:
     return made
 
 
-def ncnnoptimize(param, weights, to) -> Paths:
+def ncnnoptimize(param: PathLike, weights: PathLike, to: PathLike) -> Paths:
     """`optimized.param` and `optimized.bin` in float32: activations become part of the layers before them."""
     made = pathlib.Path(to) / "optimized.param", pathlib.Path(to) / "optimized.bin"
     _run("ncnnoptimize", param, weights, *(made + (0,)))
     return made
 
 
-def ncnn2int8(param, weights, table, to) -> Paths:
+def ncnn2int8(param: PathLike, weights: PathLike, table: PathLike, to: PathLike) -> Paths:
     """`int8.param` and `int8.bin`, quantized as the table says."""
     made = pathlib.Path(to) / "int8.param", pathlib.Path(to) / "int8.bin"
     _run("ncnn2int8", param, weights, *(made + (table,)))
     return made
 
 
-def compare(model: ir.Model, folder, inputs, table=None) -> Dict[str, float]:
+def compare(model: ir.Model, folder: PathLike, inputs: np.ndarray,
+            table: Optional[PathLike] = None) -> Dict[str, float]:
     """How far blobs of the network that ncnn's tools make are from those of the direct writer's network.
 
     Parameters
@@ -83,8 +85,8 @@ def compare(model: ir.Model, folder, inputs, table=None) -> Dict[str, float]:
     integers = table is not None
     with tempfile.TemporaryDirectory() as scratch:
         made = caffe2ncnn(folder, scratch)
-        if integers:
-            made = ncnn2int8(*(ncnnoptimize(*(made + (scratch,))) + (table, scratch)))
+        if table is not None:
+            made = ncnn2int8(*ncnnoptimize(*made, scratch), table, scratch)
         theirs = Runner(*made, options=EXACT)
         ours = Runner(*writer.write(model, scratch, integers=integers), options=EXACT)
         names = [name for node in model.nodes for name in node.outputs if name in theirs.blobs and name in ours.blobs]

@@ -3,12 +3,13 @@
 
 import numpy as np
 
+from deploy.ir import QuantizedNode
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic, multiplier
 
 LIMIT = 127  # ncnn2int8's, whatever the table was made with
 
 
-def that_becomes_codes(node) -> np.ndarray:
+def that_becomes_codes(node: QuantizedNode) -> np.ndarray:
     """The float weight of a quantized layer, with those elements replaced that ncnn2int8 would code otherwise.
 
     ncnn2int8 computes round(weight * multiplier) and limits it to 127. Codes come out differently where a narrower

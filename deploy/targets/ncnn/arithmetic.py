@@ -9,22 +9,25 @@ own (`Convolution_x86`, `InnerProduct_x86`, `BatchNorm`, `Pooling`), and so are 
   operations, else two
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import ArrayLike
 
 from deploy.arithmetic import Arithmetic, per_channel
-from deploy.ir import Convolution
+from deploy.ir import Convolution, Grid, QuantizedNode
 from deploy.targets.ncnn import kernels
 from deploy.targets.ncnn.fma import fma
 
 QMAX = 127
 
 
-def multiplier(scale) -> np.ndarray:
+def multiplier(scale: ArrayLike) -> np.ndarray:
     """What ncnn holds of a scale (the real value of one step): float32(1 / scale)."""
     return np.float32(1) / np.asarray(scale, np.float32)
 
 
-def fused(node) -> bool:
+def fused(node: Any) -> bool:
     """Whether the layer's kernel adds the bias in the same rounding.
 
     Convolutions do, groups of several channels included. Of the depthwise kernels only those for 3x3 windows at stride
@@ -45,16 +48,16 @@ class NcnnArithmetic(Arithmetic):
     operations = kernels.OPERATIONS
     functions = kernels.FUNCTIONS
 
-    def quantize(self, x, grid) -> np.ndarray:
+    def quantize(self, x: ArrayLike, grid: Grid) -> np.ndarray:
         """Codes (int32) of a float32 array on a `Grid`, of which ncnn knows the scale only."""
         return _round(np.asarray(x, np.float32) * multiplier(grid.scale), QMAX).astype(np.int32)
 
-    def quantize_weight(self, weight, scale, qmax: int) -> np.ndarray:
+    def quantize_weight(self, weight: np.ndarray, scale: ArrayLike, qmax: int) -> np.ndarray:
         """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""
         factor = multiplier(scale).reshape((-1,) + (1,) * (weight.ndim - 1))
         return _round(np.asarray(weight, np.float32) * factor, qmax).astype(np.int8)
 
-    def dequantize(self, accumulator, node) -> np.ndarray:
+    def dequantize(self, accumulator: np.ndarray, node: QuantizedNode) -> np.ndarray:
         """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...)."""
         quantization = node.quantization
         scale = 1 / (multiplier(quantization.input.scale) * multiplier(quantization.weight_scale))

@@ -124,7 +124,8 @@ def read_binary(network: Network, data: bytes, name: str = ".bin") -> Dict[str, 
     ModelFileError
         With the layer and the offset, when the file is not exactly what the network's layers need.
     """
-    weights, offset = {}, 0
+    weights: Dict[str, Dict[str, np.ndarray]] = {}
+    offset = 0
     for layer in network.layers:
         where = f"{name} byte {offset}: {layer.name}"
         try:

@@ -7,8 +7,9 @@ float. Source: ncnn 1.0.20261020, src/layer/{quantize,convolution,convolutiondep
 """
 
 from dataclasses import dataclass
-from typing import Iterator, List, Tuple
+from typing import Any, Iterable, Iterator, List, Tuple
 
+from deploy.ir import Convolution
 from deploy.target import Problem
 from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
 
@@ -34,8 +35,8 @@ class Geometry:
     """What decides how ncnn computes a convolution; weight is (outputs, inputs of a group, kh, kw)."""
 
     weight: Tuple[int, ...]
-    stride: Tuple[int, int] = (1, 1)
-    dilation: Tuple[int, int] = (1, 1)
+    stride: Tuple[int, ...] = (1, 1)
+    dilation: Tuple[int, ...] = (1, 1)
     groups: int = 1
 
     @property
@@ -56,12 +57,12 @@ class Geometry:
 WITHOUT_INT8 = {"Conv1D": "convolution over one axis", "Conv2DTranspose": "transposed convolution"}
 
 
-def of_node(node) -> Geometry:
+def of_node(node: Convolution) -> Geometry:
     """Geometry of an `ir.Convolution`."""
     return Geometry(tuple(node.weight.shape), tuple(node.stride), tuple(node.dilation), node.groups)
 
 
-def by_winograd(node) -> bool:
+def by_winograd(node: Convolution) -> bool:
     """Whether ncnn may compute an `ir.Convolution` by Winograd: the files forbid it for more than 31 levels."""
     return of_node(node).winograd and node.quantization is not None and node.quantization.weight_qmax <= WINOGRAD_QMAX
 
@@ -86,7 +87,7 @@ def _convolutions(net) -> Iterator[Tuple[str, Geometry]]:
         stack.extend((path + "." + name if path else name, child) for name, child in reversed(block._children.items()))
 
 
-def config_list(net, winograd=False) -> list:
+def config_list(net: Any, winograd: bool = False) -> list:
     """Rules that make `convert_model` simulate what ncnn computes.
 
     Parameters
@@ -109,7 +110,7 @@ def config_list(net, winograd=False) -> list:
     return rules
 
 
-def check_plan(layers, winograd=False) -> List[Problem]:
+def check_plan(layers: Iterable[Tuple[Any, Any]], winograd: bool = False) -> List[Problem]:
     """What ncnn cannot follow in a Plan.
 
     Parameters

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Fused multiply-add: scale * x + shift with one rounding, which NumPy does not offer."""
 
+from typing import Any
+
 import numpy as np
 
 # of float64's 52 stored bits float32 keeps 23: a number that ends with these bits lies half way between two float32
@@ -10,7 +12,7 @@ _TINY = np.finfo(np.float32).tiny
 _BLOCK = 1 << 15  # elements that are worked on at a time: they stay in the cache
 
 
-def fma(x, scale, shift) -> np.ndarray:
+def fma(x: np.ndarray, scale: Any, shift: Any) -> np.ndarray:
     """``x * scale + shift`` rounded once to float32.
 
     Parameters

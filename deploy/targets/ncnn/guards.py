@@ -16,7 +16,7 @@ from deploy.targets.ncnn.constraints import QMAX, WINOGRAD_EXACT, WINOGRAD_LIMIT
 from deploy.targets.ncnn.param import MAX_NAME
 
 
-def check(model: Model, winograd=False) -> List[Problem]:
+def check(model: Model, winograd: bool = False) -> List[Problem]:
     """All problems of a model; `winograd` as in `constraints.config_list`."""
     problems = list(_names(model)) + list(_shared_blobs(model))
     for node in model.nodes:
@@ -52,7 +52,7 @@ def _names(model) -> Iterator[Problem]:
 def _shared_blobs(model) -> Iterator[Problem]:
     """ncnn quantizes a blob once, with the scale of its first reader."""
     for blob, readers in consumers(model).items():
-        scales = {}
+        scales: Dict[float, str] = {}
         for node in readers:
             quantization = integers(node)
             if node is not None and quantization is not None:
@@ -72,22 +72,23 @@ def _not_finite(node) -> Iterator[str]:
 
 
 def _grids(node, winograd) -> Iterator[str]:
-    grid, weight_q = node.quantization.input, node.quantization.weight_q.astype(np.int64)
+    quantization = node.quantization
+    grid, weight_q = quantization.input, quantization.weight_q.astype(np.int64)
     if (grid.qmin, grid.qmax, grid.zero_point) != (-QMAX, QMAX, 0):
         yield f"its input has codes {grid.qmin} to {grid.qmax} with zero point {grid.zero_point}, " \
               f"ncnn has {-QMAX} to {QMAX} with 0. Convert with target='ncnn'"
-    allowed = min(node.quantization.weight_qmax, QMAX)
+    allowed = min(quantization.weight_qmax, QMAX)
     if weight_q.size and np.abs(weight_q).max() > allowed:
         yield f"weight codes reach {int(np.abs(weight_q).max())}, {allowed} is allowed"
     if not isinstance(node, Convolution):
         return
     geometry = of_node(node)
-    if winograd and geometry.winograd and node.quantization.weight_qmax > WINOGRAD_QMAX:
-        yield f"its weights have {node.quantization.weight_qmax} levels on each side, " \
+    if winograd and geometry.winograd and quantization.weight_qmax > WINOGRAD_QMAX:
+        yield f"its weights have {quantization.weight_qmax} levels on each side, " \
               f"{WINOGRAD_QMAX} are allowed where ncnn may use Winograd. Convert with the same target, or " \
               "write it without winograd"
-    if geometry.grouped and len(node.quantization.weight_scale) == len(weight_q):
-        scales = node.quantization.weight_scale.reshape(geometry.groups, -1)
+    if geometry.grouped and len(quantization.weight_scale) == len(weight_q):
+        scales = quantization.weight_scale.reshape(geometry.groups, -1)
         if (scales != scales[:, :1]).any():
             yield "outputs of one group have different weight steps, ncnn has one for each group. Quantize its " \
                   "weight per group"

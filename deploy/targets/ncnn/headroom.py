@@ -13,7 +13,7 @@ import numpy as np
 
 from deploy import engine
 from deploy.engine.integer import bound
-from deploy.ir import Model
+from deploy.ir import Convolution, Model
 from deploy.proof.certificate import table
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
 from deploy.targets.ncnn.constraints import QMAX, WINOGRAD_EXACT, WINOGRAD_LIMIT, WINOGRAD_QMAX
@@ -122,7 +122,8 @@ def with_levels(model: Model, floating: Model, levels: int) -> Model:
 
     The step of each output is its largest weight / levels, as ncnn2table has it.
     """
-    weights = {node.name: node.weight for node in floating.nodes if fits_winograd(node)}
+    weights = {node.name: node.weight for node in floating.nodes
+               if isinstance(node, Convolution) and fits_winograd(node)}
 
     def changed(node):
         if not fits_winograd(node) or node.quantization is None:

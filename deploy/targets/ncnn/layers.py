@@ -7,7 +7,7 @@ Blobs keep the names and the shapes they have in the model. Splits and requantiz
 
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ RESIZE = {"nearest": 1, "bilinear": 2}
 LARGEST = float(np.finfo(np.float32).max)
 
 # kind of function -> (layer type, its parameters from the function's); defaults that are not 0 are never relied on
-FUNCTIONS = {
+FUNCTIONS: Dict[str, Tuple[str, Callable[..., Dict[int, Any]]]] = {
     "relu": ("ReLU", lambda: {}),
     "leaky_relu": ("ReLU", lambda slope: {0: slope}),
     "clip": ("Clip", lambda low, high: {0: max(low, -LARGEST), 1: min(high, LARGEST)}),
@@ -74,7 +74,8 @@ class Build:
     def __post_init__(self):
         self.readers = ir.consumers(self.model)
 
-    def add(self, kind, name, inputs, outputs, parameters: Optional[dict] = None, **weights):
+    def add(self, kind: str, name: str, inputs: Iterable[str], outputs: Iterable[str],
+            parameters: Optional[Dict[int, Any]] = None, **weights: Optional[np.ndarray]) -> None:
         """Append a layer; parameters and weights that are None are left out."""
         parameters = {number: value.item() if isinstance(value, np.generic) else value
                       for number, value in (parameters or {}).items() if value is not None}
@@ -82,11 +83,11 @@ class Build:
         if weights:
             self.weights[name] = {key: value for key, value in weights.items() if value is not None}
 
-    def shape(self, blob):
+    def shape(self, blob: str) -> Tuple[int, ...]:
         """Shape of a blob of the model, without the batch axis."""
         return tuple(self.model.shapes[blob])
 
-    def add_reshape(self, name, source, target, shape):
+    def add_reshape(self, name: str, source: str, target: str, shape: Tuple[int, ...]) -> None:
         """A layer that gives a blob a new shape; ncnn lists the fastest axis first, and depth last."""
         if not 1 <= len(shape) <= 4:
             raise DeployError(f"{name}: ncnn's blobs have 1 to 4 axes without the batch, not {len(shape)}")
@@ -94,7 +95,7 @@ class Build:
         sizes = dict(zip(ids, map(int, shape)))
         self.add("Reshape", name, [source], [target], {number: sizes.get(number) for number in (0, 1, 11, 2)})
 
-    def add_function(self, name, source, target, function):
+    def add_function(self, name: str, source: str, target: str, function: ir.Function) -> None:
         """A layer that applies an activation function."""
         if function.kind not in FUNCTIONS:
             raise DeployError(f"{name}: ncnn has no layer for the activation {function.kind!r}")
@@ -102,7 +103,7 @@ class Build:
         self.add(kind, name, [source], [target], parameters(*map(float, function.parameters)))
 
 
-def converter(node_type):
+def converter(node_type: type) -> Callable[[Callable], Callable]:
     """Decorator that enters a function (node, build) for a node type into `CONVERTERS`."""
     def store(function):
         CONVERTERS[node_type] = function
@@ -110,18 +111,18 @@ def converter(node_type):
     return store
 
 
-def pair(values, wide, high, default=None):
+def pair(values: Tuple[int, int], wide: int, high: int, default: Optional[int] = None) -> Dict[int, Optional[int]]:
     """Parameters of (height, width): the height stands only where it differs, the width where it is not the default."""
     return {wide: values[1] if values[1] != default else None, high: values[0] if values[0] != values[1] else None}
 
 
-def sides(pads, left, top, right, bottom):
+def sides(pads: Tuple[int, int, int, int], left: int, top: int, right: int, bottom: int) -> Dict[int, Optional[int]]:
     """Parameters of pads; each side stands only where it differs from what the engine takes it for."""
     return {left: pads[1] or None, top: pads[0] if pads[0] != pads[1] else None,
             right: pads[3] if pads[3] != pads[1] else None, bottom: pads[2] if pads[2] != pads[0] else None}
 
 
-def reads_flat(node) -> bool:
+def reads_flat(node: Optional[ir.Node]) -> bool:
     """Whether a reader of (c, 1, 1) takes (c,) as well."""
     return isinstance(node, (ir.InnerProduct, ir.Reshape))
 

@@ -7,7 +7,7 @@ same, and the same results come without it.
 """
 
 from dataclasses import replace
-from typing import Dict, List, Tuple
+from typing import Dict, List, Tuple, cast
 
 import numpy as np
 
@@ -54,7 +54,7 @@ def integer_blobs(network: Network) -> Dict[str, str]:
     """Blobs that hold codes instead of real numbers -> the layer that computes them."""
     found = {}
     for layer in network.layers:
-        if layer.type in CONVOLUTIONS and layer.parameters.get(TERM, 0) > REQUANTIZE:
+        if layer.type in CONVOLUTIONS and cast(int, layer.parameters.get(TERM, 0)) > REQUANTIZE:
             found[layer.outputs[0]] = layer.name
         elif layer.type == "Split" and layer.inputs[0] in found:
             found.update((blob, found[layer.inputs[0]]) for blob in layer.outputs)
@@ -71,7 +71,8 @@ def _readers(layers) -> Dict[str, List[Layer]]:
 
 def _split(layers) -> List[Layer]:
     """The layers with Splits: ncnn counts on a blob having one reader, for example when it computes in place."""
-    readers, names, result = _readers(layers), {}, []
+    readers, result = _readers(layers), []
+    names: Dict[str, List[str]] = {}
     for layer in layers:
         inputs = tuple(names[blob].pop(0) if blob in names else blob for blob in layer.inputs)
         result.append(replace(layer, inputs=inputs))

@@ -77,24 +77,24 @@ def format_param(network: Network) -> str:
     return text
 
 
-def format_float(value) -> str:
+def format_float(value: float) -> str:
     """The shortest text with an exponent that every ncnn reads as exactly this float32 number.
 
     Six decimals where they are enough, as ncnn's own tools write; eight always are, and fill the 15 characters.
     """
-    value = np.float32(value)
-    if not np.isfinite(value):
-        raise DeployError(f"{value} cannot be a parameter of an ncnn layer, only finite numbers can")
-    texts = (f"{float(value):.{digits}e}" for digits in (6, 7, 8))
-    return next(text for text in texts if read_float(text) == value)
+    wanted = np.float32(value)
+    if not np.isfinite(wanted):
+        raise DeployError(f"{wanted} cannot be a parameter of an ncnn layer, only finite numbers can")
+    texts = (f"{float(wanted):.{digits}e}" for digits in (6, 7, 8))
+    return next(text for text in texts if read_float(text) == wanted)
 
 
-def read_float(text) -> float:
+def read_float(text: str) -> float:
     """The float32 number that ncnn reads, whose own arithmetic is at times a bit away from the nearest one."""
-    mantissa, _, exponent = text.lower().partition("e")
+    mantissa, _, power = text.lower().partition("e")
     whole, _, fraction = mantissa.lstrip("+-").partition(".")
     value = int(whole) + int(fraction or 0) / 10.0 ** len(fraction)
-    exponent = int(exponent or 0)
+    exponent = int(power or 0)
     scale = 1.0
     for factor in [1e8] * (abs(exponent) // 8) + [10.0] * (abs(exponent) % 8):
         scale *= factor

@@ -4,12 +4,15 @@
 import pathlib
 import time
 from dataclasses import dataclass
-from typing import Dict, List, Mapping, Optional
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Union
 
 import numpy as np
 
 from deploy.target import Session
 from quantize.errors import DataError, DeployError
+from quantize.files import PathLike
+
+Inputs = Union[np.ndarray, Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Options:
     bf16: Optional[bool] = None
     threads: Optional[int] = None
 
-    def apply(self, option):
+    def apply(self, option: Any) -> None:
         """Set them on an `ncnn.Option`."""
         for value, names in ((self.packing, ("use_packing_layout",)),
                              (self.winograd, ("use_winograd_convolution",)),
@@ -48,7 +51,7 @@ EXACT = Options(packing=False, fp16=False, bf16=False, threads=1)
 DEFAULT = Options()
 
 
-def engine():
+def engine() -> Any:
     """The module `ncnn`; DeployError where it is missing."""
     try:
         import ncnn
@@ -72,7 +75,7 @@ class Runner(Session):
         When ncnn is missing or refuses the files.
     """
 
-    def __init__(self, param, weights, options: Options = EXACT):
+    def __init__(self, param: PathLike, weights: PathLike, options: Options = EXACT):
         self._ncnn = engine()
         self._net = self._ncnn.Net()
         options.apply(self._net.opt)  # later than this they have no effect
@@ -90,7 +93,8 @@ class Runner(Session):
         return {name: getattr(option, name) for name in sorted(dir(option))
                 if name.startswith("use_") or name == "num_threads"}
 
-    def run(self, inputs, extract, shapes: Optional[Mapping[str, tuple]] = None) -> Dict[str, np.ndarray]:
+    def run(self, inputs: Inputs, extract: Iterable[str],
+            shapes: Optional[Mapping[str, tuple]] = None) -> Dict[str, np.ndarray]:
         """Blobs of a batch.
 
         Parameters
@@ -102,26 +106,26 @@ class Runner(Session):
         shapes : dict, optional
             Blob -> shape without the batch axis, to be given to the result: ncnn may hold (c, 1, 1) as (c,).
         """
-        inputs = self._inputs(inputs)
+        arrays = self._inputs(inputs)
         found: Dict[str, List[np.ndarray]] = {name: [] for name in extract}
         unknown = [name for name in found if name not in self.blobs]
         if unknown:
             raise DeployError(f"the network has no blobs {', '.join(unknown)}")
-        for sample in zip(*inputs.values()):
-            for name, value in self._run(dict(zip(inputs, sample)), found, keep=True).items():
+        for sample in zip(*arrays.values()):
+            for name, value in self._run(dict(zip(arrays, sample)), found, keep=True).items():
                 shape = (shapes or {}).get(name, value.shape)
                 if int(np.prod(shape)) != value.size:
                     raise DeployError(f"blob {name}: ncnn has the shape {value.shape}, expected {shape}")
                 found[name].append(value.reshape(shape))
         return {name: np.stack(values) for name, values in found.items()}
 
-    def latency(self, inputs, extract, repeats: int = 20, warmup: int = 3) -> np.ndarray:
+    def latency(self, inputs: Inputs, extract: Iterable[str], repeats: int = 20, warmup: int = 3) -> np.ndarray:
         """Seconds of single runs on the first image of a batch, in increasing order: [0] is the best."""
-        inputs = {name: values[0] for name, values in self._inputs(inputs).items()}
+        first = {name: values[0] for name, values in self._inputs(inputs).items()}
         seconds = []
         for _ in range(warmup + repeats):
             start = time.perf_counter()
-            self._run(inputs, extract, keep=False)
+            self._run(first, extract, keep=False)
             seconds.append(time.perf_counter() - start)
         return np.sort(seconds[warmup:])
 

@@ -5,7 +5,7 @@ from typing import Dict, Tuple
 
 import numpy as np
 
-from deploy.ir import Convolution, Model, quantized
+from deploy.ir import Convolution, Model, QuantizedNode, quantized
 from deploy.targets.ncnn.arithmetic import multiplier
 from quantize.errors import DeployError
 
@@ -30,7 +30,7 @@ def table_scales(model: Model) -> Dict[str, Tuple[np.ndarray, np.float32]]:
     return {node.name: multipliers(node) for node in quantized(model)}
 
 
-def multipliers(node) -> Tuple[np.ndarray, np.float32]:
+def multipliers(node: QuantizedNode) -> Tuple[np.ndarray, np.float32]:
     """(weight multipliers, input multiplier) of a quantized layer, float32.
 
     A Convolution without groups and an InnerProduct have one for each output, a convolution with groups one for each
@@ -45,7 +45,7 @@ def multipliers(node) -> Tuple[np.ndarray, np.float32]:
                               "holds one for each group"
                               )
         steps = steps[:, 0]
-    return multiplier(steps), multiplier(quantization.input.scale)
+    return multiplier(steps), np.float32(multiplier(quantization.input.scale))
 
 
 def _problems(node):

@@ -34,7 +34,8 @@ def side(model: Model, runner: Runner) -> Callable[[np.ndarray], Observed]:
 
     def compute(images: np.ndarray) -> Observed:
         found = runner.run(images, names, model.shapes)
-        codes = {node.name: found[name].astype(np.int32) for name in integers for node in readers[name]}
+        codes = {node.name: found[name].astype(np.int32) for name in integers for node in readers[name]
+                 if node is not None}
         blobs = {name: values for name, values in found.items() if name not in integers}
         return Observed(dict(blobs, **{model.inputs[0]: images}), codes)
     return compute

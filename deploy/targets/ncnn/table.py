@@ -81,7 +81,8 @@ def parse_ncnn_table(text: str, counts: Optional[Mapping[str, int]] = None,
     lines = [line[:-1] if line.endswith("\r") else line for line in text.split("\n")]
     if lines and not lines[-1]:
         lines.pop()
-    weights, inputs = {}, {}
+    weights: Dict[str, Tuple[float, ...]] = {}
+    inputs: Dict[str, Tuple[float, ...]] = {}
     for number, line in enumerate(lines, 1):
         where = f"{name} line {number}"
         if not line.strip():
@@ -187,11 +188,11 @@ def to_ncnn(ranges: Iterable[Range], names: Mapping[str, str]) -> Dict[str, Ncnn
     rows = {(row.layer, row.tensor): row for row in ranges}
     scales = {}
     for layer in dict.fromkeys(layer for layer, _ in rows):
-        found = [rows.get((layer, tensor)) for tensor in ("weight", "input")]
-        if None in found or layer not in names:
+        found = [rows[key] for key in ((layer, "weight"), (layer, "input")) if key in rows]
+        if len(found) < 2 or layer not in names:
             missing = "name for ncnn"
             if layer in names:
-                missing = "line for its " + ("weight", "input")[found.index(None)]
+                missing = "line for its " + ("weight" if (layer, "weight") not in rows else "input")
             raise CalibrationError(f"{layer}: no {missing}")
         for row in found:
             if not row.signed or row.zero_points or row.bits > 8:

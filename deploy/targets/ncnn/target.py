@@ -52,7 +52,8 @@ class NcnnEngine(Engine):
 
     def open(self, files: Sequence[pathlib.Path], way: Way) -> Runner:
         """The .param and the .bin."""
-        return Runner(*files, options=way.options)
+        param, weights = files
+        return Runner(param, weights, way.options)
 
     def side(self, model: Model, session: Any) -> Computed:
         """See `deploy.targets.ncnn.side.side`: blobs that ncnn keeps as integers are compared as integers."""

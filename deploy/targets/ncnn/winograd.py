@@ -12,9 +12,11 @@ time; the last outputs % 4 channels are divided as integers. Source: ncnn (July 
 src/layer/x86/convolution_3x3_winograd_int8.h; equal to wheel 1.0.20261020 bit for bit, overflow included.
 """
 
+from typing import Any
+
 import numpy as np
 
-from deploy.ir import Convolution
+from deploy.ir import Convolution, QuantizedNode
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
 from deploy.targets.ncnn.constraints import WINOGRAD_EXACT, by_winograd, of_node
 from quantize.errors import ConfigError
@@ -26,7 +28,7 @@ LANES = 4  # outputs that SIMD code takes at least
 MIN_CHANNELS = 9  # on x86, of inputs or of outputs
 
 
-def winograd_sums(sums, variant: str = "F43") -> np.ndarray:
+def winograd_sums(sums: np.ndarray, variant: str = "F43") -> np.ndarray:
     """What ncnn makes of a layer's exact integer sums.
 
     Parameters
@@ -57,7 +59,7 @@ def _wrapped(values):
     return (values + 2 ** 31) % 2 ** 32 - 2 ** 31
 
 
-def fits_winograd(node) -> bool:
+def fits_winograd(node: Any) -> bool:
     """Whether ncnn on x86 would compute a node by Winograd if its file allowed it."""
     return (isinstance(node, Convolution) and of_node(node).winograd
             and max(node.weight.shape[:2]) >= MIN_CHANNELS)
@@ -80,8 +82,8 @@ class WinogradArithmetic(NcnnArithmetic):
                               f"{closest(variant, FACTORS)}")
         self.variant, self.everywhere = variant, everywhere
 
-    def dequantize(self, accumulator, node) -> np.ndarray:
+    def dequantize(self, accumulator: np.ndarray, node: QuantizedNode) -> np.ndarray:
         """See `NcnnArithmetic.dequantize`."""
-        if fits_winograd(node) and (self.everywhere or by_winograd(node)):
+        if isinstance(node, Convolution) and fits_winograd(node) and (self.everywhere or by_winograd(node)):
             accumulator = winograd_sums(accumulator, self.variant)
         return super().dequantize(accumulator, node)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Which operators MXNet and ncnn compute with the same bits."""
 
-from typing import List
+from typing import List, Set
 
 from deploy import ir
 from deploy.ir import Model
@@ -11,7 +11,7 @@ SAME_FUNCTIONS = ("relu", "leaky_relu", "clip", "abs", "square")
 SAME_SCALARS = ("add", "sub", "mul", "rsub", "max", "min")
 
 
-def uncertain(model: Model, exact_paths) -> List[str]:
+def uncertain(model: Model, exact_paths: Set[str]) -> List[str]:
     """Nodes whose result may differ in its last bits between MXNet and ncnn.
 
     Parameters

@@ -2,10 +2,11 @@
 """Gluon blocks that round where ncnn's x86 kernels do (packing off, one thread, no fp16)."""
 
 from dataclasses import replace
+from typing import Any, List, Tuple, Union
 
 import numpy as np
 from mxnet import nd
-from mxnet.gluon import HybridBlock, nn
+from mxnet.gluon import Block, HybridBlock, nn
 
 from deploy import ir
 from deploy.engine.integer import bound
@@ -20,7 +21,7 @@ FLOAT32_EXACT = 2 ** 24
 class Exact(HybridBlock):
     """A block that takes a layer's place; arrays become constants of its own."""
 
-    def __init__(self, layer, **arrays):
+    def __init__(self, layer: Block, **arrays: np.ndarray):
         super().__init__(prefix=layer.prefix + "exact_")
         for name, array in arrays.items():
             constant = self.params.get_constant(name, nd.array(array, dtype="float32"))
@@ -45,7 +46,7 @@ class IntegerLayer(Exact):
         Where a list: the codes of each eager call are appended.
     """
 
-    def __init__(self, layer, node, run):
+    def __init__(self, layer: Block, node: Any, run: int):
         parts = weight_parts(node)
         scale = 1 / (multiplier(node.quantization.input.scale) * multiplier(node.quantization.weight_scale))
         bias = np.zeros_like(scale) if node.bias is None else node.bias
@@ -59,7 +60,7 @@ class IntegerLayer(Exact):
         self._options = _options(layer, len(scale))
         self._absorbed = absorbed_pads(node, layer) if self._is_convolution else (0, 0, 0, 0)
 
-    def hybrid_forward(self, F, x, multiplier, scale, bias, **parts):
+    def hybrid_forward(self, F: Any, x: Any, multiplier: Any, scale: Any, bias: Any, **parts: Any) -> Any:
         """The layer's real output."""
         codes = integer_codes(F, self._unpadded(F, x), multiplier, QMAX, self._run)
         if self.codes is not None:
@@ -97,12 +98,12 @@ def _options(layer, outputs):
     return {key: value for key, value in layer._kwargs.items() if key != "no_bias"}
 
 
-def absorbed_pads(node, layer):
+def absorbed_pads(node: Union[ir.Convolution, ir.Pooling], layer: Block) -> Tuple[int, ...]:
     """(top, left, bottom, right) of a padding in front of a Gluon layer that lowering has put into the node."""
     return tuple(mine - own for mine, own in zip(node.pads, tuple(layer._kwargs["pad"]) * 2))
 
 
-def weight_parts(node):
+def weight_parts(node: ir.QuantizedNode) -> List[np.ndarray]:
     """Weight codes as float32 arrays that add up to them; no sum with one of them can reach 2^24."""
     weight_q = node.quantization.weight_q
     count = bound(node) // FLOAT32_EXACT + 1
@@ -119,11 +120,11 @@ def weight_parts(node):
 class PlaneAverage(Exact):
     """Global average pooling: four running sums, combined crosswise, then the rest of the plane one by one."""
 
-    def __init__(self, layer, shape):
+    def __init__(self, layer: Block, shape: Tuple[int, ...]):
         super().__init__(layer)
         self._size = shape[1] * shape[2]
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         """(n, channels, 1, 1)."""
         flat = F.reshape(x, shape=(0, 0, -1))
         whole = self._size // 4 * 4
@@ -141,7 +142,7 @@ class PlaneAverage(Exact):
 class WindowAverage(Exact):
     """Average pooling: windows summed row by row; divided, or multiplied by the reciprocal where padding is counted."""
 
-    def __init__(self, layer, node, shape):
+    def __init__(self, layer: Block, node: Any, shape: Tuple[int, ...]):
         options = layer._kwargs
         pad = tuple(options["pad"])
         top, left, bottom, right = absorbed_pads(node, layer)
@@ -156,7 +157,7 @@ class WindowAverage(Exact):
         self._size = areas.shape[2:]
         self._elements = int(np.prod(options["kernel"]))
 
-    def hybrid_forward(self, F, x, areas):
+    def hybrid_forward(self, F: Any, x: Any, areas: Any) -> Any:
         """(n, channels, height, width)."""
         if any(self._beyond):
             x = F.pad(x, mode="constant", pad_width=(0, 0, 0, 0, 0, self._beyond[0], 0, self._beyond[1]))
@@ -169,16 +170,16 @@ class WindowAverage(Exact):
 class ChannelAffine(Exact):
     """A BatchNorm that no layer absorbed, as ncnn prepares it: factor and term in float32, one rounding."""
 
-    def __init__(self, layer, node):
+    def __init__(self, layer: Block, node: Any):
         deviation = np.sqrt(node.variance + np.float32(node.epsilon))
         super().__init__(layer, factor=node.gamma / deviation, term=node.beta - node.gamma * node.mean / deviation)
 
-    def hybrid_forward(self, F, x, factor, term):
+    def hybrid_forward(self, F: Any, x: Any, factor: Any, term: Any) -> Any:
         """Shape of x."""
         return multiply_add(F, x, factor, term)
 
 
-def average(layer, node, shape):
+def average(layer: Block, node: ir.Pooling, shape: Tuple[int, ...]) -> Exact:
     """The block for an average pooling layer whose input has the shape (channels, height, width)."""
     if isinstance(layer, (nn.GlobalAvgPool2D, MeanGlobalAvgPool2D)):
         return PlaneAverage(layer, shape)

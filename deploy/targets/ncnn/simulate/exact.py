@@ -4,7 +4,7 @@
 import contextlib
 import logging
 from collections import defaultdict
-from typing import Callable, Dict, List
+from typing import Callable, Dict, Iterator, List
 
 import mxnet as mx
 import numpy as np
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def exact(net: Block, model: Model):
+def exact(net: Block, model: Model) -> Iterator[Block]:
     """Context in which a converted network computes what ncnn computes from its files; it can be hybridized.
 
     Parameters
