@@ -161,7 +161,7 @@ def _make(tensors, factories):
 
 def _feeds(tensors, observers):
     """Tensor's key -> the feed of its collectors, each of them once."""
-    feeds = {}
+    feeds: Dict[Any, Feed] = {}
     for path, key in tensors.items():
         feed = feeds.setdefault(key, Feed(path))
         for collector in observers[path].values():

@@ -5,7 +5,7 @@ import collections
 import ctypes
 import json
 import math
-from typing import Any, Dict, Iterable, Iterator, Optional, Tuple
+from typing import Any, Deque, Dict, Iterable, Iterator, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -126,7 +126,7 @@ class _ByBatch:
 
     def __init__(self, observer):
         self.observer = observer
-        self._sizes = collections.deque()
+        self._sizes: Deque[int] = collections.deque()
         self._rows = np.zeros((0, 2), np.float32)
 
     def update(self, extremes, sizes):
@@ -184,12 +184,13 @@ class GraphRunner:
         """The observed tensors, each once; says in `tensors` which quantizer sees which."""
         symbols = [(path, symbol) for path, symbols in symbols_of.items() for symbol in symbols]
         heads = json.loads(mx.sym.Group([symbol for _, symbol in symbols]).tojson())["heads"]
-        outputs, seen = {}, {path: () for path in symbols_of}
+        outputs: Dict[tuple, Any] = {}
+        seen: Dict[Any, Tuple[tuple, ...]] = {path: () for path in symbols_of}
         for (path, symbol), head in zip(symbols, heads):
             outputs.setdefault(tuple(head[:2]), symbol)
             seen[path] += (tuple(head[:2]),)
-        self.tensors = {path: tuple(sorted(set(keys))) or (path,) for path, keys in seen.items()}
-        self._calls = {}
+        self.tensors: Dict[Any, tuple] = {path: tuple(sorted(set(keys))) or (path,) for path, keys in seen.items()}
+        self._calls: Dict[tuple, list] = {}
         for path, keys in seen.items():
             for key in keys:
                 self._calls.setdefault(key, []).append(path)

@@ -100,7 +100,8 @@ class ChannelActivity:
         """What `state` describes; CalibrationError when it is something else."""
         activity = cls()
         silent: Any = state.get("silent")
-        numbers = [state.get("samples"), state.get("channels")] + (silent if isinstance(silent, list) else [None])
+        numbers: List[Any] = [state.get("samples"), state.get("channels")]
+        numbers += silent if isinstance(silent, list) else [None]
         if set(state) != set(activity.state()) or any(type(n) is not int or n < 0 for n in numbers):
             raise CalibrationError(f"not the state of an activity observer: {sorted(state)}")
         activity.samples, activity.channels, activity.silent = numbers[0], numbers[1], list(silent)

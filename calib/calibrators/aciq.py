@@ -63,7 +63,8 @@ class _ACIQ(ThresholdCalibrator):
             return super().decide(observer, spec)
         low, high = observer.range()
         mean, alpha = self._clip(observer, spec)
-        return qparams_from_range(np.float32([max(low, mean - alpha)]), np.float32([min(high, mean + alpha)]), spec)
+        low, high = max(low, mean - alpha), min(high, mean + alpha)
+        return qparams_from_range(np.array([low], np.float32), np.array([high], np.float32), spec)
 
     def _clip(self, observer, spec):
         one_sided = observer.range()[0] >= 0 or (spec.symmetric and not spec.signed)

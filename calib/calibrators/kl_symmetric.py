@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """MXNet's KL search, over a histogram of both signs."""
 
+from typing import Any
+
 import numpy as np
 
 from calib.calibrators.kl_core import blocks, running
@@ -97,7 +99,7 @@ def _divergence(tables, i, levels, epsilon):
         possible = (q_count > 0) & (q_off < 1)
         p_off, q_off = np.where(possible, p_off, 0.0), np.where(possible, q_off, 0.0)
     entropy = tables.smoothed_entropy(first + 1, stop - 1, p_off)
-    missed = 0.0  # mass of P where Q is epsilon though P is not
+    missed: Any = 0.0  # mass of P where Q is epsilon though P is not
     for has, used, value in ((has_left, used_left, left), (has_right, used_right, right)):
         off = np.where(has, value - p_off, 1.0)
         entropy += off * np.log(off)

@@ -2,7 +2,7 @@
 """Operations on single elements: per channel affine maps, sums and products of blobs, numbers."""
 
 from functools import reduce
-from typing import List, Sequence
+from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from deploy.arithmetic import per_channel
 from deploy.engine.operations import operation
 from deploy.ir import Affine, BatchNorm, Elementwise, ScalarOp
 
-BINARY = {
+BINARY: Dict[str, Callable] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Pooling, as MXNet defines it: padding never wins a maximum, and an average counts what `count_padding` says."""
 
-from typing import Tuple
+from typing import Any, Tuple
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from deploy.ir.shapes import output_size, padded_size
 LOWEST = np.finfo(np.float32).min
 
 
-def cover(x: np.ndarray, pads: Tuple[int, int, int, int], node: Pooling, fill: float) -> np.ndarray:
+def cover(x: np.ndarray, pads: Tuple[int, int, int, int], node: Pooling, fill: Any) -> np.ndarray:
     """`x` padded with `fill`, also by the rows and columns that only the last windows of `ceil` pooling reach."""
     size = padded_size(x.shape, pads)
     out = output_size(size, node.kernel, node.stride, ceil=node.ceil)

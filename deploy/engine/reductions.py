@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Operations that sum or compare along axes."""
 
+from typing import Callable, Dict
+
 import numpy as np
 
 from deploy.engine.operations import operation
 from deploy.ir import Reduce, Softmax
 
-REDUCTIONS = {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}
+REDUCTIONS: Dict[str, Callable] = {"mean": np.mean, "sum": np.sum, "max": np.max, "min": np.min}
 
 
 @operation(Reduce)

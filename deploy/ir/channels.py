@@ -2,6 +2,7 @@
 """A network for images in BGR from one for RGB (or the other way round), by reversing the first weights."""
 
 import dataclasses
+from typing import Any, Dict
 
 from deploy import ir
 from quantize.errors import DeployError
@@ -39,11 +40,11 @@ def reverse_channels(model: ir.Model) -> ir.Model:
 def _reverse(node, model, reversed_blobs):
     """The node for a reversed input; its output is added to `reversed_blobs` where that is reversed as well."""
     if isinstance(node, ir.Convolution) and node.groups == 1 and len(model.shapes[node.inputs[0]]) == 3:
-        weight = {"weight": node.weight[:, ::-1].copy()}
+        changed: Dict[str, Any] = {"weight": node.weight[:, ::-1].copy()}
         if node.quantization is not None:
             weight_q = node.quantization.weight_q[:, ::-1].copy()
-            weight["quantization"] = dataclasses.replace(node.quantization, weight_q=weight_q)
-        return dataclasses.replace(node, **weight)
+            changed["quantization"] = dataclasses.replace(node.quantization, weight_q=weight_q)
+        return dataclasses.replace(node, **changed)
     per_channel = {ir.BatchNorm: ("gamma", "beta", "mean", "variance"), ir.Affine: ("scale", "shift"),
                    ir.PReLU: ("slope",), ir.Activation: (), ir.ScalarOp: ()}
     if type(node) not in per_channel:

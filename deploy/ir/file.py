@@ -23,7 +23,7 @@ import zipfile
 import zlib
 from dataclasses import is_dataclass
 from math import prod
-from typing import get_origin
+from typing import Any, List, get_origin
 
 import numpy as np
 
@@ -89,7 +89,7 @@ def _little(dtype):
 
 def _encode_model(model):
     """(bytes of model.json, arrays)."""
-    arrays = []
+    arrays: List[np.ndarray] = []
     nodes = [dict({"type": type(node).__name__}, **_encode_fields(node, arrays)) for node in model.nodes]
     content = {"format": FORMAT, "version": VERSION, "metadata": dict(sorted(model.metadata.items())),
                "inputs": list(model.inputs), "outputs": list(model.outputs),
@@ -181,7 +181,7 @@ class _Reader:
 
     def node(self, content):
         """A node from its object."""
-        kind = content.get("type") if isinstance(content, dict) else None
+        kind: Any = content.get("type") if isinstance(content, dict) else None
         _demand(isinstance(kind, str) and kind in NODE_TYPES,
                 f"unknown node type {kind!r:.40}; known: {', '.join(sorted(NODE_TYPES))}")
         return self._fields({name: value for name, value in content.items() if name != "type"}, NODE_TYPES[kind])

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -83,7 +83,7 @@ def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
 @contextlib.contextmanager
 def _settled(net):
     """Context in which quantized layers are what they are in inference with frozen weights: the float layer alone."""
-    settings = []
+    settings: List[Tuple[Any, str, Any]] = []
     for _, layer in quantized_layers(net):
         parts = (layer.weight_quantizer, layer.norm)
         settings += [(part, "frozen", True) for part in parts if part is not None]

@@ -5,12 +5,14 @@ Numbers and types are those of Caffe's public caffe.proto (Permute: of its SSD b
 apart from any other `caffe` package in the process.
 """
 
+from typing import Any, Dict, List, Tuple
+
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 REPEATED, PACKED = "repeated", "packed"
 
 # message -> its fields: name, number, type (a message or enum of this table, or a scalar), repeated or packed
-MESSAGES = {
+MESSAGES: Dict[str, List[Tuple[Any, ...]]] = {
     "BlobShape": [("dim", 1, "int64", PACKED)],
     # caffe.proto has packed floats: in the file they are their bytes, and so no float passes through Python
     "BlobProto": [("data", 5, "bytes"), ("shape", 7, "BlobShape")],

@@ -13,7 +13,7 @@ import numpy as np
 from deploy.targets.ncnn.param import Layer, Network
 from quantize.errors import DeployError, ModelFileError
 
-TAGS = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2"), 0x000D4B38: np.dtype("i1")}
+TAGS: Dict[int, np.dtype] = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2"), 0x000D4B38: np.dtype("i1")}
 TINY = 1e-30  # ncnn's writers store less as 0: denormal numbers are slow
 
 PLAIN = frozenset([

@@ -46,7 +46,7 @@ FUNCTIONS: Dict[str, Tuple[str, Callable[..., Dict[int, Any]]]] = {
     "sqrt": ("UnaryOp", lambda: {0: 5}),
 }
 # kind of function -> (activation type, its parameters) that ncnn computes within a layer
-FUSED = {
+FUSED: Dict[str, Tuple[int, Callable]] = {
     "relu": (1, lambda: None),
     "leaky_relu": (2, lambda slope: (slope,)),
     "clip": (3, lambda low, high: (max(low, -LARGEST), min(high, LARGEST))),

@@ -2,7 +2,7 @@
 """Gluon blocks that round where ncnn's x86 kernels do (packing off, one thread, no fp16)."""
 
 from dataclasses import replace
-from typing import Any, List, Tuple, Union
+from typing import Any, List, Optional, Tuple, Union
 
 import numpy as np
 from mxnet import nd
@@ -53,7 +53,7 @@ class IntegerLayer(Exact):
         super().__init__(layer, multiplier=multiplier(node.quantization.input.scale).reshape(1), scale=scale,
                          bias=bias, **{f"part{i}": part for i, part in enumerate(parts)})
         self.act = layer.act
-        self.codes = None
+        self.codes: Optional[List[np.ndarray]] = None
         self._run = run
         self._fused = fused(node)
         self._is_convolution = isinstance(node, ir.Convolution)

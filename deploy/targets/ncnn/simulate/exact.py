@@ -90,7 +90,7 @@ class _Blocks:
     def _make(self, path, block):
         nodes = self._nodes.get(path, ())
         node = nodes[0] if nodes else None
-        if ir.integers(node) is not None:
+        if node is not None and ir.integers(node) is not None:
             if not isinstance(block, (QConv2D, QDense)):
                 raise DeployError(f"{path}: the model computes this layer in integers, but it is a "
                                   f"{type(block).__name__}; lower this network "
@@ -125,7 +125,7 @@ class _Blocks:
             yield codes
             for path, layer in self._integer.items():
                 nodes = self._nodes[path]
-                codes.update((node.name, values) for node, values in zip(nodes, layer.codes))
+                codes.update((node.name, values) for node, values in zip(nodes, layer.codes or ()))
         finally:
             for layer in self._integer.values():
                 layer.codes = None
