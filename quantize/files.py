@@ -50,7 +50,7 @@ def whole_file(path: PathLike) -> Iterator[pathlib.Path]:
         yield temporary
         os.replace(str(temporary), str(path))
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
         if temporary.exists():
             temporary.unlink()

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Quantized convolutions."""
 
+from types import ModuleType
+from typing import Optional
+
 from mxnet.gluon import Block, nn
 
 from quantize.nn.layer import QuantizedLayer, make_writable
+from quantize.ops.types import Tensor
 
 
 class QuantizedConvolution(QuantizedLayer):
@@ -24,12 +28,12 @@ class PlainConv1D(nn.Conv1D):
     arithmetic with 1 happens in place and does not.
     """
 
-    def hybrid_forward(self, F, x, weight, bias=None):
+    def hybrid_forward(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor] = None) -> Tensor:
         """The convolution."""
         return _copied(F, super().hybrid_forward(F, _copied(F, x), _copied(F, weight), bias))
 
 
-def _copied(F, x):
+def _copied(F: ModuleType, x: Tensor) -> Tensor:
     return F.slice_axis(x, axis=0, begin=0, end=None)
 
 
