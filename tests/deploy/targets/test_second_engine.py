@@ -23,6 +23,8 @@ from deploy.proof.certificate import JSON, TEXT, certificate_text, write_certifi
 from deploy.proof.prove import Side, Subject, engine_sides, prove
 from deploy.target import TARGETS, Engine, Extra, Option, Problem, Session, Target, Way, find
 from deploy.targets.ncnn import NcnnTarget
+from gluon_quantize.runs.deploy import DeployRequest, ImagesRequest, NetworkRequest, deploy
+from gluon_quantize.runs.requests import QuantizationRequest
 from quantize.convert import convert_model, merge_bn
 from quantize.errors import ConfigError, DeployError
 from quantize.modes import quantize_input
@@ -76,18 +78,22 @@ class ToySession(Session):
     def _node(self, node, x):
         if isinstance(node, ir.Pooling):
             return self._windows(x, node.kernel, node.stride, node.pads).max(axis=(4, 5)).astype(np.float32)
+        if node.quantization is None:
+            y = self._sums(node, x, node.weight) + per_channel(node.bias, 2 if node.weight.ndim == 2 else 4)
+            return np.maximum(y, 0) if node.activation is not None else y
         round_code = np.floor if self.hasty else half_up
         grid, (bias, step) = node.quantization.input, whole_bias(node)
         codes = np.clip(round_code(x.astype(np.float64) / grid.scale), grid.qmin, grid.qmax).astype(np.int64)
-        weight = node.quantization.weight_q.astype(np.int64)
-        if isinstance(node, ir.InnerProduct):
-            sums = codes.reshape(len(x), -1) @ weight.T
-        else:
-            windows = self._windows(codes, weight.shape[2:], node.stride, node.pads)
-            sums = np.einsum("nchwij,ocij->nohw", windows, weight)
+        sums = self._sums(node, codes, node.quantization.weight_q.astype(np.int64))
         y = ((sums + bias.reshape((-1,) + (1,) * (sums.ndim - 2)))
              * step.reshape((-1,) + (1,) * (sums.ndim - 2))).astype(np.float32)
         return np.maximum(y, 0) if node.activation is not None else y
+
+    def _sums(self, node, values, weight):
+        if isinstance(node, ir.InnerProduct):
+            return values.reshape(len(values), -1) @ weight.T
+        windows = self._windows(values, weight.shape[2:], node.stride, node.pads)
+        return np.einsum("nchwij,ocij->nohw", windows, weight)
 
     @staticmethod
     def _windows(x, kernel, stride, pads):
@@ -264,6 +270,18 @@ def test_a_target_that_leaves_out_what_is_required_cannot_be_made():
         name = "half"
     with pytest.raises(TypeError, match="abstract"):
         Half()
+
+
+def test_the_application_deploys_for_it_without_knowing_it(toy, tmp_path):
+    result = deploy(DeployRequest(
+        NetworkRequest(model="digits_lenet"), ImagesRequest(count=40), output=str(tmp_path / "out"), verify_images=10,
+        quantization=QuantizationRequest(target="toy", merge_bn=True, exclude_first=False), latency_runs=1))
+    exact = result.certificate["sides"]["toy exact"]
+    assert exact["codes"]["identical"] == exact["codes"]["elements"]
+    assert set(result.accuracy) >= {"toy int8"} and result.accuracy["toy int8"].top1 > 0.5
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"digits_lenet-int8.toy", "digits_lenet-float.toy", "layers.txt", "certificate.md"} <= names
+    assert not any("ncnn" in name for name in names)
 
 
 def test_sides_of_any_kind_are_compared(toy, model, tmp_path):
