@@ -3,7 +3,7 @@
 simulated."""
 
 import argparse
-from typing import Any, Dict, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, List, Optional
 
 from deploy.target import TARGETS, Target, find
 from gluon_quantize.commands import options, recheck, running
@@ -11,6 +11,9 @@ from gluon_quantize.commands.parser import Parser, whole
 from gluon_quantize.report.settings import settings_text
 from gluon_quantize.runs.requests import QuantizationRequest
 from quantize.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gluon_quantize.runs.deploy import DeployRequest
 
 PROG = "deploy_ncnn.py"
 TARGET = "ncnn"  # what is deployed for where nothing else is said
@@ -94,8 +97,8 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
         parser.error("--output DIR is needed")
 
 
-def request_of(args: argparse.Namespace):
-    """The DeployRequest that the options stand for."""
+def request_of(args: argparse.Namespace) -> "DeployRequest":
+    """What the options stand for."""
     from gluon_quantize.runs.deploy import DeployRequest
     kind = TARGETS.get(args.target)
     target = find(args.target, **{option.name: is_given(args, option.flag) for option in kind.options})

@@ -6,6 +6,7 @@ import contextlib
 import io
 import logging
 import pathlib
+from typing import Optional, Tuple
 
 import numpy as np
 
@@ -18,7 +19,7 @@ DATA = pathlib.Path(__file__).resolve().parent.parent / "assets"
 CLASSES = 10
 
 
-def open_cifar10(data_dir, split):
+def open_cifar10(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
     """CIFAR-10 from npz pieces in `data_dir`, else from gluon's files there (downloaded when absent).
 
     Parameters
@@ -37,7 +38,7 @@ def open_cifar10(data_dir, split):
     return ArraySet("cifar10", np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]), CLASSES)
 
 
-def open_mnist(data_dir, split):
+def open_mnist(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
     """MNIST from ``mnist.npz`` (x_train, y_train, x_test, y_test), else from gluon's files, as for CIFAR-10."""
     folders = (_existing(data_dir), data_dir / "mnist") if data_dir else ()
     for path in (folder / "mnist.npz" for folder in folders):
@@ -46,7 +47,7 @@ def open_mnist(data_dir, split):
     return _from_gluon("mnist", "MNIST", data_dir, split, "mnist.npz")
 
 
-def open_digits(data_dir, split):
+def open_digits(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
     """The embedded 8x8 digits, or ``digits.npz`` of another folder with the same keys."""
     folder = _existing(data_dir) if data_dir else DATA
     images, labels = read_npz(folder / "digits.npz", "x", "y", (8, 8))
@@ -54,7 +55,7 @@ def open_digits(data_dir, split):
     return ArraySet("digits", images[chosen], labels[chosen], CLASSES)
 
 
-def is_digits_test(labels):
+def is_digits_test(labels: np.ndarray) -> np.ndarray:
     """Mask of the test images: of each class every fifth image, starting with its first."""
     rank = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
@@ -63,7 +64,8 @@ def is_digits_test(labels):
     return rank % 5 == 0
 
 
-def read_npz(path, x_key, y_key, image_shape):
+def read_npz(path: pathlib.Path, x_key: str, y_key: str,
+             image_shape: Tuple[int, ...]) -> Tuple[np.ndarray, np.ndarray]:
     """Checked images and labels of an npz file.
 
     Parameters

@@ -3,7 +3,7 @@
 
 import collections
 import concurrent.futures
-from typing import Optional, Sequence
+from typing import Iterator, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -20,7 +20,8 @@ class Batches:
     images is an mx.nd.NDArray float32 (N, C, H, W) on the CPU, labels a numpy int64 array (N,). See `batches`.
     """
 
-    def __init__(self, dataset, preprocessing, batch_size, indices, workers):
+    def __init__(self, dataset: ImageSet, preprocessing: Preprocessing, batch_size: int, indices: np.ndarray,
+                 workers: int):
         self._dataset = dataset
         self._preprocessing = preprocessing
         self._batch_size = batch_size
@@ -28,22 +29,22 @@ class Batches:
         self._workers = workers
 
     @property
-    def indices(self):
+    def indices(self) -> np.ndarray:
         """The images, in order."""
         return self._indices
 
-    def of(self, indices):
+    def of(self, indices: np.ndarray) -> "Batches":
         """Batches of other images of the same data set."""
         return Batches(self._dataset, self._preprocessing, self._batch_size, indices, self._workers)
 
-    def identity(self, index):
+    def identity(self, index: int) -> str:
         """What identifies an image on any machine."""
         return self._dataset.identity(index)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return -(-len(self._indices) // self._batch_size)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Tuple[mx.nd.NDArray, np.ndarray]]:
         todo = iter(self._indices)
         ahead = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:

@@ -2,10 +2,12 @@
 """The data sets of the examples, by name."""
 
 import pathlib
+from typing import Optional, Union
 
 from gluon_quantize.data.arrays import open_cifar10, open_digits, open_mnist
 from gluon_quantize.data.batches import batches
 from gluon_quantize.data.folder import open_image_folder
+from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.sampling import balanced_indices
 from quantize.errors import ConfigError, DataError
 from quantize.registry import closest
@@ -13,7 +15,7 @@ from quantize.registry import closest
 __all__ = ["DATASETS", "balanced_indices", "batches", "open_dataset"]
 
 
-def open_imagenet(data_dir, split):
+def open_imagenet(data_dir: Optional[pathlib.Path], split: str) -> ImageSet:
     """ImageNet from `data_dir`; see `gluon_quantize.data.folder`."""
     if data_dir is None:
         raise DataError("imagenet is not downloaded: name its folder with --data-dir")
@@ -23,7 +25,7 @@ def open_imagenet(data_dir, split):
 DATASETS = {"cifar10": open_cifar10, "digits": open_digits, "imagenet": open_imagenet, "mnist": open_mnist}
 
 
-def open_dataset(name, data_dir=None, split="test"):
+def open_dataset(name: str, data_dir: Union[None, str, pathlib.Path] = None, split: str = "test") -> ImageSet:
     """One split of a data set.
 
     Parameters

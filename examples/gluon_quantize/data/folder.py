@@ -2,6 +2,7 @@
 """ImageNet in a folder: gluoncv's layout, or a flat folder with labels.txt or synset.txt."""
 
 import os
+import pathlib
 
 from gluon_quantize.data.image_set import FileSet
 from quantize.errors import DataError
@@ -13,7 +14,7 @@ LAYOUTS = ("val/<wnid>/*.JPEG and train/<wnid>/*.JPEG, or <wnid>/*.JPEG, or imag
            "('file class_index' lines), or <wnid>*.JPEG images with synset.txt ('wnid name' lines)")
 
 
-def open_image_folder(folder, split):
+def open_image_folder(folder: pathlib.Path, split: str) -> FileSet:
     """The images of one split of ImageNet.
 
     Parameters

@@ -2,6 +2,7 @@
 """What a data set is to the examples: labels known at once, images decoded one by one."""
 
 import os
+from typing import Iterable, Sequence, Union
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -22,23 +23,23 @@ class ImageSet:
         Number of classes; labels are 0..num_classes-1.
     """
 
-    def __init__(self, name, labels, num_classes):
+    def __init__(self, name: str, labels: Sequence[int], num_classes: int):
         self.name = name
         self.labels = np.asarray(labels, dtype=np.int64)
         self.num_classes = num_classes
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
-    def load(self, index):
+    def load(self, index: int) -> Union[Image.Image, np.ndarray]:
         """Image `index`: a decoded PIL image or a uint8 array (H, W) or (H, W, 3) in RGB order."""
         raise NotImplementedError
 
-    def origin(self, index):
+    def origin(self, index: int) -> str:
         """What to call image `index` in a message."""
         return f"{self.name} image {index}"
 
-    def identity(self, index):
+    def identity(self, index: int) -> str:
         """What identifies image `index` on any machine: its number and its label."""
         return f"{index} {self.labels[index]}"
 
@@ -46,11 +47,11 @@ class ImageSet:
 class ArraySet(ImageSet):
     """Images held in one uint8 array `images`, (N, H, W) or (N, H, W, 3)."""
 
-    def __init__(self, name, images, labels, num_classes):
+    def __init__(self, name: str, images: np.ndarray, labels: Sequence[int], num_classes: int):
         super().__init__(name, labels, num_classes)
         self.images = images
 
-    def load(self, index):
+    def load(self, index: int) -> np.ndarray:
         """The uint8 array of image `index`."""
         return self.images[index]
 
@@ -58,11 +59,12 @@ class ArraySet(ImageSet):
 class FileSet(ImageSet):
     """Images in files, decoded when asked for."""
 
-    def __init__(self, name, paths, labels, num_classes):
+    def __init__(self, name: str, paths: Iterable[Union[str, os.PathLike]], labels: Sequence[int],
+                 num_classes: int):
         super().__init__(name, labels, num_classes)
         self._paths = list(paths)
 
-    def load(self, index):
+    def load(self, index: int) -> Image.Image:
         """The decoded RGB image of file `index`; DataError names a file that is not a whole image."""
         path = self._paths[index]
         # Importing gluoncv switches this on for the whole process, and half an image would pass for a whole one.
@@ -75,10 +77,10 @@ class FileSet(ImageSet):
             reason = str(err).replace(str(path), "the file").replace("\n", " ")
             raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove the file") from None
 
-    def origin(self, index):
+    def origin(self, index: int) -> str:
         """The path of file `index`."""
         return str(self._paths[index])
 
-    def identity(self, index):
+    def identity(self, index: int) -> str:
         """The file's name without folders, and its label."""
         return f"{os.path.basename(str(self._paths[index]))} {self.labels[index]}"

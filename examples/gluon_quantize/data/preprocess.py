@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from typing import Optional, Tuple, Union
+from typing import Any, Dict, Mapping, Optional, Tuple, Union
 
 import numpy as np
 from PIL import Image
@@ -47,7 +47,7 @@ class Preprocessing:
     crop: Union[int, Tuple[int, int]] = 0
     layout: str = "NCHW"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # Lists come from JSON; tuples keep the object hashable.
         for name in ("mean", "std"):
             object.__setattr__(self, name, tuple(float(v) for v in getattr(self, name)))
@@ -71,7 +71,7 @@ class Preprocessing:
                               )
 
     @classmethod
-    def from_onnx_metadata(cls, metadata):
+    def from_onnx_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
         """The preprocessing a model file states.
 
         Parameters
@@ -94,18 +94,18 @@ class Preprocessing:
         return cls(metadata["colour_order"], metadata["scale"], metadata["mean"], metadata["std"],
                    metadata.get("resize_short_side") or 0, metadata.get("crop") or 0, metadata.get("layout", "NCHW"))
 
-    def to_dict(self):
+    def to_dict(self) -> Dict[str, Any]:
         """The same facts under the keys of the ONNX metadata; JSON can hold it, `from_onnx_metadata` reads it."""
         return {"layout": self.layout, "colour_order": self.colour_order, "resize_short_side": self.resize or None,
                 "crop": list(self.crop) if isinstance(self.crop, tuple) else self.crop or None,
                 "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
 
-    def override(self, resize=None, crop=None):
+    def override(self, resize: Optional[int] = None, crop: Optional[int] = None) -> "Preprocessing":
         """A copy with another resize or crop; None keeps the value, 0 switches the step off."""
         changes = {key: value for key, value in (("resize", resize), ("crop", crop)) if value is not None}
         return dataclasses.replace(self, **changes)
 
-    def apply(self, image, origin="image"):
+    def apply(self, image: Union[Image.Image, np.ndarray], origin: str = "image") -> np.ndarray:
         """The array of one image.
 
         Parameters
@@ -169,22 +169,22 @@ def _centre_crop(image, crop, origin):
     return image.crop((left, top, left + width, top + height))
 
 
-def imagenet(crop=224):
+def imagenet(crop: int = 224) -> Preprocessing:
     """gluoncv's evaluation preprocessing of ImageNet networks; the short side is crop / 0.875, rounded up."""
     return Preprocessing("RGB", 1 / 255, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), math.ceil(crop / 0.875), crop)
 
 
-def cifar10():
+def cifar10() -> Preprocessing:
     """gluoncv's evaluation preprocessing of its CIFAR-10 networks."""
     return Preprocessing("RGB", 1 / 255, (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 
 
-def mnist():
+def mnist() -> Preprocessing:
     """Bytes to 0..1."""
     return Preprocessing("L", 1 / 255, (0.0,), (1.0,))
 
 
-def digits():
+def digits() -> Preprocessing:
     """The 17 grey levels of the embedded digits to 0..1."""
     return Preprocessing("L", 1 / 16, (0.0,), (1.0,))
 

@@ -2,6 +2,7 @@
 """Which images to calibrate on."""
 
 import logging
+from typing import Sequence
 
 import numpy as np
 
@@ -10,7 +11,7 @@ from quantize.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def balanced_indices(labels, num_sample, seed):
+def balanced_indices(labels: Sequence[int], num_sample: int, seed: int) -> np.ndarray:
     """Indices of `num_sample` images of each class, in rounds that hold each class once.
 
     A prefix of the result is therefore as balanced as its length allows. Equal arguments give equal results.

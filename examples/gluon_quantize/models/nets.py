@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Small networks that come with the examples, and a group normalisation that hybridizes."""
 
+from typing import Any
+
 from mxnet.gluon import nn
 
 
@@ -16,7 +18,7 @@ class DigitsLeNet(nn.HybridBlock):
         Number of outputs.
     """
 
-    def __init__(self, classes=10, **kwargs):
+    def __init__(self, classes: int = 10, **kwargs):
         super().__init__(**kwargs)
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="features_")
@@ -33,12 +35,12 @@ class DigitsLeNet(nn.HybridBlock):
                 self.features.add(nn.Dense(64, activation="relu", in_units=64 * 2 * 2))
             self.output = nn.Dense(classes, in_units=64)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         """Logits of a batch."""
         return self.output(self.features(x))
 
 
-def digits_lenet(classes=10):
+def digits_lenet(classes: int = 10) -> DigitsLeNet:
     """An uninitialised `DigitsLeNet`; its flat parameter names are the same in every process."""
     return DigitsLeNet(classes=classes, prefix="digitslenet_")
 
@@ -49,7 +51,7 @@ class MnistLeNet(nn.HybridBlock):
     Input (N, 1, 28, 28) float32, output (N, classes) logits. Every input size is given, as in `DigitsLeNet`.
     """
 
-    def __init__(self, classes=10, **kwargs):
+    def __init__(self, classes: int = 10, **kwargs):
         super().__init__(**kwargs)
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="features_")
@@ -63,12 +65,12 @@ class MnistLeNet(nn.HybridBlock):
                                   nn.BatchNorm(in_channels=84), nn.Activation("relu"))
             self.output = nn.Dense(classes, in_units=84)
 
-    def hybrid_forward(self, F, x):
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
         """Logits of a batch."""
         return self.output(self.features(x))
 
 
-def mnist_lenet(classes=10):
+def mnist_lenet(classes: int = 10) -> MnistLeNet:
     """An uninitialised `MnistLeNet`; its flat parameter names are the same in every process."""
     return MnistLeNet(classes=classes, prefix="mnistlenet_")
 
@@ -90,8 +92,8 @@ class GroupNorm(nn.HybridBlock):
         Whether gamma is used.
     """
 
-    def __init__(self, ngroups=32, in_channels=0, epsilon=1e-5, beta_initializer="zeros", gamma_initializer="ones",
-                 scale=True, **kwargs):
+    def __init__(self, ngroups: int = 32, in_channels: int = 0, epsilon: float = 1e-5,
+                 beta_initializer: str = "zeros", gamma_initializer: str = "ones", scale: bool = True, **kwargs):
         super().__init__(**kwargs)
         self._ngroups = ngroups
         self._epsilon = epsilon
@@ -99,11 +101,11 @@ class GroupNorm(nn.HybridBlock):
                                      grad_req="write" if scale else "null")
         self.beta = self.params.get("beta", shape=(in_channels,), init=beta_initializer, allow_deferred_init=True)
 
-    def infer_shape(self, x, *rest):
+    def infer_shape(self, x: Any, *rest: Any) -> None:
         """Take the number of channels from the input: shapes cannot be inferred back through a broadcast."""
         self.gamma.shape = self.beta.shape = (x.shape[1],)
 
-    def hybrid_forward(self, F, x, gamma, beta):
+    def hybrid_forward(self, F: Any, x: Any, gamma: Any, beta: Any) -> Any:
         """The normalised batch (N, C, H, W)."""
         # MXNet's operator has one gamma per group; the published layer has one per channel.
         y = F.GroupNorm(x, F.ones((self._ngroups,)), F.zeros((self._ngroups,)), num_groups=self._ngroups,

@@ -3,6 +3,7 @@
 
 import collections
 import os
+from typing import Optional, Union
 
 import mxnet as mx
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from quantize.errors import ModelFileError
 
 
-def save_params(net, path):
+def save_params(net: mx.gluon.Block, path: Union[str, os.PathLike]) -> None:
     """Write the parameters of `net` whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -21,7 +22,8 @@ def save_params(net, path):
             temporary.unlink()
 
 
-def load_params(net, path, ctx=None, name="the network"):
+def load_params(net: mx.gluon.Block, path: Union[str, os.PathLike], ctx: Optional[mx.Context] = None,
+                name: str = "the network") -> None:
     """Fill `net` from a parameter file of `save_parameters`, `export` or the old `save_params`.
 
     Every parameter must be in the file with the right shape and finite values, and nothing else may be. float16 and

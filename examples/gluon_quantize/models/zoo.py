@@ -5,10 +5,12 @@ import contextlib
 import inspect
 import os
 import sys
+from typing import Any, Callable, Dict, Mapping, Tuple
 
 import mxnet as mx
 
 from gluon_quantize.data import preprocess
+from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.nets import GroupNorm
 from gluon_quantize.models.params import load_params
 from quantize.errors import ConfigError, ModelFileError
@@ -32,7 +34,7 @@ STORE_NAMES = {"resnet18_v1b_0.89": "resnet18_v1b_2.6x", "resnet50_v1d_0.86": "r
                "resnet101_v1d_0.73": "resnet101_v1d_2.2x"}
 
 
-def classification_models():
+def classification_models() -> Dict[str, Callable[..., mx.gluon.HybridBlock]]:
     """Name -> constructor of gluoncv's classification networks."""
     try:
         from gluoncv.model_zoo import model_zoo
@@ -46,7 +48,7 @@ def classification_models():
             if build.__module__[len(package):] in CLASSIFICATION and not name.endswith("_s")}
 
 
-def build(name, options):
+def build(name: str, options: Mapping[str, Any]) -> Tuple[str, mx.gluon.HybridBlock]:
     """An uninitialised network of the zoo.
 
     Parameters
@@ -110,7 +112,7 @@ def _spell(options):
     return ", ".join("'use_gn'" if option == "norm_layer" else repr(option) for option in options)
 
 
-def run_once(name, net, input_shape, ctx):
+def run_once(name: str, net: mx.gluon.HybridBlock, input_shape: Tuple[int, int, int], ctx: mx.Context) -> None:
     """Settle the shapes that are only known after a forward; ConfigError where group normalisation does not divide."""
     try:
         net(mx.nd.zeros((1,) + tuple(input_shape), ctx=ctx)).wait_to_read()
@@ -121,7 +123,7 @@ def run_once(name, net, input_shape, ctx):
                           "leave it out") from None
 
 
-def load_pretrained(name, net, ctx):
+def load_pretrained(name: str, net: mx.gluon.HybridBlock, ctx: mx.Context) -> None:
     """Fill `net` with gluoncv's weights, from ~/.mxnet/models or downloaded.
 
     Raises
@@ -155,7 +157,7 @@ def _model_folder():
     return os.path.join(os.path.expanduser(os.environ.get("MXNET_HOME", os.path.join("~", ".mxnet"))), "models")
 
 
-def preset(name):
+def preset(name: str) -> Tuple[str, Preprocessing]:
     """(data set, preprocessing) a network of the zoo was trained with."""
     if name.startswith("cifar_"):
         return "cifar10", preprocess.cifar10()

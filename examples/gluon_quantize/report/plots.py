@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Pictures of a quantized network, drawn into matplotlib axes that the caller makes."""
 
+from typing import Any, Mapping
+
 import numpy as np
 
 from gluon_quantize.models.metrics import confusion_matrix
@@ -9,7 +11,7 @@ __all__ = ["confusion", "confusion_matrix", "distribution", "layer_bars"]
 BINS = 120
 
 
-def distribution(axes, values, thresholds, title):
+def distribution(axes: Any, values: np.ndarray, thresholds: Mapping[str, float], title: str) -> None:
     """Histogram of values, its counts on a logarithmic scale, with a line at each threshold and its negative.
 
     Parameters
@@ -30,7 +32,7 @@ def distribution(axes, values, thresholds, title):
     axes.legend(fontsize=7)
 
 
-def layer_bars(axes, values, label):
+def layer_bars(axes: Any, values: Mapping[str, float], label: str) -> None:
     """One horizontal bar for each layer, the first on top; `values` is a dict of layer -> number."""
     axes.barh(range(len(values)), list(values.values()), color="C0")
     axes.set_yticks(range(len(values)))
@@ -39,7 +41,7 @@ def layer_bars(axes, values, label):
     axes.set_xlabel(label)
 
 
-def confusion(axes, matrix, title):
+def confusion(axes: Any, matrix: np.ndarray, title: str) -> None:
     """A confusion matrix with its numbers; the errors stand out, however few they are."""
     errors = matrix * (1 - np.eye(len(matrix)))
     axes.imshow(errors, cmap="Reds", vmin=0, vmax=2 * max(errors.max(), 1))
