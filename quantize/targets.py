@@ -55,6 +55,7 @@ def find(name: str, **options: Any) -> Any:
     return kind(**options) if options else _plain(kind)
 
 
+# one object for a name: what was converted for it and what is deployed for it can be compared by `is`
 @functools.lru_cache(maxsize=None)
 def _plain(kind: Callable[..., Any]) -> Any:
     return kind()

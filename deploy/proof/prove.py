@@ -103,6 +103,7 @@ def prove(subject: Subject, sides: Mapping[str, Side], batches: Iterable[np.ndar
     model, target = subject.model, subject.target
     found = verify(model, target.arithmetic, {name: side.compute for name, side in sides.items()}, batches, progress)
     engine = target.engine
+    # a version is stated only of what has computed: without the engine there may be none to ask
     ran = engine is not None and any(way_name(target, way.name) in sides for way in engine.ways)
     facts: Dict[str, object] = dict(engine.versions()) if engine is not None and ran else {}
     facts.update(versions or {}, **machine())
