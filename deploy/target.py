@@ -192,7 +192,7 @@ class Session(ABC):
 
     def latency(self, inputs: np.ndarray, extract: Iterable[str], repeats: int = 20, warmup: int = 3) -> np.ndarray:
         """Seconds of single runs on the first image of a batch, in increasing order: [0] is the best."""
-        # one image, as latency is wanted; not the batch by its size: engines overlap the images of a batch
+        # one image: latency, which the seconds of a batch by its size would not be
         first, names, seconds = np.asarray(inputs)[:1], list(extract), []
         for _ in range(warmup + repeats):
             start = time.perf_counter()
