@@ -7,7 +7,7 @@ What comes before a layer is so computed once, however often the layer itself is
 import json
 import os
 import tempfile
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -140,7 +140,7 @@ def product(step: Step, x: mx.nd.NDArray, weight: mx.nd.NDArray, bias: Optional[
 
 def float_product(graph: LayerGraph) -> Compute:
     """``compute`` for `run_steps` and `Chain`: layers as they are in float."""
-    def compute(step, x):
+    def compute(step: Step, x: mx.nd.NDArray) -> mx.nd.NDArray:
         layer = graph.layers[step.layer]
         return product(step, x, layer.weight.data(), None if layer.bias is None else layer.bias.data())
     return compute
@@ -148,7 +148,7 @@ def float_product(graph: LayerGraph) -> Compute:
 
 def quantized_product(graph: LayerGraph) -> Compute:
     """``compute`` for `run_steps` and `Chain`: layers as their quantizers are switched now."""
-    def compute(step, x):
+    def compute(step: Step, x: mx.nd.NDArray) -> mx.nd.NDArray:
         layer = graph.layers[step.layer]
         weight, bias = layer.weight.data(), None if layer.bias is None else layer.bias.data()
         if step.layer in graph.quantized:
@@ -163,7 +163,7 @@ def read_input(graph: LayerGraph, step: Step, x: mx.nd.NDArray) -> mx.nd.NDArray
     return x if quantizer is None else quantizer(x)
 
 
-def run_operator(step: Step, inputs: Sequence[mx.nd.NDArray], **changes):
+def run_operator(step: Step, inputs: Sequence[mx.nd.NDArray], **changes: object) -> Any:
     """The output of one operator, or a list of them."""
     op = step.op
     if op.startswith("_contrib_"):
@@ -230,7 +230,7 @@ class Chain:
         other.compute = compute or self.compute
         return other
 
-    def advance(self, position: int):
+    def advance(self, position: int) -> None:
         """Compute every step before `position`."""
         if position <= self.position:
             return
@@ -260,7 +260,7 @@ class _Spilled:
         with os.fdopen(handle, "wb") as file:
             np.save(file, array)
 
-    def load(self):
+    def load(self) -> mx.nd.NDArray:
         return mx.nd.array(np.load(self._path))
 
     def __del__(self):

@@ -2,9 +2,10 @@
 """The noise that rounding would put into a network's output, as a function of the factors of its channels."""
 
 from dataclasses import dataclass
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
+from mxnet.gluon import Block
 
 from quantize.errors import ConfigError
 from quantize.repair.factors import Clip, Member
@@ -52,7 +53,7 @@ class Noise:
         return 1 / (12 * (2 ** (self.input_bits - 1) - 1 if signed else 2 ** self.input_bits - 1) ** 2)
 
 
-def smooth_max(values: np.ndarray, order: float, axis=None) -> Tuple[np.ndarray, np.ndarray]:
+def smooth_max(values: np.ndarray, order: float, axis: Optional[int] = None) -> Tuple[np.ndarray, np.ndarray]:
     """(logarithm of a norm, its gradient) of values given by their logarithms.
 
     The norm of order p is (sum x^p)^(1/p); p = infinity gives the maximum.
@@ -78,7 +79,7 @@ class LayerCost:
     ``x_i / s_i``.
     """
 
-    def __init__(self, layer, member: Member, statistics: Statistics, noise: Noise):
+    def __init__(self, layer: Block, member: Member, statistics: Statistics, noise: Noise):
         moments = statistics.inputs[member.path]
         weight, self._index = columns_of(layer, len(moments.mean))
         self.reads, self.writes = member.reads, member.writes

@@ -8,6 +8,7 @@ two; a concatenation puts groups side by side; whatever else reads a group pins 
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 import numpy as np
+from mxnet.gluon import Block
 
 from quantize.stages import LayerGraph, Step
 
@@ -166,7 +167,7 @@ def _inputs(layer) -> int:
     return layer.weight.shape[1] * groups
 
 
-def input_index(layer) -> np.ndarray:
+def input_index(layer: Block) -> np.ndarray:
     """Which input channel each weight of a layer reads: (outputs, inputs of a group)."""
     groups = getattr(layer, "_kwargs", {}).get("num_group", 1)
     outputs, inputs = layer.weight.shape[:2]

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What images say about the channels of a float network: their sizes, and how much the output minds them."""
 
-from typing import Dict, Iterable, List
+from typing import Dict, Iterable, List, Tuple
 
 import mxnet as mx
 import numpy as np
+from mxnet.gluon import Block
 
 from quantize.errors import CalibrationError
 from quantize.repair.factors import Factors, input_index
@@ -18,10 +19,10 @@ PART = 16
 class Moments:
     """Mean, mean square, smallest and largest value of each channel of a tensor (channels on axis 1)."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count, self.sum, self.square, self.low, self.high = 0, 0.0, 0.0, np.inf, -np.inf
 
-    def update(self, x: np.ndarray):
+    def update(self, x: np.ndarray) -> None:
         """Take in a batch."""
         axes = (0,) + tuple(range(2, x.ndim))
         self.count += x.size // x.shape[1]
@@ -57,7 +58,7 @@ class Statistics:
     images : int
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.inputs: Dict[str, Moments] = {}
         self.before_clip: Dict[int, Moments] = {}
         self.samples: Dict[int, np.ndarray] = {}
@@ -137,13 +138,13 @@ def _log_likelihood(output, random):
     return mx.nd.pick(mx.nd.log_softmax(output, axis=1), mx.nd.array(np.minimum(drawn, classes - 1)), axis=1).sum()
 
 
-def weight_blocks(layer) -> np.ndarray:
+def weight_blocks(layer: Block) -> np.ndarray:
     """The weight as float64 (outputs, inputs of a group, what reads one input)."""
     weight = layer.weight.data().asnumpy().astype(np.float64)
     return weight.reshape(weight.shape[:2] + (-1,))
 
 
-def columns_of(layer, channels: int):
+def columns_of(layer: Block, channels: int) -> Tuple[np.ndarray, np.ndarray]:
     """(weight (outputs, inputs of a group, rest) by input *channel*, index of the channel each column reads).
 
     A Dense layer behind a feature map reads each channel several times.
