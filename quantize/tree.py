@@ -22,6 +22,7 @@ def walk(net: Block, path: str = "") -> Iterator[Tuple[str, Block]]:
             continue
         seen.add(id(block))
         yield path, block
+        # reversed, so that the stack gives children back in their own order
         prefix = path + "." if path else ""
         stack.extend((prefix + name, child) for name, child in reversed(list(block._children.items())))
 
@@ -50,6 +51,7 @@ def replace_blocks(net: Block, replacements: Dict[int, Block]) -> None:
 
 def _replace_attributes(parent: Block, old: Block, new: Block) -> None:
     """Attributes and plain lists of the parent that refer to the old block (children may be held by both)."""
+    # past Block.__setattr__, which refuses a child of an unrelated class in the place of another
     for name, value in list(vars(parent).items()):
         if value is old:
             object.__setattr__(parent, name, new)

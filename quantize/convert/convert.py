@@ -79,6 +79,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     if graph is not None:
         share_input_quantizers(net, plan, graph)
         skip_relus(net, plan, graph)
+    # the same object, so that whatever in a script refers to the network sees the methods
     net.__class__ = quantized_net_class(type(net))
     net.plan = plan
     devices = {ctx.device_type for p in net.collect_params().values() if p._data is not None for ctx in p.list_ctx()}

@@ -100,7 +100,7 @@ def trace(net: Block, inputs: int = 1) -> Graph:
     names = ["data"] if inputs == 1 else [f"data{i}" for i in range(inputs)]
     try:
         out = net(*[mx.sym.var(name) for name in names])
-    except Exception as error:
+    except Exception as error:  # a user's forward may raise anything when it is handed symbols
         raise ConversionError(f"{net.name}: the network's graph cannot be traced: "
                               f"{str(error).splitlines()[0]}") from error
     return Graph(mx.sym.Group(_flatten(out)), _owners(net), names)

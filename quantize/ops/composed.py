@@ -74,6 +74,7 @@ def lsq(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec, grad_scale: Opt
     steps = F.broadcast_div(F.BlockGrad(parts), F.BlockGrad(step_view))
     codes = _round(F, steps, spec)
     clipped = F.clip(codes, spec.qmin, spec.qmax)
+    # on the rounded code, as in the reference: an x / s one ulp above qmax keeps its gradient
     mask = clipped == codes
     slope = F.where(mask, codes - steps, clipped)
     if grad_scale is None:
@@ -190,6 +191,7 @@ def _from_range(F: ModuleType, low: Tensor, high: Tensor, spec: QuantSpec) -> Tu
 
 
 def _nonzero(scale: Tensor) -> Tensor:
+    # an all-zero part gets scale 1, so that nothing is divided by 0
     return scale + (scale == 0)
 
 

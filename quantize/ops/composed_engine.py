@@ -6,6 +6,7 @@ from types import ModuleType
 from quantize.ops.types import Tensor
 
 VECTOR = 4
+# x86 converts what does not fit into int32 to its smallest value, which is then clipped to -qmax
 INT32_END = 2.0 ** 31
 
 
