@@ -7,6 +7,7 @@ from mxnet.gluon import nn
 
 from quantize import reference
 from quantize import reference_trained as trained
+from quantize.config import rules_from_config
 from quantize.convert import convert_model, fake_bn, merge_fake_bn, remove_fake_bn
 from quantize.errors import ConfigError, ConversionError
 from quantize.modes import set_mode, unfix_params
@@ -296,3 +297,21 @@ def test_statistics_are_measured_anew(folded):
     shape = (1, -1, 1, 1)
     expected = (gamma / sigma).reshape(shape) * (z - z.mean(axis=(0, 2, 3)).reshape(shape)) + beta.reshape(shape)
     np.testing.assert_allclose(net(x).asnumpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_rules_ask_for_it_layer_by_layer(small_net):
+    net = convert_model(small_net, config_list=[{"fold_bn": True}, {"op_names": ["3"], "fold_bn": False}])
+    assert [net[i].norm is not None for i in (0, 3, 6)] == [True, False, False]
+    assert [entry.fold_bn for entry in net.plan.entries] == [True, False, True]
+    with pytest.raises(ConfigError, match="'fold_bn' must be true or false, got 'yes'"):
+        rules_from_config([{"fold_bn": "yes"}])
+
+
+def test_a_frozen_batchnorm_can_be_released_after_folding_was_taken_back(small_net):
+    net = convert_model(small_net)
+    freeze_bn(net)
+    fake_bn(net)
+    remove_fake_bn(net)
+    freeze_bn(net, False)
+    assert [net[i]._kwargs["use_global_stats"] for i in (1, 4)] == [False, False]
+    assert [type(net[i]) for i in (1, 4)] == [nn.BatchNorm, nn.BatchNorm]
