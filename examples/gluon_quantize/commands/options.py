@@ -105,7 +105,7 @@ def add_first(group: argparse._ArgumentGroup, default: str) -> None:
 
 def add_rules(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--config", metavar="FILE",
-                       help="JSON list of rules for single layers, applied after the options above (see README)")
+                       help="JSON list of rules for single layers, applied after the options above")
 
 
 MODES_HELP = ("naive: moving average of the ranges; minmax: the whole range; percentile: 99.99 %% of the values; "

@@ -109,7 +109,7 @@ def _add_quantization(parser):
                             "calibrated one (default: %(default)s)")
     add_winograd(group)
     group.add_argument("--config", metavar="FILE",
-                       help="JSON list of rules for single layers, applied after the options above (see README)")
+                       help="JSON list of rules for single layers, applied after the options above")
 
 
 def _add_start(parser):
