@@ -130,6 +130,7 @@ class Node:
         self.inputs = list(proto.input)
         self.outputs = list(proto.output)
         self.attributes = {entry.name: entry for entry in proto.attribute}
+        self.same = ""  # which SAME of auto_pad it wants
 
     def check(self) -> None:
         """Refuse a node whose inputs, outputs or attributes are not those that ONNX gives the operator."""

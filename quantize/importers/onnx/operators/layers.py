@@ -1,82 +1,21 @@
 # SPDX-License-Identifier: MIT
-"""ONNX operators with weights, and the activations that are Gluon layers."""
+"""ONNX operators with weights but convolutions, and Dropout."""
+
+import logging
 
 import numpy as np
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec
-from quantize.importers.onnx.operators.pooling import explicit_pads, pad_stage
-from quantize.importers.refused import Refused, check_windows
+from quantize.importers.refused import Refused
 
-_CONVOLUTIONS = {3: nn.Conv1D, 4: nn.Conv2D}
-
-
-def _weights(node, dimensions=(4,)) -> dict:
-    """Weight (of so many dimensions) and optional bias of a (transposed) convolution."""
-    weight, bias = node.weight(1), node.weight(2)
-    if weight.ndim not in dimensions:
-        supported = " or ".join(map(str, dimensions))
-        raise Refused(f"a weight of {weight.ndim} dimensions (supported: {supported})")
-    arrays = {"weight": weight}
-    if bias is not None:
-        arrays["bias"] = bias
-    return arrays
-
-
-def _conv(node) -> list:
-    arrays = _weights(node, tuple(_CONVOLUTIONS))
-    weight = arrays["weight"]
-    axes = weight.ndim - 2
-    kernel = node.numbers("kernel_shape", axes, weight.shape[2:])
-    strides, dilations = (node.numbers(key, axes, (1,) * axes) for key in ("strides", "dilations"))
-    groups = node.take("group", 1)
-    check_windows(kernel, strides, dilations, groups)
-    if kernel != weight.shape[2:] or weight.shape[0] % groups:
-        raise Refused(f"kernel_shape={kernel} or group={groups} does not fit the weight {weight.shape}")
-    node.check_size(1, weight.shape[1] * groups)
-    pads = explicit_pads(node, kernel, strides, dilations)
-    before, after = pads[:axes], pads[axes:]
-    symmetric = before == after
-    layer = LayerSpec(_CONVOLUTIONS[weight.ndim], dict(
-        channels=weight.shape[0], in_channels=weight.shape[1] * groups, kernel_size=kernel, strides=strides,
-        padding=before if symmetric else (0,) * axes, dilation=dilations, groups=groups, use_bias="bias" in arrays,
-    ), arrays)
-    if symmetric:
-        return node.chain(layer)
-    if axes == 2:
-        return node.chain(pad_stage(pads), layer)
-    # MXNet pads four axes or more
-    return node.chain(("expand_dims", dict(axis=2)), pad_stage((0, *before, 0, *after)), ("squeeze", dict(axis=2)),
-                      layer)
-
-
-def _conv_transpose(node) -> list:
-    arrays = _weights(node)
-    weight, groups = arrays["weight"], node.take("group", 1)
-    node.only("auto_pad", "NOTSET", "VALID")
-    node.numbers("kernel_shape", 2, weight.shape[2:])
-    strides, dilations = node.numbers("strides", 2, (1, 1)), node.numbers("dilations", 2, (1, 1))
-    check_windows(weight.shape[2:], strides, dilations, groups)
-    extra = node.numbers("output_padding", 2, (0, 0))
-    top, left, bottom, right = node.numbers("pads", 4, (0, 0, 0, 0))
-    if extra[0] >= strides[0] or extra[1] >= strides[1]:
-        raise Refused(f"output_padding={list(extra)} (supported: less than the stride)")
-    node.check_size(1, weight.shape[0])
-    symmetric = (top, left) == (bottom, right)
-    layer = LayerSpec(nn.Conv2DTranspose, dict(
-        channels=weight.shape[1] * groups, in_channels=weight.shape[0], kernel_size=weight.shape[2:], strides=strides,
-        padding=(top, left) if symmetric else (0, 0), output_padding=extra, dilation=dilations, groups=groups,
-        use_bias="bias" in arrays), arrays)
-    if symmetric:
-        return node.chain(layer)
-    # Padding of a transposed convolution is what is cut off its output.
-    crop = ("slice", dict(begin=(None, None, top, left),
-                          end=(None, None, -bottom or None, -right or None)))
-    return node.chain(layer, crop)
+logger = logging.getLogger(__name__)
 
 
 def _batch_norm(node) -> list:
-    node.only("training_mode", 0)
+    """Inference by the stored statistics. Before opset 14 five outputs mean that the batch's own are taken."""
+    if node.take("training_mode", 0):
+        raise Refused("training_mode=1: it normalises by the images of a batch; export the network for inference")
     node.only("is_test", 0, 1)
     node.only("spatial", 1)
     node.take("consumed_inputs")
@@ -86,8 +25,32 @@ def _batch_norm(node) -> list:
     if any(array.shape != (channels,) for array in arrays.values()):
         raise Refused("scale, bias, mean and variance differ in shape")
     node.check_size(1, channels)
-    return node.chain(LayerSpec(nn.BatchNorm, dict(
-        epsilon=node.take("epsilon", 1e-5), momentum=node.take("momentum", 0.9), in_channels=channels), arrays))
+    epsilon, momentum = node.take("epsilon", 1e-5), node.take("momentum", 0.9)
+    if (arrays["running_var"] + np.float32(epsilon) <= 0).any():
+        raise Refused("a variance that is negative, with epsilon added too")
+    if node.opset < 14 and len(node.outputs) == 5:
+        logger.warning("%s: %s normalises by the images of a batch (training form): a network exported for inference "
+                       "gives the same result for an image whatever stands beside it", node.graph.path, node.label)
+        return _batch_norm_by_batch(node, arrays["gamma"], arrays["beta"], epsilon)
+    return node.chain(LayerSpec(nn.BatchNorm, dict(epsilon=epsilon, momentum=momentum, in_channels=channels), arrays))
+
+
+def _batch_norm_by_batch(node, gamma, beta, epsilon) -> list:
+    """(x - mean) / sqrt(variance + epsilon) * gamma + beta over the batch and all but axis 1."""
+    if any(name and name in node.graph.uses for name in node.outputs[1:]):
+        raise Refused("its mean or variance is read by other nodes")
+    rank = node.rank()
+    axes, shape = (0, *range(2, rank)), (1, -1) + (1,) * (rank - 2)
+    mean = node.helper("mean", node.value(), axis=axes, keepdims=True)
+    centred = node.helper("broadcast_sub", node.value(), mean.outputs[0])
+    squares = node.helper("square", centred.outputs[0])
+    variance = node.helper("mean", squares.outputs[0], axis=axes, keepdims=True)
+    safe = node.helper("_plus_scalar", variance.outputs[0], scalar=epsilon)
+    inverse = node.helper("rsqrt", safe.outputs[0])
+    normal = node.helper("broadcast_mul", centred.outputs[0], inverse.outputs[0])
+    scaled = node.helper("broadcast_mul", normal.outputs[0], node.stored(f"{node.name}_gamma", gamma.reshape(shape)))
+    return [mean, centred, squares, variance, safe, inverse, normal, scaled, node.joined(
+        "broadcast_add", scaled.outputs[0], node.stored(f"{node.name}_beta", beta.reshape(shape)))]
 
 
 def _dense(node, weight, bias, flatten, output=None) -> list:
@@ -119,11 +82,31 @@ def _gemm(node) -> list:
 
 
 def _matmul(node) -> list:
+    if not node.is_constant(1):
+        return _matmul_from_left(node)
     weight = node.weight(1)
+    if weight.ndim > 2 and weight.shape[:-2] == (1,) * (weight.ndim - 2) and weight.ndim <= node.rank():
+        weight = weight.reshape(weight.shape[-2:])
     if weight.ndim != 2:
         raise Refused(f"a second operand of {weight.ndim} dimensions (supported: 2)")
     bias, output = _following_bias(node, units=weight.shape[1])
     return _dense(node, weight.T, bias, flatten=False, output=output)
+
+
+def _matmul_from_left(node) -> list:
+    """A constant matrix times images, or a product of two tensors that both come from images."""
+    rank = node.rank(1)
+    if not node.is_constant(0):
+        if node.rank() != rank or rank < 2:
+            raise Refused(f"operands of {node.rank()} and {rank} axes, both computed from images")
+        return [node.joined("_linalg_gemm2", node.value(0), node.value(1))]
+    weight = node.weight(0)
+    if weight.ndim != 2 or rank < 2:
+        raise Refused(f"a first operand of {weight.ndim} dimensions (supported: 2)")
+    swap = ("SwapAxis", dict(dim1=rank - 2, dim2=rank - 1))
+    layer = LayerSpec(nn.Dense, dict(units=weight.shape[0], in_units=weight.shape[1], use_bias=False, flatten=False),
+                      {"weight": weight})
+    return node.chain(swap, layer, swap, start=node.value(1))
 
 
 def _following_bias(node, units):
@@ -138,29 +121,6 @@ def _following_bias(node, units):
     return None, None
 
 
-def _prelu(node) -> list:
-    slope = node.weight(1)
-    # ONNX aligns the slope with the last axes, so only (C, 1, 1) is one value per channel of an image.
-    per_channel = slope.ndim in (3, 4) and slope.shape[-2:] == (1, 1) and slope.shape[:-3] in ((), (1,))
-    if slope.size != 1 and not per_channel:
-        raise Refused(f"a slope of shape {slope.shape} (supported: one value, or (C, 1, 1))")
-    return node.chain(LayerSpec(nn.PReLU, dict(in_channels=slope.size), {"alpha": slope.reshape(-1)}))
-
-
-def _leaky_relu(node) -> list:
-    alpha = node.take("alpha", 0.01)
-    if alpha < 0:
-        raise Refused(f"alpha={alpha} (supported: not negative)")
-    return node.chain(LayerSpec(nn.LeakyReLU, dict(alpha=alpha)))
-
-
-def _activation(kind):
-    def plan(node) -> list:
-        node.take("consumed_inputs")
-        return node.chain(LayerSpec(nn.Activation, dict(activation=kind)))
-    return plan
-
-
 def _dropout(node) -> list:
     node.take("seed")
     node.only("is_test", 1)
@@ -173,17 +133,8 @@ def _dropout(node) -> list:
 
 
 OPERATORS = {
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
     "BatchNormalization": _batch_norm,
     "Gemm": _gemm,
     "MatMul": _matmul,
-    "PRelu": _prelu,
-    "LeakyRelu": _leaky_relu,
-    "Relu": _activation("relu"),
-    "Sigmoid": _activation("sigmoid"),
-    "Tanh": _activation("tanh"),
-    "Softplus": _activation("softrelu"),
-    "Softsign": _activation("softsign"),
     "Dropout": _dropout,
 }

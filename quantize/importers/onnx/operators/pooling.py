@@ -1,51 +1,16 @@
 # SPDX-License-Identifier: MIT
-"""ONNX pooling, and the padding it shares with convolutions.
+"""ONNX pooling.
 
 A pooling of kernel k, stride s and pads (b, e) in ceil mode drops windows that start in the end padding. Then
 ``out = min(ceil((H+b+e-k)/s), floor((H+b-1)/s)) + 1 = floor((H+b+E-k)/s) + 1`` with ``E = min(e+s-1, k-1)``:
 ceil mode is floor mode with another end pad, whatever H is. So no size is baked into the block.
 """
 
-import math
-
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec, Step
+from quantize.importers.onnx.operators.padding import explicit_pads, pad_stage, padded_like_same
 from quantize.importers.refused import Refused, check_windows
-
-
-def pad_stage(pads, mode="constant", value=0.0):
-    """The F.pad stage that pads height and width by (top, left, bottom, right)."""
-    top, left, bottom, right = pads
-    return "pad", dict(mode=mode, pad_width=(0, 0, 0, 0, top, bottom, left, right), constant_value=value)
-
-
-def explicit_pads(node, kernel, strides, dilations) -> tuple:
-    """(top, left, bottom, right) from `pads` or `auto_pad`; for one axis (left, right)."""
-    axes = len(kernel)
-    auto = node.only("auto_pad", "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
-    pads = node.numbers("pads", 2 * axes, (0, 0) * axes)
-    if min(pads) < 0:
-        raise Refused(f"pads={list(pads)} (supported: not negative)")
-    if auto == "NOTSET":
-        return pads
-    if auto == "VALID":
-        return (0, 0) * axes
-    totals = [_same_total(node, 2 + axis, kernel[axis], strides[axis], dilations[axis]) for axis in range(axes)]
-    small, large = [total // 2 for total in totals], [total - total // 2 for total in totals]
-    return tuple(small + large if auto == "SAME_UPPER" else large + small)
-
-
-def _same_total(node, axis, kernel, stride, dilation) -> int:
-    """Padding of one axis of the input for which the output has ceil(size / stride) elements."""
-    reach = (kernel - 1) * dilation + 1
-    if stride == 1:
-        return reach - 1
-    shape = node.shape()
-    size = shape[axis] if shape and len(shape) > axis else None
-    if size is None:
-        raise Refused(f"auto_pad=SAME with stride {stride} on a size that the file leaves open")
-    return max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
 
 
 def _windows(node):
@@ -56,6 +21,9 @@ def _windows(node):
     if node.numbers("dilations", 2, (1, 1)) != (1, 1):
         raise Refused("dilations other than 1")
     pads = explicit_pads(node, kernel, strides, (1, 1))
+    if pads is None:
+        node.only("ceil_mode", 0, 1)
+        return kernel, strides, None, None
     if any(pad >= size for pad, size in zip(pads, kernel * 2)):
         raise Refused(f"pads={list(pads)} (supported: smaller than the kernel {list(kernel)})")
     full = pads
@@ -78,7 +46,12 @@ def _gluon_options(kernel, strides, pads, full):
 
 def _max_pool(node) -> list:
     node.only("storage_order", 0)
+    if any(name and name in node.graph.uses for name in node.outputs[1:]):
+        raise Refused("its output Indices is read")
     kernel, strides, pads, full = _windows(node)
+    if pads is None:
+        steps, padded = padded_like_same(node, kernel, strides, (1, 1), mode="edge")
+        return steps + node.chain(LayerSpec(nn.MaxPool2D, dict(pool_size=kernel, strides=strides)), start=padded)
     options = _gluon_options(kernel, strides, pads, full)
     if options is not None:
         return node.chain(LayerSpec(nn.MaxPool2D, options))
@@ -90,6 +63,8 @@ def _max_pool(node) -> list:
 def _average_pool(node) -> list:
     include = bool(node.only("count_include_pad", 0, 1))
     kernel, strides, pads, full = _windows(node)
+    if pads is None:
+        return _average_on_open_size(node, kernel, strides, include)
     options = _gluon_options(kernel, strides, pads, full)
     if options is not None:
         return node.chain(LayerSpec(nn.AvgPool2D, dict(options, count_include_pad=include)))
@@ -113,6 +88,32 @@ def _weighted_average(node, kernel, strides, counted, full) -> list:
     return steps + [Step(node.part("div"), (mean, share), (node.outputs[0],), "broadcast_div")]
 
 
+def _average_on_open_size(node, kernel, strides, include) -> list:
+    """The mean over a window that SAME pads, by the padding's share where padding does not count."""
+    layer = LayerSpec(nn.AvgPool2D, dict(pool_size=kernel, strides=strides))
+    steps, padded = padded_like_same(node, kernel, strides, (1, 1))
+    if include:
+        return steps + node.chain(layer, start=padded)
+    mean, share = node.part("mean") + ":out", node.part("share") + ":out"
+    steps += node.chain(layer, start=padded, output=mean)
+    one = node.chain(("slice", dict(begin=(0, 0), end=(1, 1))), ("ones_like", {}), output=node.part("one") + ":out")
+    more, ones = padded_like_same(node, kernel, strides, (1, 1), value=one[-1].outputs[0])
+    pool = node.chain(("Pooling", dict(kernel=kernel, stride=strides, pool_type="avg")), start=ones, output=share)
+    pool = [step._replace(name=node.part("share")) for step in pool]
+    return steps + one + more + pool + [Step(node.part("div"), (mean, share), (node.outputs[0],), "broadcast_div")]
+
+
+def _lp_pool(node) -> list:
+    """(sum of |x|^p)^(1 / p) over windows."""
+    power = node.only("p", 2, 1, 3)
+    kernel, strides, pads, full = _windows(node)
+    if pads is None:
+        raise Refused("auto_pad=SAME on a size that the file leaves open")
+    # MXNet's sum of first powers keeps the signs
+    return node.chain(("abs", {}), pad_stage(full), ("Pooling", dict(
+        kernel=kernel, stride=strides, pool_type="lp", p_value=power)))
+
+
 def _global(kind):
     def plan(node) -> list:
         return node.chain(LayerSpec(kind))
@@ -122,6 +123,7 @@ def _global(kind):
 OPERATORS = {
     "MaxPool": _max_pool,
     "AveragePool": _average_pool,
+    "LpPool": _lp_pool,
     "GlobalAveragePool": _global(nn.GlobalAvgPool2D),
     "GlobalMaxPool": _global(nn.GlobalMaxPool2D),
 }
