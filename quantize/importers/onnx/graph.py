@@ -208,10 +208,10 @@ class Node:
             raise Refused(f"input {index} ({tensor!r}) depends on a size that the file leaves open")
         return self.graph.resolve(tensor, self.name)
 
-    def stored(self, name: str, array: np.ndarray) -> str:
-        """The name under which the block keeps an array; NaN is refused."""
+    def stored(self, name: str, array: np.ndarray, source: str = "") -> str:
+        """The name under which the block keeps an array, made of the tensor `source`; NaN is refused."""
         if array.dtype.kind == "f" and np.isnan(array).any():
-            raise ModelFileError(f"{self.graph.path}: tensor {name!r} holds NaN (node {self.label!r})")
+            raise ModelFileError(f"{self.graph.path}: tensor {(source or name)!r} holds NaN (node {self.label!r})")
         self.graph.used_constants[name] = array
         return name
 

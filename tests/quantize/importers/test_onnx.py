@@ -356,7 +356,7 @@ REFUSED = {
     "output_shape": [node("ConvTranspose", "x t", output_shape=[9, 9])],
     "domain 'com.acme'": [node("Relu", domain="com.acme")],
     "without axes, which MXNet does not have": [node("ReduceMean", keepdims=0)],
-    "no axes": [node("Unsqueeze")],
+    "no axes": [node("Unsqueeze", "x none")],
     "input size 1": [node("Conv", "x")],
     "output size 0": [helper.make_node("Relu", ["x"], [], name="r")],
     "a slope of shape": [node("PRelu", "x s5")],
@@ -366,7 +366,7 @@ REFUSED = {
 @pytest.mark.parametrize("words", sorted(REFUSED))
 def test_unsupported_values_are_refused(words, tmp_path):
     constants = dict(w=W, p=ints(1, 0, 0, 0, 0, 0, 0, 0), s=np.float32([1, 1, 1.5, 1.5]), g=arr(4),
-                     t=arr(4, 2, 3, 3), s5=arr(1, 1, 1, 2, 2))
+                     t=arr(4, 2, 3, 3), s5=arr(1, 1, 1, 2, 2), none=ints())
     with pytest.raises(ModelFileError) as error:
         import_model(make_model(REFUSED[words], ["N", 4, "H", "W"], constants), tmp_path)
     one_line(error, "model.onnx", words, REFUSED[words][0].op_type, REFUSED[words][0].name or "'y'")

@@ -8,7 +8,6 @@ from quantize.importers.onnx.operators.padding import explicit_pads, pad_stage, 
 from quantize.importers.onnx.sizes import known
 from quantize.importers.refused import Refused, check_windows
 
-
 _CONVOLUTIONS = {3: nn.Conv1D, 4: nn.Conv2D}
 
 

@@ -19,7 +19,8 @@ def operand(node, index: int, rank=None) -> str:
     array = node.constant(index)
     if rank is None or array.ndim >= rank:
         return node.value(index)
-    return node.stored(f"{node.inputs[index]}_{rank}d", array.reshape((1,) * (rank - array.ndim) + array.shape))
+    return node.stored(f"{node.inputs[index]}_{rank}d", array.reshape((1,) * (rank - array.ndim) + array.shape),
+                       node.inputs[index])
 
 
 def common_rank(node) -> int:
