@@ -14,6 +14,7 @@ import pytest
 
 import train_qat
 from gluon_quantize.training import loop as training
+from quantize.convert.layers import WEIGHTED
 
 SCRIPT = os.path.abspath(train_qat.__file__)
 DIGITS = ("--model", "digits_lenet", "--batch-size", "64")
@@ -106,8 +107,7 @@ def test_two_stages_of_sat(trained):
     assert result["final"]["top1"] > 0.9
     assert "sat" in (second / "plan.txt").read_text()
     assert [rule for rule in json.loads((second / "rules.json").read_text()) if rule.get("options")] == [
-        {"op_names": ["features.12", "output"], "op_types": ["Conv2D", "Conv2DTranspose", "Dense"],
-         "options": {"scaling": True}}]
+        {"op_names": ["features.12", "output"], "op_types": list(WEIGHTED), "options": {"scaling": True}}]
 
 
 @pytest.mark.parametrize("statistics", ["batch", "corrected", "running"])

@@ -23,12 +23,12 @@ class Augmentation:
     kind: str = "none"
     pad: int = 4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in AUGMENTATIONS:
             raise ConfigError(f"augmentation must be one of {', '.join(AUGMENTATIONS)}, got {self.kind!r}")
 
     @classmethod
-    def for_dataset(cls, name):
+    def for_dataset(cls, name: str) -> "Augmentation":
         """gluoncv's for CIFAR-10 and ImageNet; two pixels of shift for MNIST; none for the small digits."""
         return {"cifar10": cls("crop-flip"), "imagenet": cls("crop-flip"), "mnist": cls("crop", 2)}.get(name, PLAIN)
 

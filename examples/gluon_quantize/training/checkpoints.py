@@ -6,10 +6,13 @@ import json
 import os
 import pathlib
 import shutil
+from typing import Any, List, Mapping
 
 import mxnet as mx
+from mxnet.gluon import Block
 
 from gluon_quantize.training.loop import Progress
+from gluon_quantize.training.optimizers import Optimizers
 from quantize.errors import ConfigError, DataError, ModelFileError
 from quantize.files import read_text
 
@@ -33,17 +36,17 @@ class Checkpoints:
         How many are kept.
     """
 
-    def __init__(self, folder, settings, keep=2):
+    def __init__(self, folder: pathlib.Path, settings: Mapping[str, Any], keep: int = 2):
         self._folder = pathlib.Path(folder)
         self._settings = json.loads(json.dumps({name: v for name, v in settings.items() if name not in FREE}))
         self._keep = keep
 
-    def folders(self):
+    def folders(self) -> List[pathlib.Path]:
         """Complete checkpoints, the oldest first."""
         return sorted((path for path in self._folder.glob(PREFIX + "*") if path.suffix != ".tmp"),
                       key=lambda path: int(path.name[len(PREFIX):]))
 
-    def save(self, net, optimizers, progress: Progress):
+    def save(self, net: Block, optimizers: Optimizers, progress: Progress) -> None:
         """Write a checkpoint; older ones are removed afterwards. DataError when it cannot be written."""
         target = self._folder / f"{PREFIX}{progress.epoch}"
         temporary = self._folder / (target.name + ".tmp")
@@ -60,7 +63,7 @@ class Checkpoints:
         for old in self.folders()[:-self._keep]:
             shutil.rmtree(str(old), ignore_errors=True)
 
-    def check(self):
+    def check(self) -> None:
         """ConfigError when the last checkpoint is of a run with other settings; nothing without a checkpoint."""
         if not self.folders():
             return
@@ -71,7 +74,7 @@ class Checkpoints:
                                   f"{found.get(name)}, now it is {self._settings.get(name)}; resume with the same "
                                   "options, or take another --output")
 
-    def load(self, net, optimizers) -> Progress:
+    def load(self, net: Block, optimizers: Optimizers) -> Progress:
         """Put the last checkpoint into a network and its optimizers; how far it had come (0 epochs without one)."""
         if not self.folders():
             return Progress()

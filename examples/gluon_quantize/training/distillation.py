@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Losses of a training: against the labels, or also against what the float network answers."""
 
+from typing import Callable
+
 from mxnet import autograd, gluon
 from mxnet.gluon import HybridBlock
+from mxnet.ndarray import NDArray
 
 
 class LabelLoss:
@@ -12,7 +15,7 @@ class LabelLoss:
         self._cross_entropy = gluon.loss.SoftmaxCrossEntropyLoss()
         self._cross_entropy.hybridize(static_alloc=True, static_shape=True)
 
-    def __call__(self, x, output, labels):
+    def __call__(self, x: NDArray, output: NDArray, labels: NDArray) -> NDArray:
         """Losses (n,) of images x (n, ...), the network's outputs (n, classes) and labels (n,)."""
         return self._cross_entropy(output, labels)
 
@@ -33,13 +36,13 @@ class Distillation(LabelLoss):
         T > 0 divides both networks' outputs.
     """
 
-    def __init__(self, teacher, share: float, temperature: float):
+    def __init__(self, teacher: Callable[[NDArray], NDArray], share: float, temperature: float):
         super().__init__()
         self._teacher, self._share = teacher, share
         self._divergence = _Divergence(temperature)
         self._divergence.hybridize(static_alloc=True, static_shape=True)
 
-    def __call__(self, x, output, labels):
+    def __call__(self, x: NDArray, output: NDArray, labels: NDArray) -> NDArray:
         """See `LabelLoss`."""
         with autograd.pause():
             answers = self._teacher(x)

@@ -3,12 +3,13 @@
 
 import concurrent.futures
 import copy
+from typing import Iterator, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
 from PIL import Image
 
-from gluon_quantize.data.image_set import ArraySet
+from gluon_quantize.data.image_set import ArraySet, ImageSet
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.training.augmentation import PLAIN, Augmentation
 from gluon_quantize.training.workers import Workers
@@ -34,7 +35,9 @@ class TrainingImages:
         For decoding files.
     """
 
-    def __init__(self, dataset, preprocessing, batch_size, augmentation=PLAIN, *, seed=0, indices=None, threads=1):
+    def __init__(self, dataset: ImageSet, preprocessing: Preprocessing, batch_size: int,
+                 augmentation: Augmentation = PLAIN, *, seed: int = 0, indices: Optional[Sequence[int]] = None,
+                 threads: int = 1):
         self.indices = np.arange(len(dataset)) if indices is None else np.asarray(indices)
         if len(self.indices) < batch_size:
             raise DataError(f"{dataset.name}: {len(self.indices)} training images do not fill a batch of {batch_size}; "
@@ -44,16 +47,16 @@ class TrainingImages:
         self.batch_size, self._seed = batch_size, seed
         self._labels, self._workers = dataset.labels, Workers()
 
-    def shared_by(self, workers: Workers):
+    def shared_by(self, workers: Workers) -> "TrainingImages":
         """The same images as one of several workers sees them: batches of all together are the batches of one."""
         shared = copy.copy(self)
         shared.batch_size, shared._workers = workers.batch_size(self.batch_size), workers
         return shared
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.indices) // (self.batch_size * self._workers.count)
 
-    def epoch(self, number):
+    def epoch(self, number: int) -> Iterator[Tuple[mx.nd.NDArray, mx.nd.NDArray]]:
         """The batches of an epoch; the next one is made while the caller computes on this one."""
         order = self._workers.share(np.random.RandomState((self._seed, number, 0)).permutation(self.indices))
         with concurrent.futures.ThreadPoolExecutor(1) as ahead:
@@ -73,14 +76,14 @@ class TrainingImages:
 class ArrayReader:
     """Batches of an `ArraySet`, augmented without a loop over images."""
 
-    def __init__(self, dataset, preprocessing: Preprocessing, augmentation: Augmentation, threads=1):
+    def __init__(self, dataset: ArraySet, preprocessing: Preprocessing, augmentation: Augmentation, threads: int = 1):
         images = dataset.images if dataset.images.ndim == 4 else dataset.images[..., None]
         if images.shape[-1] != len(preprocessing.mean):
             raise DataError(f"{dataset.name}: images have {images.shape[-1]} channels, the network takes "
                             f"{len(preprocessing.mean)}; check --dataset")
         self._images, self._preprocessing, self._augmentation = images, preprocessing, augmentation
 
-    def read(self, chosen, random):
+    def read(self, chosen: np.ndarray, random: np.random.RandomState) -> np.ndarray:
         """float32 (N, C, H, W) of some images.
 
         Parameters
@@ -114,11 +117,11 @@ def _shifted(images, pad, random):
 class FileReader:
     """Batches of images that are decoded one by one, in threads."""
 
-    def __init__(self, dataset, preprocessing: Preprocessing, augmentation: Augmentation, threads=1):
+    def __init__(self, dataset: ImageSet, preprocessing: Preprocessing, augmentation: Augmentation, threads: int = 1):
         self._dataset, self._preprocessing, self._augmentation = dataset, preprocessing, augmentation
         self._threads = threads
 
-    def read(self, chosen, random):
+    def read(self, chosen: np.ndarray, random: np.random.RandomState) -> np.ndarray:
         """As `ArrayReader.read`."""
         seeds = random.randint(0, 2 ** 31, len(chosen))
         with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:

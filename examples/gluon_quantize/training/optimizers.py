@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """What moves the numbers of a network: two optimizers, and gradients of several batches."""
 
+import pathlib
 from dataclasses import dataclass
-from typing import Dict, Tuple
+from typing import Dict, Iterable, Tuple
 
 import mxnet as mx
 from mxnet import gluon
@@ -38,7 +39,7 @@ class Optimizers:
     weights, steps : OptimizerChoice
     """
 
-    def __init__(self, net, weights: OptimizerChoice, steps: OptimizerChoice):
+    def __init__(self, net: gluon.Block, weights: OptimizerChoice, steps: OptimizerChoice):
         chosen = {"weights": (weights_of(net), weights), "quantizers": (quantizer_parameters(net), steps)}
         self.parameters = [p for parameters, _ in chosen.values() for p in parameters.values()]
         self._trainers = {}
@@ -48,28 +49,28 @@ class Optimizers:
                                         kvstore=None)
                 self._trainers[name] = (trainer, choice.lr)
 
-    def set_share(self, share: float):
+    def set_share(self, share: float) -> None:
         """Every rate is this share of its first value."""
         for trainer, lr in self._trainers.values():
             trainer.set_learning_rate(lr * share)
 
-    def step(self, images: int):
+    def step(self, images: int) -> None:
         """One update, from gradients that are sums over so many images."""
         for trainer, _ in self._trainers.values():
             trainer.step(images, ignore_stale_grad=True)
 
-    def save(self, folder):
+    def save(self, folder: pathlib.Path) -> None:
         """A file of states for each trainer."""
         for name, (trainer, _) in self._trainers.items():
             trainer.save_states(str(folder / (name + ".states")))
 
-    def load(self, folder):
+    def load(self, folder: pathlib.Path) -> None:
         """What `save` wrote."""
         for name, (trainer, _) in self._trainers.items():
             trainer.load_states(str(folder / (name + ".states")))
 
 
-def weights_of(net):
+def weights_of(net: gluon.Block) -> Dict[str, gluon.Parameter]:
     """The trained parameters apart from the quantizers' numbers."""
     return {name: p for name, p in weight_parameters(net).items() if p.grad_req != "null"}
 
@@ -77,16 +78,16 @@ def weights_of(net):
 class GradientSum:
     """Gradients summed over several backward passes (MXNet's own ``grad_req='add'`` is lost on extension operators)."""
 
-    def __init__(self, parameters):
+    def __init__(self, parameters: Iterable[gluon.Parameter]):
         self._parameters = parameters
         self._sums = {}
 
-    def add(self):
+    def add(self) -> None:
         """Add the gradients as they are."""
         for key, gradient in self._gradients():
             self._sums[key] = self._sums[key] + gradient if key in self._sums else gradient.copy()
 
-    def put(self):
+    def put(self) -> None:
         """Let the sums be the gradients, and start anew."""
         for key, gradient in self._gradients():
             if key in self._sums:

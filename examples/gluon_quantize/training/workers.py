@@ -24,7 +24,7 @@ import ctypes
 import logging
 import os
 import threading
-from typing import List, Sequence
+from typing import Iterable, List, Sequence, Union
 
 import mxnet as mx
 import numpy as np
@@ -92,7 +92,7 @@ class Workers:
         check_call(_LIB.MXKVStoreSetBarrierBeforeExit(store.handle, ctypes.c_int(0)))
         return cls(store, timeout)
 
-    def __enter__(self):
+    def __enter__(self) -> "Workers":
         return self
 
     def __exit__(self, error, *_):
@@ -116,7 +116,7 @@ class Workers:
                               f"of {self.count}")
         return together // self.count
 
-    def broadcast(self, net: Block):
+    def broadcast(self, net: Block) -> None:
         """Every parameter, running statistics and quantizers' numbers included, becomes worker 0's."""
         if self.count == 1:
             return
@@ -125,7 +125,7 @@ class Workers:
         for parameter, value in zip(chosen, values):
             parameter.set_data(value)
 
-    def sum_gradients(self, parameters):
+    def sum_gradients(self, parameters: Union[Block, Iterable[Parameter]]) -> None:
         """Gradients become their sums over all workers.
 
         Parameters
@@ -142,7 +142,7 @@ class Workers:
             for gradient in parameter.list_grad():
                 value.copyto(gradient)
 
-    def average_statistics(self, net: Block):
+    def average_statistics(self, net: Block) -> None:
         """What training collects and does not train becomes its mean over the workers.
 
         That is BatchNorm's running statistics and the moving averages of activations' ranges; ranges that follow from
