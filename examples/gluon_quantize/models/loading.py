@@ -135,7 +135,8 @@ def _open_onnx(source, ctx):
     path = pathlib.Path(source.onnx)
     if not path.is_file():
         raise ModelFileError(f"{path}: no such ONNX file")
-    net = import_onnx(str(path), ctx=ctx)
+    # images are (N, C, H, W) here, also for files that Keras and TensorFlow wrote
+    net = import_onnx(str(path), ctx=ctx, channels_first=True)
     stated = getattr(net, "preprocessing", None)
     try:
         steps = Preprocessing.from_onnx_metadata(stated) if stated else None

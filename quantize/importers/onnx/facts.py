@@ -38,6 +38,8 @@ class Facts:
     opset : int
     fixed : int or None
         The batch size that the file fixes.
+    sizes : dict of str to numpy.ndarray, optional
+        What is known of integer arrays with open sizes already.
 
     Attributes
     ----------
@@ -51,9 +53,9 @@ class Facts:
         Those that compute from images.
     """
 
-    def __init__(self, constants, nodes, inputs, opset: int, fixed: int | None):
+    def __init__(self, constants, nodes, inputs, opset: int, fixed: int | None, sizes=()):
         self.constants: dict[str, np.ndarray] = dict(constants)
-        self.sizes: dict[str, np.ndarray] = {}
+        self.sizes: dict[str, np.ndarray] = dict(sizes)
         self.shapes: dict[str, Shape] = {name: shape for name, (_, shape) in inputs.items()}
         self.kinds: dict[str, int] = {name: kind for name, (kind, _) in inputs.items()}
         self.opset, self.fixed = opset, fixed

@@ -10,6 +10,7 @@ from onnx import TensorProto
 from quantize.errors import ModelFileError
 from quantize.importers.graph_block import LayerSpec, Names, Step
 from quantize.importers.onnx import file
+from quantize.importers.onnx.channels_last import TO_CHANNELS_FIRST, TO_CHANNELS_LAST, Mover, wants_channels_last
 from quantize.importers.onnx.facts import Facts
 from quantize.importers.onnx.reshapes import BATCH
 from quantize.importers.onnx.sizes import Size, known
@@ -27,9 +28,13 @@ class Graph:
     ----------
     path : str
         The file; every error names it.
+    channels_first : bool
+        Take (N, C, H, W) images also where the file wants (N, H, W, C).
 
     Attributes
     ----------
+    layout : str
+        "NHWC" where the graph's input is (N, H, W, C), else "NCHW".
     facts : Facts
         What is known before anything runs; `facts.nodes` compute from images.
     input, input_shape, input_kind : str, tuple or None, int
@@ -44,7 +49,7 @@ class Graph:
         Who reads each tensor; None stands for the graph's output.
     """
 
-    def __init__(self, path: str):
+    def __init__(self, path: str, channels_first: bool = False):
         self.path = str(path)
         self.model, self.opset = file.load(self.path)
         graph = self.model.graph
@@ -52,8 +57,9 @@ class Graph:
         self.input, self.input_shape, self.input_kind = self._find_input(constants)
         lengths = self._lengths()
         self.fixed = self.input_shape[0] if lengths and lengths[0] == BATCH else None
-        self.facts = Facts(constants, graph.node, {self.input: (self.input_kind, lengths)}, self.opset, self.fixed)
         self.outputs = [output.name for output in graph.output]
+        self.facts = Facts(constants, graph.node, {self.input: (self.input_kind, lengths)}, self.opset, self.fixed)
+        self._move_transposes(lengths, channels_first)
         self.used_constants: dict[str, np.ndarray] = {}
         self.names = Names()
         self.fused = set()
@@ -85,6 +91,24 @@ class Graph:
         if not (len(shape) == 3 and shape[0] in (1, 3, 4)):
             lengths[0] = BATCH
         return tuple(lengths)
+
+    def _move_transposes(self, lengths, channels_first) -> None:
+        """Let Transposes meet and vanish; the images' own too, where (N, C, H, W) is wanted."""
+        last = wants_channels_last(self.facts, self.input, self.input_shape)
+        self.layout = "NHWC" if last and not channels_first else "NCHW"
+        turned = last and channels_first
+        if not turned and all(proto.op_type != "Transpose" for proto in self.facts.nodes):
+            return
+        mover = Mover(self.facts, self.outputs)
+        if turned:
+            source = self.input + "_channels_first"
+            mover.pending[self.input] = source, TO_CHANNELS_LAST
+            self.input = source
+            self.input_shape, lengths = (tuple(shape[axis] for axis in TO_CHANNELS_FIRST)
+                                         for shape in (self.input_shape, lengths))
+        mover.run()
+        self.facts = Facts(mover.constants, mover.nodes, {self.input: (self.input_kind, lengths)}, self.opset,
+                           self.fixed, self.facts.sizes)
 
     def _drop_unread(self) -> None:
         """Leave out what contributes to no output, and note who reads what is left."""

@@ -15,7 +15,7 @@ from quantize.importers.refused import Refused
 logger = logging.getLogger(__name__)
 
 
-def import_onnx(path, ctx=None) -> GraphBlock:
+def import_onnx(path, ctx=None, channels_first: bool = False) -> GraphBlock:
     """A HybridBlock that computes what the ONNX file computes.
 
     Convolutions, dense layers, normalisations, activations and poolings are ordinary Gluon layers named after the
@@ -28,11 +28,14 @@ def import_onnx(path, ctx=None) -> GraphBlock:
         An ONNX file with one input of numbers, of operator set 6 to 26.
     ctx : mx.Context or list of mx.Context, optional
         Where the parameters go.
+    channels_first : bool, optional
+        True: the block takes (N, C, H, W) images also where the file wants (N, H, W, C), as Keras' and TensorFlow's do.
 
     Returns
     -------
     GraphBlock
-        With the attributes `input_shape` (None for symbolic dimensions) and `preprocessing` (dict or None).
+        With the attributes `input_shape` (None for symbolic dimensions), `layout` ("NHWC" where the block takes such
+        images, else "NCHW") and `preprocessing` (dict or None).
 
     Raises
     ------
@@ -40,12 +43,14 @@ def import_onnx(path, ctx=None) -> GraphBlock:
         If the file is missing or damaged, holds NaN or infinity in its weights, has several inputs, or holds
         operators or attribute values that are not supported; all of those are named at once, before anything is built.
     """
-    graph = Graph(path)
+    graph = Graph(path, channels_first)
     steps = _input_steps(graph) + _plan(graph)
     outputs = tuple(graph.resolve(name, "the graph's output") for name in graph.outputs)
     program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape)
     logger.info("%s: %d ONNX nodes, opset %d", graph.path, len(graph.model.graph.node), graph.opset)
-    return GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
+    net = GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
+    net.layout = graph.layout
+    return net
 
 
 def _input_steps(graph: Graph) -> list:
