@@ -11,7 +11,8 @@ import numpy as np
 
 from quantize.errors import ModelFileError
 from quantize.importers.graph_block import Context, GraphBlock, Names, Program, Step
-from quantize.importers.symbol_layers import SymbolNode, Unsupported
+from quantize.importers.refused import Refused
+from quantize.importers.symbol_layers import SymbolNode
 
 logger = logging.getLogger(__name__)
 
@@ -73,8 +74,10 @@ def _read_symbol(path: str) -> Tuple[List[SymbolNode], Tuple[str, ...]]:
         for entry in content["nodes"]:
             nodes.append(SymbolNode(len(nodes), entry, [(nodes[index], port) for index, port, *_ in entry["inputs"]]))
         heads = [(head[0], head[1]) for head in content["heads"]]
+        if not heads:
+            raise ValueError("no outputs")
         return nodes, tuple(nodes[index].outputs[port] for index, port in heads)
-    except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, RecursionError, Refused) as error:
         raise ModelFileError(f"{path}: not a symbol file of MXNet (truncated?): {error!r}") from error
 
 
@@ -86,7 +89,7 @@ def _refuse_unsupported(path: str, nodes: Sequence[SymbolNode]) -> None:
             continue
         try:
             node.plan()
-        except (Unsupported, KeyError) as error:
+        except (Refused, KeyError) as error:
             reason = f"attribute {error} is missing" if isinstance(error, KeyError) else error
             problems.setdefault(f"{node.op}: {reason}", []).append(repr(node.name))
     if problems:

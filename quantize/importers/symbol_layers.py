@@ -8,13 +8,10 @@ import numpy as np
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec
+from quantize.importers.refused import Refused, check_windows
 
 Shape = Tuple[Optional[int], ...]  # None for a dimension that only the arrays tell
 Call = Tuple[str, Dict[str, object], Optional[int]]  # operator, attributes, number of inputs
-
-
-class Unsupported(Exception):
-    """A node that cannot be imported; the text says why."""
 
 
 class LayerPlan(NamedTuple):
@@ -48,8 +45,24 @@ def _literal(text: str) -> Any:
     """MXNet writes attributes as text: numbers, tuples, True and None as in Python, anything else as it is."""
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
+
+
+def whole(attrs: Mapping[str, Any], key: str, default: Optional[int] = None) -> int:
+    """An option that is a whole number of at least 1; KeyError where there is neither option nor default."""
+    value = attrs[key] if default is None else attrs.get(key, default)
+    if type(value) is not int or value < 1:
+        raise Refused(f"{key}={str(value)[:40]} (supported: whole numbers from 1 on)")
+    return value
+
+
+def numbers(attrs: Mapping[str, Any], key: str, default: Tuple[int, ...], least: int = 0) -> Tuple[int, ...]:
+    """An option that is a tuple of whole numbers, each at least `least`."""
+    value = attrs.get(key) or default
+    if not isinstance(value, (tuple, list)) or any(type(number) is not int or number < least for number in value):
+        raise Refused(f"{key}={str(value)[:40]} (supported: whole numbers from {least} on)")
+    return tuple(value)
 
 
 class SymbolNode:
@@ -57,6 +70,9 @@ class SymbolNode:
 
     def __init__(self, index: int, entry: dict, inputs: Sequence[Tuple['SymbolNode', int]]) -> None:
         self.op, self.name, self.inputs = entry["op"], entry["name"], inputs
+        texts = isinstance(self.op, str) and isinstance(self.name, str)
+        if not texts or any(type(port) is not int for _, port in inputs):
+            raise TypeError(f"node {index} is not one")
         written = entry.get("attrs") or entry.get("attr") or entry.get("param") or {}
         self.attrs = {key: _literal(value) for key, value in written.items() if not key.startswith("__")}
         self.declared_shape = _literal(written["__shape__"]) if "__shape__" in written else None
@@ -67,10 +83,15 @@ class SymbolNode:
         #: Shape that a reader of this variable needs; None for an open dimension.
         self.wanted_shape: Optional[Shape] = None
         # Nodes may share a name (a block called twice), so what an operator makes is numbered.
-        count = self.attrs.get("num_outputs", 1) if self.op == "SliceChannel" else 1
+        count = self._output_count()
         self.outputs = (self.name,) if self.op == "null" else tuple(
             f"{index}:{port}:{self.name}" for port in range(count))
         self.channels = self._find_channels()
+
+    def _output_count(self) -> int:
+        if self.op == "SliceChannel":
+            return whole(self.attrs, "num_outputs", 1)
+        return 2 if self.op == "topk" and self.attrs.get("ret_typ") == "both" else 1
 
     def _find_channels(self) -> Optional[int]:
         """Size of axis 1 of the output where it follows from the options, or None."""
@@ -86,17 +107,17 @@ class SymbolNode:
         """Refuse the side outputs of layers (a Dropout's mask, a BatchNorm's mean)."""
         for node, port in self.inputs:
             if port >= len(node.outputs):
-                raise Unsupported(f"reads output {port} of {node.name!r}")
+                raise Refused(f"reads output {port} of {node.name!r}")
 
     def plan(self) -> None:
-        """Set `layer`, or `call` as (operator, attributes, number of inputs); Unsupported when there is neither."""
+        """Set `layer`, or `call` as (operator, attributes, number of inputs); Refused when there is neither."""
         self.check_ports()
         if self.op in LAYERS:
             self.layer = LAYERS[self.op](self)
         if self.layer is None and self.op in FUNCTIONS:
             self.call = FUNCTIONS[self.op](self)
         if self.layer is None and self.call is None:
-            raise Unsupported("unknown operator")
+            raise Refused("unknown operator")
 
     def input_names(self, count: Optional[int] = None) -> tuple:
         """The tensors read at run time, the first `count` of them."""
@@ -115,9 +136,9 @@ def _parameters(node: SymbolNode, **shapes: Shape) -> Dict[str, str]:
     """Claim the inputs after the first as parameters of the given shapes; short name -> name in the file."""
     variables = [variable for variable, _ in node.inputs[1:]]
     if len(variables) != len(shapes):
-        raise Unsupported(f"{len(variables)} parameters (expected {len(shapes)})")
+        raise Refused(f"{len(variables)} parameters (expected {len(shapes)})")
     if any(variable.op != "null" for variable in variables):
-        raise Unsupported("a weight that is computed by other nodes")
+        raise Refused("a weight that is computed by other nodes")
     for variable, shape in zip(variables, shapes.values()):
         variable.is_parameter, variable.wanted_shape = True, shape
     return {short: variable.name for short, variable in zip(shapes, variables)}
@@ -129,14 +150,20 @@ _CONVOLUTIONS = {1: (nn.Conv1D, "NCW"), 2: (nn.Conv2D, "NCHW")}
 def _image_options(node: SymbolNode, dimensions: Tuple[int, ...] = (2,)) -> Dict[str, Any]:
     """Kernel, stride, padding, dilation and groups of a (transposed) convolution of so many dimensions."""
     attrs = node.attrs
-    kernel = tuple(attrs.get("kernel", ()))
+    kernel = numbers(attrs, "kernel", ())
     axes = len(kernel)
     if axes not in dimensions or attrs.get("layout") not in (None, _CONVOLUTIONS[axes][1]):
         supported = " or ".join(f"{count}-D, {_CONVOLUTIONS[count][1]}" for count in dimensions)
-        raise Unsupported(f"kernel={kernel}, layout={attrs.get('layout')} (supported: {supported})")
-    return dict(channels=attrs["num_filter"], kernel_size=kernel, strides=tuple(attrs.get("stride") or (1,) * axes),
-                padding=tuple(attrs.get("pad") or (0,) * axes), dilation=tuple(attrs.get("dilate") or (1,) * axes),
-                groups=attrs.get("num_group", 1))
+        raise Refused(f"kernel={kernel}, layout={attrs.get('layout')} (supported: {supported})")
+    options = dict(channels=whole(attrs, "num_filter"), kernel_size=kernel,
+                   strides=numbers(attrs, "stride", (1,) * axes), padding=numbers(attrs, "pad", (0,) * axes),
+                   dilation=numbers(attrs, "dilate", (1,) * axes), groups=whole(attrs, "num_group", 1))
+    check_windows(kernel, options["strides"], options["dilation"], options["groups"])
+    if options["channels"] % options["groups"] or any(
+            len(options[key]) != axes for key in ("strides", "padding", "dilation")):
+        raise Refused(f"num_filter={options['channels']}, num_group={options['groups']}, stride={options['strides']} "
+                      f"and kernel={kernel} do not fit together")
+    return options
 
 
 def _weight_and_bias(node: SymbolNode, weight_shape: Shape, units: int, no_bias: bool) -> Dict[str, str]:
@@ -158,7 +185,7 @@ def _convolution(node: SymbolNode) -> LayerPlan:
 def _deconvolution(node: SymbolNode) -> LayerPlan:
     options = _image_options(node)
     if node.attrs.get("target_shape"):
-        raise Unsupported(f"target_shape={node.attrs['target_shape']}")
+        raise Refused(f"target_shape={node.attrs['target_shape']}")
     shape = (node.inputs[0][0].channels, options["channels"] // options["groups"]) + options["kernel_size"]
     no_bias = node.attrs.get("no_bias", True)
     params = _weight_and_bias(node, shape, options["channels"], no_bias)
@@ -167,7 +194,7 @@ def _deconvolution(node: SymbolNode) -> LayerPlan:
 
 
 def _dense(node: SymbolNode) -> LayerPlan:
-    units, no_bias = node.attrs["num_hidden"], node.attrs.get("no_bias", False)
+    units, no_bias = whole(node.attrs, "num_hidden"), node.attrs.get("no_bias", False)
     params = _weight_and_bias(node, (units, None), units, no_bias)
     return LayerPlan(nn.Dense, dict(units=units, use_bias=not no_bias, flatten=node.attrs.get("flatten", True)),
                      params, lambda arrays: {"in_units": arrays["weight"].shape[1]})
@@ -190,29 +217,45 @@ def _leaky_relu(node: SymbolNode) -> Optional[LayerPlan]:
         return LayerPlan(nn.PReLU, {}, _parameters(node, alpha=(None,)),
                          lambda arrays: {"in_channels": arrays["alpha"].size})
     if kind == "rrelu":
-        raise Unsupported("act_type='rrelu'")
+        raise Refused("act_type='rrelu'")
     return None
 
 
 def _pooling(node: SymbolNode) -> Optional[LayerPlan]:
     attrs, kind = node.attrs, node.attrs.get("pool_type", "max")
-    kernel, convention = tuple(attrs.get("kernel") or ()), attrs.get("pooling_convention", "valid")
+    kernel, convention = numbers(attrs, "kernel", ()), attrs.get("pooling_convention", "valid")
+    strides, pads = numbers(attrs, "stride", (1,) * len(kernel)), numbers(attrs, "pad", (0,) * len(kernel))
+    if not attrs.get("global_pool", False):
+        check_windows(kernel, strides)
     if kind not in ("max", "avg") or attrs.get("layout") not in (None, "NCHW"):
         return None
     if attrs.get("global_pool", False):
         return LayerPlan(nn.GlobalMaxPool2D if kind == "max" else nn.GlobalAvgPool2D, {})
     if len(kernel) != 2 or convention == "same":
         return None
-    options = dict(pool_size=kernel, strides=tuple(attrs.get("stride") or (1, 1)),
-                   padding=tuple(attrs.get("pad") or (0, 0)), ceil_mode=convention == "full")
+    options = dict(pool_size=kernel, strides=strides, padding=pads, ceil_mode=convention == "full")
     if kind == "max":
         return LayerPlan(nn.MaxPool2D, options)
     return LayerPlan(nn.AvgPool2D, dict(options, count_include_pad=attrs.get("count_include_pad") is not False))
 
 
+def _norm(kind: type, epsilon: float, **defaults: object) -> Callable[[SymbolNode], LayerPlan]:
+    """A normalisation with a gamma and a beta, by statistics of the image itself."""
+    def plan(node: SymbolNode) -> LayerPlan:
+        attrs = dict(node.attrs)
+        if attrs.pop("output_mean_var", False):
+            raise Refused("output_mean_var=True")
+        params = _parameters(node, gamma=(None,), beta=(None,))
+        options = {key: attrs.get(key, default) for key, default in defaults.items()}
+        size = {} if kind is nn.GroupNorm else None
+        return LayerPlan(kind, dict(options, epsilon=attrs.get("eps", epsilon), scale=True), params,
+                         lambda arrays: {"in_channels": arrays["gamma"].size} if size is None else size)
+    return plan
+
+
 def _dropout(node: SymbolNode) -> LayerPlan:
     if node.attrs.get("mode", "training") != "training":
-        raise Unsupported(f"mode={node.attrs['mode']!r}")
+        raise Refused(f"mode={node.attrs['mode']!r}")
     return LayerPlan(nn.Dropout, dict(rate=node.attrs.get("p", 0.5), axes=tuple(node.attrs.get("axes") or ())))
 
 
@@ -227,6 +270,9 @@ LAYERS = {
     "Pooling": _pooling,
     "Flatten": lambda node: LayerPlan(nn.Flatten, {}),
     "Dropout": _dropout,
+    "InstanceNorm": _norm(nn.InstanceNorm, 1e-3),
+    "LayerNorm": _norm(nn.LayerNorm, 1e-5, axis=-1),
+    "GroupNorm": _norm(nn.GroupNorm, 1e-5, num_groups=1),
 }
 
 
@@ -251,6 +297,15 @@ _PLAIN = [
     "expand_dims", "squeeze", "transpose", "SwapAxis", "Pad", "slice", "slice_axis", "slice_like", "SliceChannel",
     "repeat", "mean", "sum", "max", "min", "UpSampling", "identity", "_copy", "BlockGrad", "Cast", "ones_like",
     "zeros_like", "L2Normalization", "LRN", "_contrib_AdaptiveAvgPooling2D", "_contrib_BilinearResize2D",
+    "_rpower_scalar",
+    "rsqrt", "reciprocal", "fix", "round", "rint", "floor", "ceil", "sign", "erf", "sin", "cos",
+    "tan", "arcsin", "arccos", "arctan", "sinh", "cosh", "arcsinh", "arccosh", "arctanh", "softsign", "logical_not",
+    "where",
+    "take", "tile", "broadcast_to", "depth_to_space", "space_to_depth", "reverse", "argmax", "argmin", "prod", "norm",
+    "topk", "Crop", "stack", "broadcast_power", "_linalg_gemm2",
+    *(f"broadcast_{name}" for name in ("equal", "not_equal", "greater", "greater_equal", "lesser", "lesser_equal",
+                                       "logical_and", "logical_or", "logical_xor")),
+    *(f"_{name}_scalar" for name in ("equal", "not_equal", "greater", "greater_equal", "lesser", "lesser_equal")),
 ]
 
 FUNCTIONS = dict({op: _same for op in _PLAIN}, SoftmaxOutput=_softmax_output, Softmax=_softmax_output)

@@ -332,3 +332,43 @@ def test_several_inputs(tmp_path):
     (mx.sym.var("data") + mx.sym.var("more")).save(str(tmp_path / "net-symbol.json"))
     mx.nd.save(str(tmp_path / "net-0000.params"), {})
     fails(tmp_path, "exactly one input", "data, more")
+
+
+@pytest.mark.parametrize("key, value", [("stride", "(0, 0)"), ("dilate", "(1, -1)"), ("kernel", "(0, 3)"), (
+    "num_group", "0"), ("num_filter", "a"), ("pad", "(-1, 0)"), ("kernel", "-" * 3000 + "1"), ("stride", "(1, 2, 3)")])
+def test_options_out_of_range(key, value, tmp_path):
+    symbol_file = export(nn.Conv2D(4, 3, in_channels=3), tmp_path, image(1, 3, 8, 8))
+    content = json.loads(symbol_file.read_text())
+    for entry in content["nodes"]:
+        if entry["op"] == "Convolution":
+            entry["attrs"][key] = value
+    symbol_file.write_text(json.dumps(content))
+    with pytest.raises(ModelFileError, match=f"Convolution: .*{key}"):
+        import_symbol(symbol_file)
+
+
+@pytest.mark.parametrize("change", [dict(attrs=5), dict(op=[]), dict(name=7), dict(inputs=[[0, "a", 0]]),
+                                    dict(inputs=3)])
+def test_nodes_of_other_kinds(change, tmp_path):
+    symbol_file = export(nn.Conv2D(4, 3, in_channels=3), tmp_path, image(1, 3, 8, 8))
+    content = json.loads(symbol_file.read_text())
+    next(entry for entry in content["nodes"] if entry["op"] == "Convolution").update(change)
+    symbol_file.write_text(json.dumps(content))
+    with pytest.raises(ModelFileError, match="not a symbol file"):
+        import_symbol(symbol_file)
+
+
+def test_a_file_nested_without_end(tmp_path):
+    (tmp_path / "deep-symbol.json").write_text("[" * 100000)
+    mx.nd.save(str(tmp_path / "deep-0000.params"), {})
+    with pytest.raises(ModelFileError, match="not a symbol file"):
+        import_symbol(tmp_path / "deep-symbol.json")
+
+
+@pytest.mark.parametrize("layer", [lambda: nn.InstanceNorm(in_channels=4), lambda: nn.LayerNorm(axis=1, in_channels=4),
+                                   lambda: nn.GroupNorm(num_groups=2)])
+def test_normalisations_by_the_image_are_layers(layer, tmp_path):
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, in_channels=3), layer())
+    x = image(2, 3, 8, 8)
+    assert type(layer()) in {type(child) for child in check(export(net, tmp_path, x), x)._children.values()}

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Every operator against ONNX Runtime, over shapes, attributes and operator sets 7 to 22, as hypothesis draws them."""
 
+import json
 import warnings
 
 import mxnet as mx
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from quantize.errors import ModelFileError
 from quantize.importers.onnx import OPERATORS
+from quantize.importers.symbol_layers import FUNCTIONS, LAYERS
 from tests.quantize.importers.onnx.judge import close, import_model, judged, make_model
 from tests.quantize.importers.onnx.strategies import STRATEGIES
 
@@ -51,6 +53,9 @@ def agrees(op, data, folder):
         warnings.simplefilter("ignore")
         net.hybridize()
         close(net(x), want, case.tolerance)
+    graph = json.loads(net(mx.sym.var("x")).tojson())
+    # what ONNX files become can be exported as a symbol and imported again
+    assert {entry["op"] for entry in graph["nodes"]} - {"null"} <= set(LAYERS) | set(FUNCTIONS)
 
 
 def test_every_operator_is_drawn():
