@@ -15,6 +15,8 @@ from mxnet.gluon import Block, nn
 
 from quantize.errors import CalibrationError
 from quantize.modes import mode, quantized_layers, unfix_params
+from quantize.ops import fake_quantize
+from quantize.spec import QParams, QuantSpec
 from quantize.tree import walk
 
 LAYERS = (nn.Conv1D, nn.Conv2D, nn.Conv3D, nn.Conv1DTranspose, nn.Conv2DTranspose, nn.Conv3DTranspose, nn.Dense)
@@ -157,6 +159,12 @@ def quantized_product(graph: LayerGraph) -> Compute:
     return compute
 
 
+def on_grid(x: mx.nd.NDArray, qparams: QParams, spec: QuantSpec) -> mx.nd.NDArray:
+    """`x` rounded to a grid."""
+    zero_point = None if spec.symmetric else mx.nd.array(qparams.zero_point.astype(np.float32), ctx=x.context)
+    return fake_quantize(mx.nd, x * 1, mx.nd.array(qparams.scale, ctx=x.context), spec, zero_point)
+
+
 def read_input(graph: LayerGraph, step: Step, x: mx.nd.NDArray) -> mx.nd.NDArray:
     """A layer's input as its product gets it."""
     quantizer = graph.quantized[step.layer].input_quantizer if step.layer in graph.quantized else None
@@ -247,8 +255,13 @@ class Chain:
             yield _loaded(state[step.sources[0]])
 
     def outputs(self) -> np.ndarray:
-        """The network's (first) output for all images; runs what is left."""
-        self.advance(len(self.graph.steps))
+        """The network's (first) output for all images; runs what is left, layer by layer of one batch at a time."""
+        for number, state in enumerate(self._states):
+            values = {key: _loaded(value) for key, value in state.items()}
+            span = self.position, len(self.graph.steps)
+            self._states[number] = run_steps(self.graph, values, span, self.compute)
+            self._states[number][self.graph.head].wait_to_read()
+        self.position = len(self.graph.steps)
         return np.concatenate([_loaded(state[self.graph.head]).asnumpy() for state in self._states])
 
 

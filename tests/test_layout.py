@@ -24,7 +24,7 @@ LAYERS = ("quantize.nn", "quantize.ops") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
 
 LIBRARY = ("calib", "calib.collect", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles", "deploy",
-           "calib.rounding", "calib.rounding.learn", "quantize.stages", "quantize.repair",
+           "calib.rounding", "calib.rounding.learn", "calib.sensitivity", "quantize.stages", "quantize.repair",
            "deploy.lower", "quantize", "quantize.importers", "quantize.train", "quantize.interfaces",
            "quantize.report") + NETWORKS
 ROOM_BASE = BASE + ("quantize",)
@@ -69,6 +69,7 @@ ARROWS = {
     "calib.easyquant":     ("calib", "calib.collect", "quantize.modes") + BASE,
     "calib.bias_correction": ("calib", "quantize.modes") + BASE,
     "calib.rounding":      ("calib",) + BASE,
+    "calib.sensitivity":   ("calib", "quantize.stages", "quantize.modes") + BASE,
     "calib.rounding.learn": ("calib", "calib.rounding", "quantize.stages", "quantize.modes") + BASE,
     "deploy":              BASE,
     "deploy.lower":        ("deploy",) + NETWORKS,
@@ -90,7 +91,7 @@ ARROWS = {
 # parts that must work without MXNet
 WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy")
 WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles",
-              "calib.rounding.learn", "quantize.stages", "quantize.repair",
+              "calib.rounding.learn", "calib.sensitivity", "quantize.stages", "quantize.repair",
               "deploy.lower", "deploy.targets.*.simulate")
 
 # imported in a fresh process, these load none of HEAVY

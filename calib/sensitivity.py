@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: MIT
+"""What quantizing each layer alone, and leaving each layer alone float, does to a network's outputs."""
+
+import logging
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block
+
+from calib.feed import checked_batches
+from calib.ranges import least_squares_scale, rescaled
+from quantize.errors import CalibrationError, ConfigError
+from quantize.modes import clear_cached_graphs
+from quantize.spec import QParams, QuantSpec
+from quantize.stages import Chain, LayerGraph, Step, float_product, on_grid, product
+
+logger = logging.getLogger(__name__)
+
+WEIGHT, INPUT, LAYER = "weight", "input", "layer"
+PART = 32
+Ranges = Callable[[str, QuantSpec], QParams]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one change does to the outputs.
+
+    Attributes
+    ----------
+    sqnr : float
+        Signal to noise of the outputs, in decibel; infinite where nothing changes.
+    divergence : float
+        Mean Kullback-Leibler divergence of the class probabilities from the float network's, in nats.
+    agreement : float
+        Share of the images on which the largest output stays the same.
+    top1 : int or None
+        Images classified as their labels say; None without labels.
+    """
+
+    sqnr: float
+    divergence: float
+    agreement: float
+    top1: Optional[int] = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Attributes
+    ----------
+    layer : str
+        Structural path.
+    operand : {"weight", "input", "layer"}
+        What of the layer is quantized alone; "layer": everything is quantized, and this layer alone left float.
+    bits : int
+    effect : Effect
+    """
+
+    layer: str
+    operand: str
+    bits: int
+    effect: Effect
+
+
+@dataclass(frozen=True)
+class Sensitivities:
+    """All measurements of a network.
+
+    Attributes
+    ----------
+    rows : list of Row
+    everything : dict
+        Bits -> Effect of quantizing every layer.
+    images : int
+    passes : float
+        Forward passes spent, counted in multiply-adds of layers.
+    """
+
+    rows: List[Row]
+    everything: Dict[int, Effect]
+    images: int
+    passes: float
+
+    @property
+    def ratio(self) -> float:
+        """Passes spent over measurements made, each of which would be a pass by itself."""
+        return self.passes / max(len(self.rows) + len(self.everything), 1)
+
+    def table(self, operand: str) -> Dict[str, Dict[int, Effect]]:
+        """Layer -> bits -> effect, for one kind of measurement."""
+        found: Dict[str, Dict[int, Effect]] = {}
+        for row in self.rows:
+            if row.operand == operand:
+                found.setdefault(row.layer, {})[row.bits] = row.effect
+        return found
+
+
+def sensitivities(net: Block, batches: Iterable, bits: Sequence[int] = (8, 4), *, labels=None,
+                  ranges: Optional[Ranges] = None, progress: Callable = lambda items: items,
+                  operands: Sequence[str] = (WEIGHT, INPUT, LAYER)) -> Sensitivities:
+    """Measure every quantized layer of a converted network, at each number of bits.
+
+    Feature maps of all images are kept in front of the layer that is being measured, so what comes before it is
+    computed once and only what comes behind it for each measurement: about half of the passes that as many runs of the
+    network would take. The network stays as it is.
+
+    Parameters
+    ----------
+    net : converted network
+        With calibrated inputs.
+    batches : iterable
+        As for `calib.collect.collect`; some dozens of images do. What is over 1 GiB of feature maps goes to files.
+    bits : sequence of int
+        2 to 8.
+    labels : sequence of int, optional
+        Of the images, in order.
+    ranges : function, optional
+        ``ranges(path of an input quantizer, spec)``: the grid of an input at other bits. By default it covers what the
+        calibrated one covers.
+    operands : sequence of {"weight", "input", "layer"}
+        What to measure (`Row.operand`).
+    progress : function, optional
+        Wraps the list of layers.
+
+    Raises
+    ------
+    CalibrationError
+        For no images, and inputs without a range.
+    ConfigError
+        For bits out of range, and a network without quantized layers.
+    """
+    if not bits or not all(isinstance(b, int) and 2 <= b <= 8 for b in bits):
+        raise ConfigError(f"bits must be whole numbers from 2 to 8, got {list(bits)!r}")
+    graph = LayerGraph(net)
+    images = [batch[start:start + PART] for batch in checked_batches(batches, None)
+              for start in range(0, len(batch), PART)]
+    if not images:
+        raise CalibrationError("sensitivities are measured on images: no batch came")
+    work = _Measuring(graph, images, labels, ranges or rescaled(graph.quantized))
+    rows, everything = work.rows(bits, operands, progress)
+    clear_cached_graphs(net)
+    found = Sensitivities(rows, everything, sum(map(len, images)), work.passes())
+    logger.info("%d measurements for %.1f forward passes, %.2f of one each", len(rows) + len(everything),
+                found.passes, found.ratio)
+    return found
+
+
+class _Measuring:
+    """The work of one call; counts the multiply-adds it spends."""
+
+    def __init__(self, graph: LayerGraph, images, labels, ranges: Ranges):
+        self._graph, self._images, self._ranges = graph, images, ranges
+        self._labels = None if labels is None else np.asarray(labels)
+        self._float = float_product(graph)
+        self._weights: Dict[Tuple[str, int], mx.nd.NDArray] = {}
+        self._spent, self._whole = 0, 0
+        self._paths = [path for path in graph.calls if path in graph.quantized and (
+            graph.quantized[path].weight_quantizer is not None or graph.quantized[path].input_quantizer is not None)]
+        if not self._paths:
+            raise ConfigError("no layer of the network is quantized: there is nothing to measure")
+
+    def passes(self) -> float:
+        """Multiply-adds spent, over those of one pass."""
+        return self._spent / max(self._whole, 1)
+
+    def rows(self, bits, operands, progress):
+        """(measurements, {bits: effect of quantizing everything})."""
+        self._wanted = self._chain(self._float).outputs()
+        self._whole = self._spent
+        base = self._chain(self._float)
+        every = frozenset((path, operand) for path in self._paths for operand in (WEIGHT, INPUT))
+        full = {b: self._chain(self._switched(every, b)) for b in bits if LAYER in operands}
+        everything = {b: self._effect(chain.copy().outputs()) for b, chain in full.items()}
+        found: Dict[Tuple[str, str, int], Effect] = {}
+        for path in progress(self._paths):
+            position = self._graph.calls[path][0]
+            for chain in (base, *full.values()):
+                chain.advance(position)
+            layer = self._graph.quantized[path]
+            for b in bits:
+                for operand, quantizer in ((WEIGHT, layer.weight_quantizer), (INPUT, layer.input_quantizer)):
+                    if operand in operands and quantizer is not None:
+                        compute = self._switched(frozenset([(path, operand)]), b)
+                        found[path, operand, b] = self._effect(base.copy(self._counted(compute)).outputs())
+                if LAYER in operands:
+                    rest = every - {(path, WEIGHT), (path, INPUT)}
+                    found[path, LAYER, b] = self._effect(
+                        full[b].copy(self._counted(self._switched(rest, b))).outputs())
+        return [Row(*key, effect) for key, effect in found.items()], everything
+
+    def _chain(self, compute):
+        return Chain(self._graph, self._images, self._counted(compute))
+
+    def _counted(self, compute):
+        def counting(step, x):
+            y = compute(step, x)
+            weight = self._graph.layers[step.layer].weight.shape
+            self._spent += y.size // weight[0] * int(np.prod(weight))
+            return y
+        return counting
+
+    def _switched(self, quantized, bits):
+        """``compute`` with the operands in `quantized` at so many bits and all others in float."""
+        def compute(step, x):
+            layer = self._graph.layers[step.layer]
+            weight, bias = layer.weight.data(), None if layer.bias is None else layer.bias.data()
+            if (step.layer, INPUT) in quantized and layer.input_quantizer is not None:
+                spec = at_bits(layer.input_quantizer.spec, bits)
+                x = on_grid(x, self._ranges(step.layer + ".input_quantizer", spec), spec)
+            if (step.layer, WEIGHT) in quantized and layer.weight_quantizer is not None:
+                weight = self._weight(step, layer, bits)
+            return product(step, x, weight, bias)
+        return compute
+
+    def _weight(self, step: Step, layer, bits):
+        key = step.layer, bits
+        if key not in self._weights:
+            spec = at_bits(layer.weight_quantizer.spec, bits)
+            weight = layer.weight.data()
+            self._weights[key] = on_grid(weight, least_squares_scale(weight.asnumpy(), spec), spec)
+        return self._weights[key]
+
+    def _effect(self, outputs) -> Effect:
+        return effect(self._wanted, outputs, self._labels)
+
+
+def at_bits(spec: QuantSpec, bits: int) -> QuantSpec:
+    """A format with other bits; fewer levels than the bits would give stay where the bits stay."""
+    return spec if bits == spec.bits else spec.with_(bits=bits, levels=None)
+
+
+def effect(wanted: np.ndarray, outputs: np.ndarray, labels: Optional[np.ndarray] = None) -> Effect:
+    """How outputs differ from wanted ones; both (images, classes)."""
+    wanted, outputs = (np.asarray(y, np.float64).reshape(len(y), -1) for y in (wanted, outputs))
+    noise = np.square(outputs - wanted).sum()
+    sqnr = float("inf") if noise == 0 else float(10 * np.log10(max(np.square(wanted).sum(), 1e-300) / noise))
+    p, q = _log_softmax(wanted), _log_softmax(outputs)
+    divergence = float(max((np.exp(p) * (p - q)).sum(1).mean(), 0.0))
+    classes = outputs.argmax(1)
+    return Effect(sqnr, divergence, float((classes == wanted.argmax(1)).mean()),
+                  None if labels is None else int((classes == labels).sum()))
+
+
+def _log_softmax(x):
+    x = x - x.max(1, keepdims=True)
+    return x - np.log(np.exp(x).sum(1, keepdims=True))
