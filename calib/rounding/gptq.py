@@ -114,6 +114,6 @@ def finished(problem: Problem, codes: np.ndarray, scale: np.ndarray) -> Solution
     covering = problem.largest(problem.weight) / problem.spec.qmax
     steps = np.where(covering > 0, covering, 1.0)[problem.parts()][..., None]
     nearest = problem.codes(problem.weight, steps) * steps
-    power = max(float(problem.error(problem.weight, np.zeros_like(weight)).sum()), 1e-30)
-    errors = [float(problem.error(w, problem.weight).sum()) / power for w in (weight, nearest)]
+    power = max(float(problem.output_variance.sum()), 1e-30)
+    errors = [max(float(problem.error(w).sum()) / power, 0.0) for w in (weight, nearest)]
     return Solution(codes, scale.astype(np.float32), problem.bias(weight), *errors)

@@ -29,6 +29,8 @@ class Problem:
     cross : array of float64, (groups, rows, columns)
         Covariance of the wanted outputs with the inputs.
     input_mean, output_mean : array of float64, (groups, columns) and (groups, rows)
+    output_variance : array of float64, (groups, rows)
+        Of the wanted outputs.
     spec : QuantSpec
         Of the weight; symmetric, mid_tread.
     inputs, outputs : array of float32, (groups, samples, columns) and (groups, samples, rows), or None
@@ -42,6 +44,7 @@ class Problem:
     cross: np.ndarray
     input_mean: np.ndarray
     output_mean: np.ndarray
+    output_variance: np.ndarray
     spec: QuantSpec
     inputs: Optional[np.ndarray] = None
     outputs: Optional[np.ndarray] = None
@@ -68,10 +71,9 @@ class Problem:
         """Codes nearest to (a part of) a weight; `scale` broadcasts against it."""
         return np.clip(round_half_away(weight / scale), self.spec.qmin, self.spec.qmax)
 
-    def error(self, weight: np.ndarray, target: np.ndarray) -> np.ndarray:
-        """(groups, rows): mean square by which a weight's outputs differ from those of `target`, means left out."""
-        difference = weight - target
-        return ((difference @ self.gram) * difference).sum(-1)
+    def error(self, weight: np.ndarray) -> np.ndarray:
+        """(groups, rows): mean square by which a weight's outputs miss the wanted ones, with the best bias."""
+        return self.output_variance + ((weight @ self.gram - 2 * self.cross) * weight).sum(-1)
 
     def bias(self, weight: np.ndarray) -> np.ndarray:
         """(groups, rows): the bias with which the outputs of a weight have the wanted means."""

@@ -49,7 +49,7 @@ class MomentSums:
 
     def __init__(self, groups: int, keep: int, random: np.random.RandomState):
         self._groups, self._keep, self._random = groups, keep, random
-        self._count, self._inputs, self._outputs, self._gram, self._cross = 0, 0.0, 0.0, 0.0, 0.0
+        self._count, self._inputs, self._outputs, self._squares, self._gram, self._cross = 0, 0.0, 0.0, 0.0, 0.0, 0.0
         self._kept = []
 
     def update(self, inputs: np.ndarray, outputs: np.ndarray):
@@ -59,6 +59,7 @@ class MomentSums:
         self._count += x.shape[1]
         self._inputs = self._inputs + x.sum(1, dtype=np.float64)
         self._outputs = self._outputs + y.sum(1, dtype=np.float64)
+        self._squares = self._squares + np.square(y, dtype=np.float64).sum(1)
         self._gram = self._gram + (x.swapaxes(1, 2) @ x).astype(np.float64)
         self._cross = self._cross + (y.swapaxes(1, 2) @ x).astype(np.float64)
         if self._keep:
@@ -70,7 +71,8 @@ class MomentSums:
         x, y = self._inputs / self._count, self._outputs / self._count
         return {"gram": self._gram / self._count - x[:, :, None] * x[:, None, :],
                 "cross": self._cross / self._count - y[:, :, None] * x[:, None, :],
-                "input_mean": x, "output_mean": y}
+                "input_mean": x, "output_mean": y,
+                "output_variance": np.maximum(self._squares / self._count - y ** 2, 0)}
 
     def samples(self) -> Dict[str, np.ndarray]:
         """The samples that stayed, (groups, samples, columns or rows); empty where none were wanted."""

@@ -2,7 +2,7 @@
 """Cross-layer equalization that respects what clips between the layers (ReLU6)."""
 
 import logging
-from typing import Dict, Iterable, List, NamedTuple, Optional
+from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -12,7 +12,7 @@ from quantize.errors import ConversionError
 from quantize.modes import clear_cached_graphs
 from quantize.repair.cost import ClipCost, Cost, LayerCost, Noise
 from quantize.repair.factors import Factors, input_index
-from quantize.repair.statistics import Statistics, measure
+from quantize.repair.statistics import Statistics, measure, output_of
 from quantize.stages import LayerGraph
 from quantize.tree import walk
 
@@ -35,12 +35,21 @@ class Equalization(NamedTuple):
         Noise that rounding and clipping put into the output, as the statistics predict it; only their ratio means much.
     clipped : float
         The part of it after equalization that comes from clips which cut elsewhere than before.
+    images : int
+        How many the network was run on before and after.
+    agreement : int
+        Those of them whose largest output stayed the same.
+    deviation : float
+        Root mean square by which outputs differ, over their own root mean square; 1e-6 is float32's rounding.
     """
 
     factors: Dict[str, np.ndarray]
     expected_before: float
     expected_after: float
     clipped: float
+    images: int = 0
+    agreement: int = 0
+    deviation: float = 0.0
 
 
 def equalize(net: Block, batches: Iterable, noise: Optional[Noise] = None, seed: int = 0) -> Equalization:
@@ -85,10 +94,20 @@ def equalize(net: Block, batches: Iterable, noise: Optional[Noise] = None, seed:
     zeros = {group: np.zeros(factors.sizes[group]) for group in groups}
     done = _apply(graph, factors, logarithms)
     clear_cached_graphs(net)
-    result = Equalization(done, sum(cost.parts(zeros)), sum(cost.parts(logarithms)), cost.parts(logarithms)[1])
-    logger.info("%s: %d groups of channels equalized, expected noise %.3g -> %.3g", net.name, len(groups),
-                result.expected_before, result.expected_after)
+    result = Equalization(done, sum(cost.parts(zeros)), sum(cost.parts(logarithms)), cost.parts(logarithms)[1],
+                          *_equivalence(graph, statistics))
+    logger.info("%s: %d groups of channels equalized, expected noise %.3g -> %.3g; float outputs differ by %.2g, %d of "
+                "%d classes are the same", net.name, len(groups), result.expected_before, result.expected_after,
+                result.deviation, result.agreement, result.images)
     return result
+
+
+def _equivalence(graph, statistics) -> Tuple[int, int, float]:
+    """(images, equal classes, relative deviation) of the outputs before and now."""
+    before = np.concatenate([outputs for _, outputs in statistics.outputs]).astype(np.float64)
+    after = np.concatenate([output_of(graph, part) for part, _ in statistics.outputs]).astype(np.float64)
+    deviation = np.sqrt(np.square(after - before).mean() / max(np.square(before).mean(), 1e-300))
+    return len(before), int((before.argmax(1) == after.argmax(1)).sum()), float(deviation)
 
 
 def _hint(net) -> str:

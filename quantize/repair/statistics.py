@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What images say about the channels of a float network: their sizes, and how much the output minds them."""
 
-from typing import Dict, Iterable, List, Tuple
+from typing import Callable, Dict, Iterable, List, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -13,6 +13,7 @@ from quantize.stages import LayerGraph, float_product, run_steps
 
 SAMPLES = 4
 FISHER_IMAGES = 64
+COMPARED_IMAGES = 256
 PART = 16
 
 
@@ -56,6 +57,8 @@ class Statistics:
         Index of a step (a layer's or a clip's) -> float64 (channels,): mean over the images of the squared gradient of
         the output's log-likelihood with respect to its output, summed over positions.
     images : int
+    outputs : list of (NDArray, array)
+        The first images, and the network's outputs for them, (images, classes).
     """
 
     def __init__(self) -> None:
@@ -64,6 +67,7 @@ class Statistics:
         self.samples: Dict[int, np.ndarray] = {}
         self.importance: Dict[int, np.ndarray] = {}
         self.images = 0
+        self.outputs: List[Tuple[mx.nd.NDArray, np.ndarray]] = []
 
 
 def measure(graph: LayerGraph, factors: Factors, batches: Iterable, seed: int = 0) -> Statistics:
@@ -71,9 +75,14 @@ def measure(graph: LayerGraph, factors: Factors, batches: Iterable, seed: int = 
     found, random = Statistics(), np.random.RandomState(seed)
     kept: Dict[int, List[np.ndarray]] = {clip.step.index: [] for clip in factors.clips}
 
+    channels = {member.path: sum(factors.sizes[group] for group in member.reads or ()) for member in factors.members}
+
     def see(step, x, y):
         if step.layer:
-            found.inputs.setdefault(step.layer, Moments()).update(x.asnumpy())
+            values = x.asnumpy()
+            if channels.get(step.layer):  # a flattened feature map has its channels still
+                values = values.reshape(len(values), channels[step.layer], -1)
+            found.inputs.setdefault(step.layer, Moments()).update(values)
         elif step.index in kept:
             values = x.asnumpy()
             found.before_clip.setdefault(step.index, Moments()).update(values)
@@ -83,7 +92,9 @@ def measure(graph: LayerGraph, factors: Factors, batches: Iterable, seed: int = 
     for batch in batches:
         for start in range(0, len(batch), PART):
             part = batch[start:start + PART]
-            run_steps(graph, {graph.data: part}, (0, len(graph.steps)), float_product(graph), see)
+            outputs = output_of(graph, part, see)
+            if found.images < COMPARED_IMAGES:
+                found.outputs.append((part, outputs))
             if found.images < FISHER_IMAGES:
                 _add_importance(graph, part, found, random)
             found.images += len(part)
@@ -93,6 +104,12 @@ def measure(graph: LayerGraph, factors: Factors, batches: Iterable, seed: int = 
     judged = min(found.images, -(-FISHER_IMAGES // PART) * PART)
     found.importance = {index: total / judged for index, total in found.importance.items()}
     return found
+
+
+def output_of(graph: LayerGraph, images: mx.nd.NDArray, see: Optional[Callable] = None) -> np.ndarray:
+    """The float network's output for some images, (images, classes)."""
+    values = run_steps(graph, {graph.data: images}, (0, len(graph.steps)), float_product(graph), see)
+    return values[graph.head].asnumpy().reshape(len(images), -1)
 
 
 def _some_positions(values, random):

@@ -32,6 +32,7 @@ def build_parser(prog: str = PROG, target: Optional[Target] = None) -> Parser:
     options.add_data(parser)
     options.add_choice_of_layers(parser)
     options.add_fixed_calibration(parser, "mse")
+    options.add_repair(parser)
     _add_files(parser, target)
     _add_proof(parser, target)
     options.add_seed(parser.add_argument_group("the run"))
@@ -107,8 +108,9 @@ def request_of(args: argparse.Namespace) -> "DeployRequest":
         options.network_request(args), options.images_request(args),
         QuantizationRequest(target=target, merge_bn=True, exclude_first=args.exclude_first_conv == "true",
                             config=args.config),
-        options.calibration_request(args), options.run_request(args), output=args.output, force=args.force,
-        bgr=args.bgr, use_engine=not args.no_engine, verify_images=args.verify_images, latency_runs=args.latency_runs,
+        options.calibration_request(args), options.run_request(args), options.repair_request(args),
+        output=args.output, force=args.force, bgr=args.bgr, use_engine=not args.no_engine,
+        verify_images=args.verify_images, latency_runs=args.latency_runs,
         wanted=tuple(flag for flag in offered if is_given(args, flag)))
 
 

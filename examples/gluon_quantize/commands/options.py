@@ -7,10 +7,11 @@ Defaults are those of the requests' fields, so that the command line and Python 
 import argparse
 from typing import Optional
 
+from calib.rounding import ROUNDINGS
 from gluon_quantize.commands.parser import EASYQUANT, MODES, calibration_method, whole
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
-from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest
+from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest, RepairRequest
 from quantize.errors import ConfigError
 from quantize.winograd import GRANULARITIES, NONE, POINTS
 
@@ -147,6 +148,25 @@ def add_correction(group: argparse._ArgumentGroup) -> None:
                        help="give each layer's bias what quantization takes from its output in the mean over some "
                             "calibration images, for each layer by itself (parallel), or on what the layers before it "
                             "give it, corrected (sequential), with the calibrated ranges (default: %(default)s)")
+
+
+def add_repair(parser: argparse.ArgumentParser) -> None:
+    """What is done to the weights so that quantization costs less."""
+    group = parser.add_argument_group("repair")
+    group.add_argument("--equalize", action="store_true",
+                       help="scale channels, and take that back in the next layers, so that they share one range well; "
+                            "respects ReLU6, merges batch norm, needs calibration images (default: no)")
+    group.add_argument("--learn-rounding", choices=("none", *ROUNDINGS.names()), default=RepairRequest.rounding,
+                       help="round weights so that layers' outputs change least on the calibration images, instead of "
+                            "each to the nearest: gptq: in closed form; layer: AdaRound, layer by layer; block: BRECQ "
+                            "with QDrop, block by block (default: %(default)s)")
+    group.add_argument("--rounding-progress", metavar="DIR",
+                       help="keep finished layers there: a run that was killed goes on where it was (default: do not)")
+
+
+def repair_request(args: argparse.Namespace) -> RepairRequest:
+    """What the options of `add_repair` ask for."""
+    return RepairRequest(args.equalize, args.learn_rounding, args.rounding_progress)
 
 
 def add_load_table(group: argparse._ArgumentGroup) -> None:

@@ -15,13 +15,14 @@ from quantize.errors import ConfigError
 PROG = "simulate_quantization.py"
 DESCRIPTION = "Simulate the quantization of a CNN and say what it loses against the float network."
 # options that only make sense with fixed input ranges, and so imply these
-IMPLY_RANGES = ("load_table", "merge_states", "calib_shard", "save_table", "save_state", "compare_calibrators")
+IMPLY_RANGES = ("load_table", "merge_states", "calib_shard", "save_table", "save_state", "compare_calibrators",
+                "equalize")
 
 
 def build_parser(prog: str = PROG) -> Parser:
     """The parser; every option of Quantization.MXNet with its default, and ours."""
     parser = Parser(prog=prog, description=DESCRIPTION)
-    for add in (options.add_model, options.add_data, _add_quantization, _add_calibration, _add_run):
+    for add in (options.add_model, options.add_data, _add_quantization, _add_calibration, options.add_repair, _add_run):
         add(parser)
     return parser
 
@@ -79,10 +80,11 @@ def _add_run(parser):
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
     """Options that need or exclude each other; some imply fixed input ranges."""
-    if any(getattr(args, name) for name in IMPLY_RANGES) or args.bias_correction != "none":
+    chosen = args.bias_correction != "none" or args.learn_rounding != "none"
+    if chosen or any(getattr(args, name) for name in IMPLY_RANGES):
         args.quantize_input_offline = True
     try:
-        calibration(args)
+        options.repair_request(args).check(calibration(args))
     except ConfigError as error:
         parser.error(str(error))
 
@@ -119,7 +121,7 @@ def work(args: argparse.Namespace) -> None:
     from gluon_quantize.runs.simulate import SimulateRequest, simulate
     print(settings_text(settings(args)), flush=True)
     request = SimulateRequest(options.network_request(args), options.images_request(args), quantization(args),
-                              calibration(args), options.run_request(args))
+                              calibration(args), options.run_request(args), options.repair_request(args))
     if args.output and not args.calib_shard:
         outputs.check_folder(args.output)
     result = simulate(request, Terminal(lambda step: steps.step_text(step, args.print_model)))

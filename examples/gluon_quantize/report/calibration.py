@@ -6,6 +6,7 @@ from typing import Any, Dict, Optional
 from calib.stability import stability_text
 from gluon_quantize.report.accuracy import collapsed
 from gluon_quantize.runs.calibration import Comparison, Quantized, Trust
+from quantize.repair.equalize import Equalization
 
 
 def quantized_text(step: Quantized) -> str:
@@ -22,7 +23,26 @@ def quantized_text(step: Quantized) -> str:
         largest = abs(step.corrections[path]).max()
         lines.append(f"Biases of {len(step.corrections)} layers corrected ({step.correction}), by {largest:.6g} at "
                      f"most, in {path}")
+    if step.learned:
+        lines.append(rounding_text(step))
     return "\n".join(lines)
+
+
+def rounding_text(step: Quantized) -> str:
+    """What learned rounding has bought each layer."""
+    width = max(len(layer.path) for layer in step.learned)
+    lines = [f"Rounding of {len(step.learned)} layers learned ({step.rounding}); share of noise in their outputs:",
+             f"  {'layer'.ljust(width)}  {'learned':>9}  {'nearest':>9}"]
+    return "\n".join(lines + [f"  {layer.path.ljust(width)}  {layer.error:9.2e}  {layer.nearest_error:9.2e}"
+                              for layer in step.learned])
+
+
+def equalization_text(done: Equalization) -> str:
+    """What equalization has done, and that the float network stayed what it was."""
+    return (f"{len(done.factors)} layers equalized: expected noise of quantization {done.expected_before:.3g} -> "
+            f"{done.expected_after:.3g} (of it {done.clipped:.3g} by clips that cut elsewhere)\n"
+            f"float network before and after: {done.agreement} of {done.images} calibration images the same class, "
+            f"outputs differ by {done.deviation:.2g} of their size")
 
 
 def trust_text(trust: Trust) -> str:

@@ -20,6 +20,8 @@ def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[st
             "images_per_second": after.images_per_second, "thresholds": result.thresholds,
             "top1_count_per_calibration": result.history, "calibration": trust_contents(result.trust),
             "bias_corrections": {path: values.tolist() for path, values in result.corrections.items()},
+            "rounding": {layer.path: {"error": layer.error, "nearest_error": layer.nearest_error}
+                         for layer in result.learned},
             "comparison": comparison_contents(result.comparison)}
 
 

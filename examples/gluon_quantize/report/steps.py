@@ -5,10 +5,11 @@ import functools
 from typing import Any
 
 from gluon_quantize.report.accuracy import accuracy_text
-from gluon_quantize.report.calibration import comparison_text, quantized_text, trust_text
+from gluon_quantize.report.calibration import comparison_text, equalization_text, quantized_text, trust_text
 from gluon_quantize.runs.calibration import Comparison, PassEvaluated, Quantized, StateWritten, TableWritten, Trust
 from gluon_quantize.runs.task import Task
 from quantize.convert.rules import Plan
+from quantize.repair.equalize import Equalization
 
 
 @functools.singledispatch
@@ -38,6 +39,11 @@ def _plan(step: Plan, networks: bool = False) -> str:
 def _quantized(step: Quantized, networks: bool = False) -> str:
     text = "\n" + quantized_text(step)
     return f"{step.net}\n{text}" if networks else text
+
+
+@step_text.register
+def _equalization(step: Equalization, networks: bool = False) -> str:
+    return "\n" + equalization_text(step)
 
 
 @step_text.register

@@ -9,6 +9,7 @@ from mxnet.gluon import Block
 
 from calib.apply import apply_table, table_of
 from calib.bias_correction import restore_biases
+from calib.rounding.learn import Learned, restore_rounding
 from calib.stability import Movement, never_active, silent_channels, zero_channels
 from calib.state import write_state
 from calib.table import read_table, write_table
@@ -19,7 +20,7 @@ from gluon_quantize.runs.observation import Observation, Outcome
 from gluon_quantize.runs.requests import PostTrainingRequest
 from gluon_quantize.runs.task import Task, evaluation, switch_to_quantized
 from quantize.errors import CalibrationError
-from quantize.modes import quantized_layers, thresholds, unfix_params
+from quantize.modes import quantized_layers, thresholds
 
 # ---- what a calibration tells, each when it is known
 
@@ -112,12 +113,17 @@ class Quantized:
     correction : {'none', 'parallel', 'sequential'}
     corrections : dict
         Layer -> what was added to its bias, (channels,).
+    rounding : str
+        The method by which rounding was learned, or 'none'.
+    learned : list of Learned
     """
 
     net: Block
     outcome: Optional[Outcome]
     correction: str = "none"
     corrections: Dict[str, np.ndarray] = field(default_factory=dict)
+    rounding: str = "none"
+    learned: List[Learned] = field(default_factory=list)
 
 
 # ---- the work
@@ -143,6 +149,8 @@ class Calibration:
     comparison : Comparison or None
     corrections : dict
         Layer -> what was added to its bias.
+    learned : list of Learned
+        What became of each layer whose rounding was learned.
     """
 
     def __init__(self, request: PostTrainingRequest, task: Task, before: Optional[Predictions], progress: Silent):
@@ -151,6 +159,7 @@ class Calibration:
         self.history: List[int] = []
         self.comparison: Optional[Comparison] = None
         self.corrections: Dict[str, np.ndarray] = {}
+        self.learned: List[Learned] = []
 
     def calibrate(self) -> None:
         """Get the ranges as they are asked for: from a table, from states, or from the images; write the files."""
@@ -189,14 +198,15 @@ class Calibration:
 
     def switch_to_quantized(self) -> Quantized:
         """From now on the network computes as it is asked to."""
-        self.corrections = switch_to_quantized(self.request, self.task)
+        self.corrections, self.learned = switch_to_quantized(self.request, self.task, self.progress)
         asked = self.request.calibration
-        return Quantized(self.task.net, self.outcome, asked.bias_correction if asked else "none", self.corrections)
+        return Quantized(self.task.net, self.outcome, asked.bias_correction if asked else "none", self.corrections,
+                         self.request.repair.rounding, self.learned)
 
     def _evaluation(self):
         self.switch_to_quantized()
         after = evaluation(self.request, self.task, "quantized", self.progress)
-        unfix_params(self.task.net)
+        restore_rounding(self.task.net)
         restore_biases(self.task.net)
         return after
 

@@ -24,6 +24,7 @@ from gluon_quantize.runs import proof
 from gluon_quantize.runs.calibration import Calibration, Trust
 from gluon_quantize.runs.deployment import Deployment, deployment, lowered, write_files, write_table
 from gluon_quantize.runs.outputs import PLAN, check_new, staged
+from gluon_quantize.runs.repair import equalize
 from gluon_quantize.runs.requests import (
     CalibrationFiles,
     CalibrationRequest,
@@ -31,6 +32,7 @@ from gluon_quantize.runs.requests import (
     NetworkRequest,
     PostTrainingRequest,
     QuantizationRequest,
+    RepairRequest,
     RunRequest,
 )
 from gluon_quantize.runs.task import Task, convert, evaluation, open_task
@@ -39,7 +41,7 @@ from quantize.errors import ConfigError, DeployError
 from quantize.files import write_whole
 
 __all__ = ["CalibrationFiles", "CalibrationRequest", "DeployRequest", "DeployResult", "ImagesRequest",
-           "NetworkRequest", "QuantizationRequest", "RunRequest", "deploy"]
+           "NetworkRequest", "QuantizationRequest", "RepairRequest", "RunRequest", "deploy"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ class DeployRequest(PostTrainingRequest):
     def __post_init__(self) -> None:
         if not self.quantization.target or self.calibration is None:
             raise ConfigError("a deployment needs a target and a calibration")
+        super().__post_init__()
 
 
 @dataclass(frozen=True)
@@ -164,6 +167,7 @@ def deploy(request: DeployRequest, progress: Silent = SILENT,
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
     before = evaluation(request, task, "float", progress)
+    equalize(request, task, progress)  # the files hold the equalized network, so its float answers are judged by
     images = proof.verification_batches(request.images, request.verify_images, task.images, task.preprocessing)
     scores = proof.float_scores(task.net, images, progress) if _runs(request, target) else None
     net = convert(request.quantization, task)

@@ -4,6 +4,7 @@
 import dataclasses
 from typing import Any, Optional, Tuple
 
+from calib.rounding import ROUNDINGS
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
 from quantize.errors import ConfigError
@@ -163,6 +164,50 @@ class CalibrationRequest:
 
 
 @dataclasses.dataclass(frozen=True)
+class RepairRequest:
+    """What is done to the weights, beside rounding them to the nearest, so that quantization costs less.
+
+    Parameters
+    ----------
+    equalize : bool
+        Scale channels so that they share a range well (`quantize.repair`); merges batch norm.
+    rounding : str
+        'none', or a method of `calib.rounding.ROUNDINGS`.
+    folder : str or path, optional
+        Progress of the rounding is kept there; an equal run goes on from it.
+    """
+
+    equalize: bool = False
+    rounding: str = "none"
+    folder: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if self.rounding != "none":
+            ROUNDINGS.get(self.rounding)
+        if self.folder and self.rounding == "none":
+            raise ConfigError("--rounding-progress keeps the progress of --learn-rounding, which is not asked for")
+
+    @property
+    def wants_images(self) -> bool:
+        """Whether calibration images are looked at."""
+        return self.equalize or self.rounding != "none"
+
+    def check(self, calibration: Optional[CalibrationRequest]) -> None:
+        """ConfigError where the calibration does not go with it."""
+        if not self.wants_images:
+            return
+        if calibration is None:
+            raise ConfigError("--equalize and --learn-rounding look at calibration images and need fixed input ranges: "
+                              "give --quantize-input-offline")
+        if calibration.files.shard or calibration.files.merge_states:
+            raise ConfigError("--equalize and --learn-rounding want all images in one run; leave out --calib-shard and "
+                              "--merge-states")
+        if self.rounding != "none" and calibration.bias_correction != "none":
+            raise ConfigError("--learn-rounding gives each bias the float network's mean already; leave out "
+                              "--bias-correction")
+
+
+@dataclasses.dataclass(frozen=True)
 class PostTrainingRequest:
     """What every run that quantizes a trained network wants to know.
 
@@ -174,6 +219,7 @@ class PostTrainingRequest:
     calibration : CalibrationRequest, optional
         None: each batch's own range.
     run : RunRequest
+    repair : RepairRequest
     """
 
     network: NetworkRequest
@@ -181,3 +227,7 @@ class PostTrainingRequest:
     quantization: QuantizationRequest = QuantizationRequest()
     calibration: Optional[CalibrationRequest] = None
     run: RunRequest = RunRequest()
+    repair: RepairRequest = RepairRequest()
+
+    def __post_init__(self) -> None:
+        self.repair.check(self.calibration)

@@ -15,11 +15,13 @@ from typing import Dict, List, Optional
 import numpy as np
 from mxnet.gluon import Block
 
+from calib.rounding.learn import Learned
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import outputs
 from gluon_quantize.runs.calibration import Calibration, Comparison, Trust
+from gluon_quantize.runs.repair import equalize
 from gluon_quantize.runs.requests import (
     CalibrationFiles,
     CalibrationRequest,
@@ -27,13 +29,14 @@ from gluon_quantize.runs.requests import (
     NetworkRequest,
     PostTrainingRequest,
     QuantizationRequest,
+    RepairRequest,
     RunRequest,
 )
 from gluon_quantize.runs.task import convert, evaluation, open_task
 from quantize.convert.rules import Plan
 
 __all__ = ["CalibrationFiles", "CalibrationRequest", "ImagesRequest", "NetworkRequest", "QuantizationRequest",
-           "RunRequest", "SimulateRequest", "SimulateResult", "simulate"]
+           "RepairRequest", "RunRequest", "SimulateRequest", "SimulateResult", "simulate"]
 
 
 class SimulateRequest(PostTrainingRequest):
@@ -67,6 +70,8 @@ class SimulateResult:
     comparison : Comparison or None
     corrections : dict
         Layer -> what was added to its bias, (channels,).
+    learned : list of Learned
+        What became of each layer whose rounding was learned.
     """
 
     net: Block
@@ -79,6 +84,7 @@ class SimulateResult:
     trust: Optional[Trust] = None
     comparison: Optional[Comparison] = None
     corrections: Dict[str, np.ndarray] = field(default_factory=dict)
+    learned: List[Learned] = field(default_factory=list)
 
 
 def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateResult:
@@ -101,6 +107,7 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
     before = None if files.shard else evaluation(request, task, "float", progress)
+    equalize(request, task, progress)
     net = convert(request.quantization, task)
     progress.tell(net.plan)
     calibration = Calibration(request, task, before, progress)
@@ -112,4 +119,4 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
     outcome = calibration.outcome
     return SimulateResult(net, net.plan, task.preprocessing, before, after, outcome.thresholds if outcome else {},
                           calibration.history + [after.top1_count], calibration.trust(), calibration.comparison,
-                          calibration.corrections)
+                          calibration.corrections, calibration.learned)

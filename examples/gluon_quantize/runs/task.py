@@ -8,6 +8,7 @@ import mxnet as mx
 import numpy as np
 
 from calib.bias_correction import correct_biases
+from calib.rounding.learn import Learned, learn_rounding
 from calib.table import data_fingerprint
 from calib.tiles import calibrate_tiles
 from gluon_quantize.data.batches import Batches, requested
@@ -60,6 +61,10 @@ class Task:
         """(channels, height, width) of a preprocessed image."""
         return self.preprocessing.apply(self.images.load(0), self.images.origin(0)).shape
 
+    def example(self) -> mx.nd.NDArray:
+        """A black image, as a batch of one."""
+        return mx.nd.zeros((1,) + self.image_shape, ctx=self.ctx)
+
 
 def open_task(request: PostTrainingRequest) -> Task:
     """Everything that can be wrong with names and files is found here, before work begins."""
@@ -83,7 +88,8 @@ def _needs_images(request: PostTrainingRequest) -> bool:
         return False
     searches = asked.compare or named_method(asked.method).searches
     observes = not asked.files.load_table and (searches or not asked.files.merge_states)
-    return observes or request.quantization.rounds_tiles or asked.bias_correction != "none"
+    return (observes or request.quantization.rounds_tiles or asked.bias_correction != "none"
+            or request.repair.wants_images)
 
 
 def _calibration_batches(request, dataset, steps):
@@ -110,7 +116,7 @@ def _calibration_batches(request, dataset, steps):
 def convert(request: QuantizationRequest, task: Task) -> mx.gluon.HybridBlock:
     """The network quantized as asked; its BatchNorms merged first where that is asked, too."""
     net = task.net
-    net(mx.nd.zeros((1,) + task.image_shape, ctx=task.ctx))  # parameters of unknown shape get theirs
+    net(task.example())  # parameters of unknown shape get theirs
     if request.merge_bn:
         merge_bn(net)
     rules = [] if request.target else _formats(request)
@@ -136,17 +142,24 @@ def evaluation(request: PostTrainingRequest, task: Task, description: str, progr
     return evaluate(task.net, images, task.ctx, description, progress)
 
 
-def switch_to_quantized(request: PostTrainingRequest, task: Task) -> Dict[str, np.ndarray]:
+def switch_to_quantized(request: PostTrainingRequest, task: Task,
+                        progress: Silent) -> Tuple[Dict[str, np.ndarray], List[Learned]]:
     """Weights quantized once, inputs with calibrated or with each batch's range; a table has set the modes already.
 
-    Returns what was added to the biases: {layer: array (channels,)}, empty where no correction is asked for.
+    Returns what was added to the biases, {layer: array (channels,)}, and what became of the layers whose rounding was
+    learned; both are empty where that is not asked for.
     """
-    net, asked, corrections = task.net, request.calibration, {}
+    net, asked = task.net, request.calibration
+    corrections, learned = {}, []
     if asked is None or not asked.files.load_table:
         quantize_input(net, enable=True, online=asked is None)
     if asked is not None and request.quantization.rounds_tiles:
         calibrate_tiles(net, task.calibration, task.ctx)
     if asked is not None and asked.bias_correction != "none":
         corrections = correct_biases(net, task.calibration, asked.bias_correction, ctx=task.ctx)
+    if request.repair.rounding != "none":
+        learned = learn_rounding(net, task.calibration, request.repair.rounding, folder=request.repair.folder,
+                                 seed=request.run.seed, ctx=task.ctx,
+                                 progress=lambda items: progress.bar(items, "rounding", "layer"))
     fix_params(net)
-    return corrections
+    return corrections, learned

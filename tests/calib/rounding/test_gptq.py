@@ -24,7 +24,7 @@ def problem(groups=1, rows=4, columns=6, spec=FOUR_BITS, seed=0, quantized=0.3):
     x_mean, y_mean = read.mean(1), y.mean(1)
     centred, wanted = read - x_mean[:, None], y - y_mean[:, None]
     gram, cross = centred.swapaxes(1, 2) @ centred / 400, wanted.swapaxes(1, 2) @ centred / 400
-    return Problem(weight, gram, cross, x_mean, y_mean, spec), read, y
+    return Problem(weight, gram, cross, x_mean, y_mean, y.var(1), spec), read, y
 
 
 def squares(read, y, solution, task):
@@ -70,9 +70,9 @@ def test_no_rounding_of_a_small_row_is_much_better():
         task, _, _ = problem(rows=1, columns=4, spec=QuantSpec(2, granularity=PerChannel(0)), seed=seed, quantized=0)
         solution = GPTQ(scales=1, damping=1e-6).solve(task)
         scale = float(solution.scale[0])
-        errors = [float(task.error(np.array([[codes]]) * scale, task.weight)[0, 0])
+        errors = [float(task.error(np.array([[codes]]) * scale)[0, 0])
                   for codes in itertools.product((-1, 0, 1), repeat=4)]
-        found = float(task.error(solution.codes * scale, task.weight)[0, 0])
+        found = float(task.error(solution.codes * scale)[0, 0])
         assert found >= min(errors) * (1 - 1e-9)
         ratios.append(found / min(errors))
     assert np.median(ratios) < 1.5
@@ -85,6 +85,7 @@ def test_outputs_are_closer_than_with_the_nearest_weights(granularity):
         solution = GPTQ().solve(task)
         plain = np.square(read @ nearest(task).swapaxes(1, 2) + 0.5 - y).mean()
         assert squares(read, y, solution, task) < 0.5 * plain
+        assert squares(read, y, solution, task) == pytest.approx(solution.error * y.var(1).mean(), rel=1e-5)
         assert solution.error < solution.nearest_error
         assert solution.scale.shape == (task.parts().max() + 1,)
         assert np.abs(solution.codes).max() <= 3 and np.array_equal(solution.codes, np.round(solution.codes))
@@ -99,14 +100,14 @@ def test_the_bias_gives_every_output_its_mean():
 
 def test_inputs_that_never_vary_leave_the_weight_to_its_nearest_codes():
     task, _, _ = problem()
-    still = Problem(task.weight, task.gram * 0, task.cross * 0, task.input_mean, task.output_mean, task.spec)
+    still = Problem(task.weight, task.gram * 0, task.cross * 0, task.input_mean, task.output_mean, task.output_variance, task.spec)
     solution = GPTQ(scales=1).solve(still)
     np.testing.assert_allclose(solution.codes * solution.scale[:, None], nearest(still), atol=1e-6)
 
 
 def test_a_weight_of_zeros_stays_so():
     task, _, _ = problem()
-    zero = Problem(task.weight * 0, task.gram, task.cross * 0, task.input_mean, task.output_mean, task.spec)
+    zero = Problem(task.weight * 0, task.gram, task.cross * 0, task.input_mean, task.output_mean, task.output_variance, task.spec)
     solution = GPTQ().solve(zero)
     assert not solution.codes.any() and (solution.scale > 0).all()
 

@@ -41,6 +41,7 @@ def test_moments_are_those_of_everything_and_samples_are_of_it():
     for group in (0, 1):
         both = np.cov(x[:, group * 3:][:, :3].T, y[:, group * 2:][:, :2].T, bias=True)
         np.testing.assert_allclose(found["gram"][group], both[:3, :3], atol=1e-5)
+        np.testing.assert_allclose(found["output_variance"][group], np.diag(both)[3:], atol=1e-5)
         np.testing.assert_allclose(found["cross"][group], both[3:, :3], atol=1e-5)
     kept = sums.samples()
     assert kept["inputs"].shape == (2, 15, 3) and kept["outputs"].shape == (2, 15, 2)

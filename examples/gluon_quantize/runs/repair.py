@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: MIT
+"""The float network, changed so that it loses less when it is quantized."""
+
+from typing import Optional
+
+from gluon_quantize.progress import Silent
+from gluon_quantize.runs.requests import PostTrainingRequest, QuantizationRequest
+from gluon_quantize.runs.task import Task
+from quantize.convert import merge_bn
+from quantize.repair.cost import Noise
+from quantize.repair.equalize import Equalization
+from quantize.repair.equalize import equalize as equalized
+
+
+def equalize(request: PostTrainingRequest, task: Task, progress: Silent) -> Optional[Equalization]:
+    """Equalize the task's float network where that is asked for; tells and returns what was done."""
+    if not request.repair.equalize:
+        return None
+    net = task.net
+    net(task.example())  # parameters of unknown shape get theirs
+    merge_bn(net)
+    bar = progress.bar(task.calibration, "equalization")
+    done = equalized(net, bar, noise_of(request.quantization), request.run.seed)
+    progress.tell(done)
+    return done
+
+
+def noise_of(request: QuantizationRequest) -> Noise:
+    """The formats that a request asks for; engines have a scale for each channel."""
+    if request.target:
+        return Noise(granularity="channel")
+    bits = [min(max(bits, 2), 16) for bits in (request.weight_bits, request.input_bits)]
+    return Noise(*bits, granularity="channel" if request.granularity == "channel" else "layer")
