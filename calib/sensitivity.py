@@ -98,7 +98,8 @@ class Sensitivities:
         return found
 
 
-def sensitivities(net: Block, batches: Iterable, bits: Sequence[int] = (8, 4), *, labels=None,
+def sensitivities(net: Block, batches: Iterable, bits: Sequence[int] = (8, 4), *,
+                  labels: Optional[Sequence[int]] = None,
                   ranges: Optional[Ranges] = None, progress: Callable = lambda items: items,
                   operands: Sequence[str] = (WEIGHT, INPUT, LAYER)) -> Sensitivities:
     """Measure every quantized layer of a converted network, at each number of bits.
