@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The README's accuracy table on real data: each row is one run of the command line."""
+"""The table of docs/measured/accuracy.md on real data: each row is one run of the command line."""
 
 import json
 

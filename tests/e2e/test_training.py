@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Retraining on real data, in few epochs; README (Measured, Retraining) has the long runs."""
+"""Retraining on real data, in few epochs; docs/measured/retraining.md has the long runs."""
 
 import json
 
