@@ -53,7 +53,8 @@ bench: $(TESTS) native ## run the benchmarks in tests/bench one after the other
 	done; exit $$failed
 
 docs: $(DOCS) ## build the site in build/site (broken links and warnings are errors)
-	@NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build -q --strict
+	@said=$$(NO_MKDOCS_2_WARNING=1 $(VENV_DOCS)/bin/mkdocs build --strict 2>&1) || \
+	    { echo "$$said" | grep -v ^INFO >&2; exit 1; }  # --quiet would hide warnings from --strict, too
 	@echo "build/site/index.html"
 
 clean: ## remove caches and build products; .venv and results stay

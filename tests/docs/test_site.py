@@ -21,3 +21,5 @@ def test_the_site_builds(tmp_path):
         if ROOT / "docs" in page.parents:
             built = tmp_path / "site" / page.relative_to(ROOT / "docs").with_suffix(".html")
             assert built.stat().st_size > 1000, built
+    # examples in the docstrings of modules are code there, not prose
+    assert '<span class="n">DeployRequest</span>' in (tmp_path / "site/api/gluon_quantize.html").read_text("utf-8")

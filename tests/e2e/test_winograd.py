@@ -114,7 +114,7 @@ def test_a_few_steps_win_back_thousands_of_images(shared_data):
 
 
 def test_training_recovers_f43_with_8_bits_on_both_sides(shared_data, tmp_path):
-    """The four epochs of docs/measured/winograd.md (half an hour of one core): weights, inputs and transformed tiles in 8 bits."""
+    """The four epochs of docs/measured/winograd.md (half an hour of one core): both sides in 8 bits."""
     rules = tmp_path / "ste_weights.json"
     rules.write_text(json.dumps([{"op_types": ["Conv2D", "Dense"], "weight_method": "ste"}]))
     assert train_qat.main([str(argument) for argument in (
