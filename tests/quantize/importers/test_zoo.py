@@ -67,6 +67,7 @@ def deployed(name, folder):
     simulated = net(mx.nd.array(x)).asnumpy()
     assert simulated.shape == want.shape and relative(simulated, want) < 0.3
     model = lower(net, shape, arithmetic=TARGET.arithmetic)
+    (folder / "out").mkdir()
     TARGET.write(model, str(folder / "out"))
     ours, theirs = engine.run(model, x).outputs[0], TARGET.run(str(folder / "out"), x)[0]
     assert relative(theirs, ours) < 0.02 and relative(ours, simulated) < 0.02

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from quantize.importers.graph_block import Step
+from quantize.importers.onnx.evaluate import attribute
 from quantize.importers.onnx.operators.elementwise import common_rank, operand
 from quantize.importers.onnx.operators.shapes import integers
 from quantize.importers.onnx.sizes import is_open
@@ -169,7 +170,23 @@ def _pad(node) -> list:
         raise Refused(f"pads={pads} of an input of {node.rank()} axes")
     if begin[0] or end[0] or not 2 <= rank <= 4:
         raise Refused(f"pads={begin + end} (supported: none in the batch, 2 to 4 axes)")
+    if mode == "constant" and value == -np.inf and _only_for_maxima(node, begin, end):
+        # the edge repeated changes no maximum, and engines cannot store an infinity
+        mode, value = "edge", 0.0
     return _pad_axes(node, begin, end, mode, value)
+
+
+def _only_for_maxima(node, begin, end) -> bool:
+    """Whether only MaxPools read the output, each of whose windows holds an element of the image."""
+    if len(begin) != 4 or begin[1] or end[1] or min(begin + end) < 0:
+        return False
+    for reader in node.graph.uses.get(node.outputs[0], []):
+        if reader is None or reader.op_type != "MaxPool" or any(attribute(reader, "pads", ())):
+            return False
+        kernel = attribute(reader, "kernel_shape")
+        if any(pad >= size for pads in (begin[2:], end[2:]) for pad, size in zip(pads, kernel)):
+            return False
+    return True
 
 
 def _pad_axes(node, begin, end, mode, value) -> list:
