@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "QParams": "spec", "QuantSpec": "spec", "PerTensor": "spec", "PerChannel": "spec", "PerGroup": "spec",
     "QuantizeError": "errors", "convert_model": "convert", "merge_bn": "convert", "convert_to_relu6": "convert",
-    "qparams_init": "initialize",
+    "qparams_init": "initialize", "save_quantized": "storage", "load_quantized": "storage", "read_facts": "storage",
 }
 __all__ = sorted(_HOMES)
 

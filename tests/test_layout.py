@@ -26,7 +26,7 @@ NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quanti
 LIBRARY = ("calib", "calib.collect", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles", "deploy",
            "calib.rounding", "calib.rounding.learn", "calib.sensitivity", "quantize.stages", "quantize.repair",
            "deploy.lower", "quantize", "quantize.importers", "quantize.train", "quantize.interfaces",
-           "quantize.report") + NETWORKS
+           "quantize.storage", "quantize.report") + NETWORKS
 ROOM_BASE = BASE + ("quantize",)
 
 
@@ -58,10 +58,11 @@ ARROWS = {
     "quantize.convert":    ("quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS,
     "quantize.importers":  ("quantize.registry", "quantize.errors"),
     "quantize.train":      NETWORKS,
+    "quantize.storage":    ("quantize",) + NETWORKS,
     "quantize.interfaces": ("quantize.train",) + NETWORKS,
     "quantize.report":     NETWORKS,
     "quantize":            NETWORKS + ("quantize.importers", "quantize.train", "quantize.interfaces",
-                                         "quantize.report"),
+                                         "quantize.storage", "quantize.report"),
     "calib":               BASE,
     "calib.collect":       ("calib", "quantize.modes") + BASE,
     "calib.apply":         ("calib", "quantize.modes") + BASE,

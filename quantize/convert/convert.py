@@ -81,7 +81,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
         skip_relus(net, plan, graph)
     # the same object, so that whatever in a script refers to the network sees the methods
     net.__class__ = quantized_net_class(type(net))
-    net.plan = plan
+    net.plan, net.rules, net.target = plan, tuple(rules), target
     devices = {ctx.device_type for p in net.collect_params().values() if p._data is not None for ctx in p.list_ctx()}
     for _, quantizer in quantizers(net):
         quantizer.backend = choose(backend, "gpu" if "gpu" in devices else "cpu")

@@ -7,7 +7,7 @@ from typing import Iterable, List, Tuple
 from mxnet.gluon import Block, nn
 
 from quantize.convert.net import QuantizedNet
-from quantize.convert.passes import bypass_bn, fold_batchnorm
+from quantize.convert.passes import bypass_bn, fold_batchnorm, rest
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import start_weight
 from quantize.modes import clear_cached_graphs, quantized_layers, unfix_params
@@ -85,6 +85,7 @@ def merge_fake_bn(net: Block) -> List[str]:
     unfix_params(net)
     for _, layer in folded:
         fold_batchnorm(layer, layer.norm.block)
+        rest(layer.norm.block)
         layer.norm = None
     clear_cached_graphs(net)
     return [path for path, _ in folded]

@@ -2,12 +2,13 @@
 """What a converted network can do beside what it could before: thin methods over `quantize.modes`."""
 
 import warnings
-from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional
+from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
 from mxnet import nd
 from mxnet.gluon import Block
 
 from quantize import modes
+from quantize.config import Rule
 from quantize.convert.plan import Plan
 from quantize.errors import ModelFileError
 from quantize.files import PathLike
@@ -26,9 +27,21 @@ class MissingParameters(ModelFileError, AssertionError):
 
 
 class QuantizedNet(_Base):
-    """Mixin of a converted root network; `plan` says what was done to each layer."""
+    """Mixin of a converted root network.
+
+    Attributes
+    ----------
+    plan : Plan
+        What was done to each layer.
+    rules : tuple of Rule
+        What was asked for, in order.
+    target : object or None
+        The engine that it was converted for.
+    """
 
     plan: Optional[Plan] = None
+    rules: Tuple[Rule, ...] = ()
+    target: Any = None
 
     def enable_quantize(self) -> None:
         """See `quantize.modes.enable_quantize`."""

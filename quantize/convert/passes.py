@@ -49,12 +49,18 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
         if id(layer) in excluded or id(norm) in excluded:
             continue
         fold_batchnorm(layer, norm)
+        rest(norm)
         replacements[id(norm)] = bypass_bn(norm)
         merged.append((layer_path, norm_path))
     replace_blocks(net, replacements)
     clear_cached_graphs(net)
     logger.info("%s: %d BatchNorms merged", net.name, len(merged))
     return merged
+
+
+def rest(norm: nn.BatchNorm) -> None:
+    """Let a BatchNorm that is merged for good ask for no gradient: a Trainer would miss the one it never gets."""
+    norm.gamma.grad_req = norm.beta.grad_req = "null"
 
 
 def fold_batchnorm(layer: Block, norm: nn.BatchNorm) -> None:

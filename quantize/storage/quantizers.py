@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""Quantizers as records: format, method, mode, and whatever of their state is no parameter."""
+
+from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block, Parameter
+
+from quantize.errors import ConversionError, ModelFileError, QuantizeError
+from quantize.nn import METHODS, FoldedBatchNorm, SkippableReLU, WinogradTransform
+from quantize.nn.fake_quantize import FakeQuantize
+from quantize.spec import QuantSpec
+from quantize.storage.container import expect
+from quantize.storage.values import decoded, encoded
+from quantize.winograd import WinogradSpec
+
+SLOTS = ("input_quantizer", "weight_quantizer", "output_quantizer", "tile_quantizer")
+# state that is neither parameter nor format: attribute -> its kind
+STATE = {"frozen": bool, "reorder_first": bool, "momentum": float, "backend": str}
+FLOAT_WEIGHT, FLOAT_BIAS = "float_weight:", "float_bias:"
+Arrays = Mapping[str, np.ndarray]
+
+
+def record_of(quantizer: FakeQuantize) -> Dict[str, Any]:
+    """A quantizer as JSON can hold it; its numbers are parameters of the network.
+
+    Raises ConversionError for a class that is no row of `METHODS`.
+    """
+    method, role = _row(quantizer)
+    options = {name: getattr(quantizer, name) for name in (*quantizer.options, *quantizer.facts)
+               if not isinstance(getattr(quantizer, name), Parameter)}
+    found = {"method": method, "role": role, "spec": encoded(quantizer.spec), "mode": quantizer.mode,
+             "scale_shape": list(quantizer.scale.shape), "prefix": quantizer.prefix, "options": options,
+             "state": {name: getattr(quantizer, name) for name in STATE},
+             "requests": {name: _request(quantizer, name) for name in quantizer.trained}}
+    if quantizer.clamp_stage:
+        found["state"]["clamp_only"] = quantizer.clamp_only
+    return found
+
+
+def _row(quantizer: FakeQuantize) -> Tuple[str, str]:
+    for name, method in METHODS.items():
+        for role in ("weight", "activation"):
+            if getattr(method, role) is type(quantizer):
+                return name, role
+    raise ConversionError(f"{quantizer.name}: a {type(quantizer).__name__} cannot be saved: it is no method of "
+                          "quantize.nn.METHODS; register it there")
+
+
+def _request(quantizer: FakeQuantize, name: str) -> str:
+    """The gradient that a trained number asks for in `offline` mode."""
+    return quantizer._reg_params[name].grad_req if quantizer.mode == "offline" else quantizer._requests[name]
+
+
+def made(record: Any, where: str) -> FakeQuantize:
+    """The quantizer of a record; ModelFileError for one that cannot be. Numbers are set with the network's others."""
+    try:
+        return _made(expect(record, dict, where), where)
+    except QuantizeError as error:
+        raise ModelFileError(f"{where}: {error}") from None
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{where}: no quantizer can be made of this record: {error!r}") from None
+
+
+def _made(record: Dict[str, Any], where: str) -> FakeQuantize:
+    role = record["role"]
+    if role not in ("weight", "activation"):
+        raise ModelFileError(f"{role!r} is no role of a quantizer")
+    kind = getattr(METHODS.get(record["method"]), role)
+    spec = expect(decoded(record["spec"]), QuantSpec, "spec")
+    options = {name: value for name, value in record["options"].items() if name in (*kind.options, *kind.facts)}
+    shape = tuple(expect(size, int, "scale_shape") for size in record["scale_shape"])
+    if not 1 <= len(shape) <= 8 or min(shape) < 1 or int(np.prod(shape)) > 1 << 24:
+        raise ModelFileError(f"{shape} is no shape of scales")
+    quantizer = kind(spec, shape, mode="float", prefix=expect(record["prefix"], str, "prefix"), **options)
+    kinds = {**STATE, **({"clamp_only": bool} if kind.clamp_stage else {})}
+    for name, kind_of in kinds.items():
+        setattr(quantizer, name, expect(record["state"][name], kind_of, name))
+    for name in quantizer.trained:
+        if record["requests"][name] not in ("write", "add", "null"):
+            raise ModelFileError(f"{record['requests'][name]!r} is no request for a gradient")
+        quantizer._requests[name] = record["requests"][name]
+    quantizer.mode = record["mode"]
+    return quantizer
+
+
+# ---- what a layer holds beside its own options
+
+
+class Shared:
+    """Quantizers by the place where they are written down; layers that share one name the first place."""
+
+    def __init__(self) -> None:
+        self.places: Dict[int, str] = {}
+        self.made: Dict[str, FakeQuantize] = {}
+
+    def write(self, path: str, quantizer: FakeQuantize) -> Dict[str, Any]:
+        """Its record, or the place of the layer that has it already."""
+        place = self.places.setdefault(id(quantizer), path)
+        return {"same_as": place} if place != path else record_of(quantizer)
+
+    def read(self, path: str, record: Any) -> FakeQuantize:
+        """The quantizer of a record."""
+        place = record.get("same_as") if isinstance(record, dict) else None
+        if place is None:
+            self.made[path] = made(record, path)
+            return self.made[path]
+        if place not in self.made:
+            raise ModelFileError(f"{path}: there is no quantizer {place!r} before it")
+        return self.made[place]
+
+
+def additions_of(path: str, layer: Block, shared: Shared) -> Dict[str, Any]:
+    """What conversion and training added to a layer, as JSON can hold it."""
+    found: Dict[str, Any] = {"gradient_bits": layer.gradient_bits, "quantizers": {
+        slot: shared.write(f"{path}.{slot}", getattr(layer, slot)) for slot in SLOTS
+        if getattr(layer, slot) is not None}}
+    if layer.weight_transform is not None:
+        found["winograd"] = encoded(layer.weight_transform.spec)
+        found["winograd_prefix"] = layer.weight_transform.prefix
+    if layer.norm is not None:
+        found["norm"] = {"block": layer.norm.block.name, "shape": list(layer.norm.shape),
+                         "statistics": layer.norm.statistics, "frozen": layer.norm.frozen}
+    return found
+
+
+def add(path: str, layer: Block, record: Any, shared: Shared) -> None:
+    """Give a layer what `additions_of` wrote down, but for its folded BatchNorm."""
+    expect(record, dict, path)
+    if record.get("gradient_bits") is not None:
+        layer.gradient_bits = expect(record["gradient_bits"], int, path)
+    if record.get("winograd") is not None:
+        spec = expect(decoded(record["winograd"]), WinogradSpec, path)
+        layer.weight_transform = WinogradTransform(spec, layer.weight.shape, layer._kwargs["num_group"],
+                                                   prefix=expect(record.get("winograd_prefix"), str, path))
+    for slot, written in expect(record.get("quantizers"), dict, path).items():
+        if slot not in SLOTS:
+            raise ModelFileError(f"{path}: layers hold no {slot!r}")
+        setattr(layer, slot, shared.read(f"{path}.{slot}", written))
+
+
+def fold(path: str, layer: Block, record: Any, norm: Block) -> None:
+    """Give a layer its folded BatchNorm, whose block has stepped aside in the network."""
+    try:
+        layer.norm = FoldedBatchNorm(norm, tuple(record["shape"]), record["statistics"])
+        layer.norm.frozen = expect(record["frozen"], bool, path)
+    except (QuantizeError, KeyError, TypeError) as error:
+        raise ModelFileError(f"{path}: no BatchNorm can be folded as the record says: {error!r}") from None
+    layer.params.update(norm.params)
+
+
+def kept_arrays(path: str, layer: Block) -> Iterator[Tuple[str, np.ndarray]]:
+    """(name, array) of what a layer keeps to go back to: float weights of fixed ones, biases before correction."""
+    quantizer = layer.weight_quantizer
+    if quantizer is not None and quantizer.frozen:
+        yield FLOAT_WEIGHT + path, quantizer.float_weight.asnumpy()
+    if layer.float_bias is not None:
+        yield FLOAT_BIAS + path, layer.float_bias.asnumpy()
+
+
+def restore_arrays(path: str, layer: Block, arrays: Arrays, ctx: mx.Context) -> None:
+    """Give back what `kept_arrays` wrote; ModelFileError where it does not fit."""
+    for name, parameter, needed in (
+            (FLOAT_WEIGHT, "weight", layer.weight_quantizer is not None and layer.weight_quantizer.frozen),
+            (FLOAT_BIAS, "bias", False)):
+        array: Optional[np.ndarray] = arrays.get(name + path)
+        own = getattr(layer, parameter, None)
+        if array is None and needed or array is not None and (own is None or array.shape != own.shape):
+            raise ModelFileError(f"{path}: the {name[:-1]} is missing, or of another shape")
+        if array is None:
+            continue
+        if name == FLOAT_WEIGHT:
+            layer.weight_quantizer.float_weight = mx.nd.array(array, ctx=ctx)
+        else:
+            layer.float_bias = mx.nd.array(array, ctx=ctx)
+
+
+def link_relus(layers: Mapping[str, Block], readers: Mapping[str, Any]) -> None:
+    """Tell each ReLU that may step aside which layers read it."""
+    for path, paths in readers.items():
+        if not isinstance(layers.get(path), SkippableReLU) or not all(name in layers for name in paths):
+            raise ModelFileError(f"{path}: no ReLU with readers {paths}")
+        layers[path].readers = frozenset(layers[name] for name in paths)

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Every state of a network comes back from its file in another process, bit for bit."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import mxnet as mx
+import numpy as np
+import pytest
+
+from quantize import load_quantized, save_quantized
+from quantize.modes import quantizers
+from tests.quantize.storage.cases import CASES, images, trained
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+NAMES = list(CASES)
+
+
+def outputs(net, x):
+    return net(x).asnumpy()
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Case -> what differs in the other process; one for all of them, since it takes seconds to start."""
+    folder = tmp_path_factory.mktemp("states")
+    for number, make in enumerate(CASES.values()):
+        path, x, net = folder / f"{number:02d}.qnet", images(), make()
+        save_quantized(net, path)
+        expected = {"x": x.asnumpy(), "eager": outputs(net, x)}
+        # a batch moves moving averages: such a network is not the one that was saved any more
+        if not any(quantizer.mode == "ema" for _, quantizer in quantizers(net)):
+            net.hybridize(static_alloc=True, static_shape=True)
+            expected["hybridized"] = outputs(net, x)
+        np.savez(str(path.with_suffix(".npz")), **expected)
+    done = subprocess.run([sys.executable, "-m", "tests.quantize.storage.load_all", str(folder)], cwd=str(ROOT),
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    return {name: found[f"{number:02d}"] for number, name in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_outputs_are_the_same_in_another_process(loaded, name):
+    assert loaded[name] == []
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith(("trained", "fake BN,", "Winograd"))
+                                  and "fixed" not in name])
+def test_training_goes_on_as_if_nothing_had_been(name, tmp_path):
+    net = CASES[name]()
+    save_quantized(net, tmp_path / "net.qnet")
+    again = load_quantized(tmp_path / "net.qnet")
+    wanted = {key: p.grad_req for key, p in net._collect_params_with_prefix().items()}
+    assert {key: p.grad_req for key, p in again._collect_params_with_prefix().items()} == wanted
+    for each in (net, again):
+        mx.random.seed(0)
+        trained(each)
+    assert outputs(net, images()).tobytes() == outputs(again, images()).tobytes()
