@@ -48,6 +48,13 @@ FUNCTIONS: Dict[str, Callable[..., np.ndarray]] = {
     "abs": np.abs,
     "square": np.square,
     "sqrt": np.sqrt,
+    "rsqrt": lambda x: 1 / np.sqrt(x),
+    "log": np.log,
+    "erf": erf,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "sin": np.sin,
+    "cos": np.cos,
 }
 
 

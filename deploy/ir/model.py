@@ -57,7 +57,7 @@ class Function:
 
     relu; leaky_relu (slope); clip (min, max); sigmoid; tanh; hard_sigmoid (alpha, beta): clip(alpha*x + beta, 0, 1);
     hard_swish (alpha, beta): x * hard_sigmoid(x); swish: x * sigmoid(x); softplus; gelu; elu (alpha); exp; abs; square;
-    sqrt.
+    sqrt; rsqrt: 1 / sqrt(x); log; erf; floor; ceil; sin; cos.
     """
 
     kind: str

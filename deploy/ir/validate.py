@@ -19,7 +19,8 @@ ARRAY_TYPES = ("float32", "int8")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 # parameters of each kind of activation function
 FUNCTIONS = {"relu": 0, "leaky_relu": 1, "clip": 2, "sigmoid": 0, "tanh": 0, "hard_sigmoid": 2, "hard_swish": 2,
-             "swish": 0, "softplus": 0, "gelu": 0, "elu": 1, "exp": 0, "abs": 0, "square": 0, "sqrt": 0}
+             "swish": 0, "softplus": 0, "gelu": 0, "elu": 1, "exp": 0, "abs": 0, "square": 0, "sqrt": 0,
+             "rsqrt": 0, "log": 0, "erf": 0, "floor": 0, "ceil": 0, "sin": 0, "cos": 0}
 SEVERAL_INPUTS = ("Elementwise", "Concat")
 MAX_ELEMENTS = 2 ** 31
 

@@ -3,7 +3,7 @@
 
 import numpy as np
 
-from deploy.ir import Activation, Function, PReLU, ScalarOp
+from deploy.ir import Activation, Elementwise, Function, PReLU, ScalarOp
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
 
@@ -21,6 +21,8 @@ def _function(kind: str):
 
 
 def _activation(call: Call) -> str:
+    if call.attrs["act_type"] == "softsign":
+        return _softsign(call)
     return _function(_ACT_TYPES[call.only("act_type", *_ACT_TYPES)])(call)
 
 
@@ -49,6 +51,16 @@ def _leaky_relu(call: Call) -> str:
     return call.emit(Activation, call.blob(), function=functions[kind])
 
 
+def _softsign(call: Call) -> str:
+    """x / (1 + |x|)."""
+    size = call.emit(Activation, call.blob(), part="size", function=Function("abs"))
+    more = call.emit(ScalarOp, size, part="more", op="add", scalar=1.0)
+    return call.emit(Elementwise, (call.blob(), more), op="div")
+
+
+_SAME = ("relu", "sigmoid", "tanh", "exp", "abs", "square", "sqrt", "rsqrt", "log", "erf", "floor", "ceil", "sin",
+         "cos")
+
 OPERATORS = dict(
-    {op: _function(op) for op in ("relu", "sigmoid", "tanh", "exp", "abs", "square", "sqrt")},
+    {op: _function(op) for op in _SAME}, softsign=_softsign,
     Activation=_activation, clip=_clip, hard_sigmoid=_hard_sigmoid, LeakyReLU=_leaky_relu)

@@ -3,7 +3,7 @@
 
 from typing import Tuple
 
-from deploy.ir import Reduce, Reshape, Softmax
+from deploy.ir import Activation, Elementwise, Function, Reduce, Reshape, Softmax
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
 from deploy.lower.operators.pooling import global_pooling
@@ -43,4 +43,17 @@ def _softmax(call: Call) -> str:
     return call.emit(Softmax, call.blob(), axis=call.axis(call.get("axis", -1)))
 
 
-OPERATORS = dict({op: _reduce(op) for op in ("mean", "sum", "max", "min")}, softmax=_softmax)
+def _log_softmax(call: Call) -> str:
+    """x - max(x) - log(sum(exp(x - max(x))))."""
+    call.only("temperature", None, 1.0)
+    axis, shape = call.axis(call.get("axis", -1)), call.shape
+    reduced = shape[:axis] + (1,) + shape[axis + 1:]
+    top = call.emit(Reduce, call.blob(), reduced, "top", op="max", axes=(axis,), keepdims=True)
+    centred = call.emit(Elementwise, (call.blob(), top), part="centred", op="sub")
+    power = call.emit(Activation, centred, part="power", function=Function("exp"))
+    total = call.emit(Reduce, power, reduced, "total", op="sum", axes=(axis,), keepdims=True)
+    return call.emit(Elementwise, (centred, call.emit(Activation, total, reduced, "log", function=Function("log"))),
+                     op="sub")
+
+
+OPERATORS = dict({op: _reduce(op) for op in ("mean", "sum", "max", "min")}, softmax=_softmax, log_softmax=_log_softmax)

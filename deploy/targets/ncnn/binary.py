@@ -17,9 +17,10 @@ TAGS: Dict[int, np.dtype] = {0: np.dtype("<f4"), 0x01306B47: np.dtype("<f2"), 0x
 TINY = 1e-30  # ncnn's writers store less as 0: denormal numbers are slow
 
 PLAIN = frozenset([
-    "AbsVal", "BinaryOp", "Clip", "Concat", "Crop", "Dropout", "ELU", "Eltwise", "Flatten", "GELU", "HardSigmoid",
-    "HardSwish", "Input", "Interp", "Mish", "Noop", "Padding", "Permute", "Pooling", "ReLU", "Reduction", "Reshape",
-    "ShuffleChannel", "Sigmoid", "Slice", "Softmax", "Softplus", "Split", "Swish", "TanH", "UnaryOp",
+    "AbsVal", "BinaryOp", "Clip", "Concat", "Crop", "Dropout", "ELU", "Eltwise", "Erf", "Flatten", "GELU",
+    "HardSigmoid", "HardSwish", "Input", "Interp", "Mish", "Noop", "Padding", "Permute", "Pooling", "ReLU",
+    "Reduction", "Reshape", "ShuffleChannel", "Sigmoid", "Slice", "Softmax", "Softplus", "Split", "Swish", "TanH",
+    "UnaryOp",
 ])
 
 

@@ -44,6 +44,13 @@ FUNCTIONS: Dict[str, Tuple[str, Callable[..., Dict[int, Any]]]] = {
     "abs": ("UnaryOp", lambda: {}),
     "square": ("UnaryOp", lambda: {0: 4}),
     "sqrt": ("UnaryOp", lambda: {0: 5}),
+    "rsqrt": ("UnaryOp", lambda: {0: 6}),
+    "log": ("UnaryOp", lambda: {0: 8}),
+    "erf": ("Erf", lambda: {}),
+    "floor": ("UnaryOp", lambda: {0: 2}),
+    "ceil": ("UnaryOp", lambda: {0: 3}),
+    "sin": ("UnaryOp", lambda: {0: 9}),
+    "cos": ("UnaryOp", lambda: {0: 10}),
 }
 # kind of function -> (activation type, its parameters) that ncnn computes within a layer
 FUSED: Dict[str, Tuple[int, Callable]] = {

@@ -103,11 +103,14 @@ DEFINITIONS = [
     ("gelu", (), lambda v: v * (1 + math.erf(v / math.sqrt(2))) / 2), ("abs", (), abs),
     ("elu", (0.7,), lambda v: v if v > 0 else 0.7 * math.expm1(v)), ("square", (), lambda v: v * v),
     ("exp", (), lambda v: math.exp(v) if v < 80 else math.inf),
-    ("sqrt", (), lambda v: math.sqrt(v) if v >= 0 else math.nan)]
+    ("sqrt", (), lambda v: math.sqrt(v) if v >= 0 else math.nan),
+    ("rsqrt", (), lambda v: 1 / math.sqrt(v) if v > 0 else math.inf if v == 0 else math.nan),
+    ("log", (), lambda v: math.log(v) if v > 0 else -math.inf if v == 0 else math.nan), ("erf", (), math.erf),
+    ("floor", (), math.floor), ("ceil", (), math.ceil), ("sin", (), math.sin), ("cos", (), math.cos)]
 
 
 @pytest.mark.parametrize("kind, parameters, definition", DEFINITIONS)
-@pytest.mark.filterwarnings("ignore:invalid value|overflow")
+@pytest.mark.filterwarnings("ignore:invalid value|overflow|divide by zero")
 def test_functions(kind, parameters, definition):
     x = np.float32(VALUES).reshape(1, 2, 5)
     node = ir.Activation("a", ("x",), ("y",), function=ir.Function(kind, parameters))

@@ -74,13 +74,17 @@ FUNCTIONS = (ir.Function("relu"), ir.Function("leaky_relu", (0.1,)), ir.Function
              ir.Function("clip", (0, float("inf"))), ir.Function("sigmoid"), ir.Function("tanh"),
              ir.Function("hard_sigmoid", (0.2, 0.5)), ir.Function("hard_swish", (1 / 6, 0.5)), ir.Function("swish"),
              ir.Function("softplus"), ir.Function("gelu"), ir.Function("elu", (0.7,)), ir.Function("exp"),
-             ir.Function("abs"), ir.Function("square"))
+             ir.Function("abs"), ir.Function("square"), ir.Function("erf"), ir.Function("floor"),
+             ir.Function("ceil"), ir.Function("sin"), ir.Function("cos"))
 
 
 def _activations():
     cases = {f"{f.kind}{f.parameters}": one(ir.Activation, (3, 4, 5), function=f) for f in FUNCTIONS}
     cases["sqrt"] = model((3, 4, 5), [ir.Activation("a", ("data",), ("a",), function=ir.Function("square")),
                                       ir.Activation("x", ("a",), ("x",), function=ir.Function("sqrt"))])
+    for kind in ("rsqrt", "log"):
+        cases[kind] = model((3, 4, 5), [ir.Activation("a", ("data",), ("a",), function=ir.Function("exp")),
+                                        ir.Activation("x", ("a",), ("x",), function=ir.Function(kind))])
     for f in FUNCTIONS:
         cases["conv " + f.kind + str(f.parameters)] = model((3, 6, 5), [conv("x", "data", (8, 3, 3, 3), activation=f)])
     cases["dense swish"] = model((12,), [dense("x", "data", (8, 12), activation=ir.Function("swish"))])
