@@ -97,6 +97,11 @@ class LayerGraph:
         return (readers[0].op == "relu" or attrs.get("act_type") == "relu"
                 or readers[0].op == "clip" and float(attrs["a_min"]) == 0)
 
+    def live(self, position: int) -> int:
+        """How many tensors that images have made steps from `position` on still read of those before it."""
+        made = [source for source, last in self._last.items() if source[0] < position <= last]
+        return sum(self.parameter(index) is None for index, _ in made)
+
     def is_needed(self, step: Step) -> bool:
         """Whether the output depends on a step."""
         return step.index in self._needed
@@ -238,6 +243,10 @@ class Chain:
         other.compute = compute or self.compute
         return other
 
+    def rewind(self, other: "Chain") -> None:
+        """Stand where another chain of the same images stands."""
+        self._states, self.position = [dict(state) for state in other._states], other.position
+
     def advance(self, position: int) -> None:
         """Compute every step before `position`."""
         if position <= self.position:
@@ -248,6 +257,13 @@ class Chain:
             values = run_steps(self.graph, values, (self.position, position), self.compute)
             self._states[number] = _kept(values, state, room)
         self.position = position
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def state(self, number: int) -> Dict[Key, mx.nd.NDArray]:
+        """The tensors of one batch."""
+        return {key: _loaded(value) for key, value in self._states[number].items()}
 
     def inputs_of(self, step: Step) -> Iterable[mx.nd.NDArray]:
         """The input of a layer for each batch; the chain must stand in front of it."""

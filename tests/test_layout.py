@@ -70,8 +70,10 @@ ARROWS = {
     "calib.easyquant":     ("calib", "calib.collect", "quantize.modes") + BASE,
     "calib.bias_correction": ("calib", "quantize.modes") + BASE,
     "calib.rounding":      ("calib",) + BASE,
+    "calib.rounding.blocks": ("calib", "calib.rounding", "quantize.stages") + BASE,
     "calib.sensitivity":   ("calib", "quantize.stages", "quantize.modes") + BASE,
-    "calib.rounding.learn": ("calib", "calib.rounding", "quantize.stages", "quantize.modes") + BASE,
+    "calib.rounding.learn": ("calib", "calib.rounding", "calib.rounding.blocks", "quantize.stages",
+                             "quantize.modes") + BASE,
     "deploy":              BASE,
     "deploy.lower":        ("deploy",) + NETWORKS,
     # what is common to all engines knows none; a target may load its own simulation, which needs MXNet, when asked
@@ -92,7 +94,8 @@ ARROWS = {
 # parts that must work without MXNet
 WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy")
 WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles",
-              "calib.rounding.learn", "calib.sensitivity", "quantize.stages", "quantize.repair",
+              "calib.rounding.blocks", "calib.rounding.learn", "calib.sensitivity", "quantize.stages",
+              "quantize.repair",
               "deploy.lower", "deploy.targets.*.simulate")
 
 # imported in a fresh process, these load none of HEAVY

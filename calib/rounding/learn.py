@@ -2,14 +2,17 @@
 """Round the weights of a converted network so that its layers' outputs change least, one layer after the other."""
 
 import logging
-from typing import Callable, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block
 
 from calib.feed import checked_batches
-from calib.rounding.problem import ROUNDINGS, Problem, Solution
+from calib.rounding.blocks import Joint, SoftLayer, blocks_of
+from calib.rounding.brecq import BRECQ
+from calib.rounding.gptq import finished
+from calib.rounding.problem import ROUNDINGS, Problem, Rounding, Solution
 from calib.rounding.samples import MomentSums, patches, random_positions
 from calib.rounding.store import Progress, fingerprint
 from quantize.errors import CalibrationError, ConfigError
@@ -50,6 +53,31 @@ class Chains(NamedTuple):
         """Bring both in front of a layer."""
         self.floating.advance(step.index)
         self.quantized.advance(step.index)
+
+
+class Unrounded(NamedTuple):
+    """A layer's weight, bias and the mode of its weight quantizer before learned rounding."""
+
+    weight: mx.nd.NDArray
+    bias: Optional[mx.nd.NDArray]
+    mode: str
+    scale: mx.nd.NDArray
+
+    @classmethod
+    def of(cls, layer) -> "Unrounded":
+        """As the layer is now."""
+        quantizer = layer.weight_quantizer
+        return cls(layer.weight.data().copy(), None if layer.bias is None else layer.bias.data().copy(),
+                   quantizer.mode, quantizer.scale.data().copy())
+
+    def restore(self, layer):
+        """Give the layer all of it back."""
+        layer.weight.set_data(self.weight)
+        if layer.bias is not None:
+            layer.bias.set_data(self.bias)
+        layer.weight_quantizer.scale.set_data(self.scale)
+        layer.weight_quantizer.mode = self.mode
+        layer.unrounded = None
 
 
 def learn_rounding(net: Block, batches: Iterable, method="gptq", *, folder=None, seed: int = 0, ctx=None,
@@ -101,19 +129,76 @@ def learn_rounding(net: Block, batches: Iterable, method="gptq", *, folder=None,
     done = None if folder is None else Progress(folder, fingerprint(net, images, f"{method} seed {seed}"))
     computes = _floating(graph, before), quantized_product(graph)
     chains = Chains(*(Chain(graph, images, compute) for compute in computes), count)
-    found = []
-    for number, path in enumerate(progress(chosen)):
-        solution = None if done is None else done.read(number)
-        if solution is None:
-            problem = problem_of(graph, path, chains, (method.samples, seed, number))
-            solution = method.solve(problem, seed)
-            if done is not None:
-                done.write(number, solution)
-        store(graph.layers[path], solution, before[path])
-        found.append(Learned(path, solution.error, solution.nearest_error))
-        logger.info("%s: error %.2e of the output's variance, rounded to the nearest %.2e", *found[-1])
+    work = _Work(graph, chains, before, method, seed, done)
+    numbers = {path: number for number, path in enumerate(chosen)}
+    waiting = iter(progress(chosen))
+    solutions: Dict[str, Solution] = {}
+    for block in blocks_of(graph, chosen) if isinstance(method, BRECQ) else [[path] for path in chosen]:
+        solutions.update(work.block({path: numbers[path] for path in block}, waiting))
+    next(waiting, None)  # lets a progress bar end
     clear_cached_graphs(net)
-    return found
+    return [Learned(path, solution.error, solution.nearest_error) for path, solution in solutions.items()]
+
+
+class _Work(NamedTuple):
+    """What the layers of one call have in common."""
+
+    graph: LayerGraph
+    chains: Chains
+    before: Dict[str, Unrounded]
+    method: Rounding
+    seed: int
+    done: Optional[Progress]
+
+    def block(self, numbers: Dict[str, int], waiting: Iterator[str]) -> Dict[str, Solution]:
+        """Round the layers of a block, given with their numbers; `waiting` yields each when it begins."""
+        kept = {path: self.done.read(number) if self.done else None for path, number in numbers.items()}
+        if all(kept.values()):
+            for path in numbers:
+                next(waiting)
+                self._store(path, kept[path])
+            return kept
+        first = self.graph.steps[self.graph.calls[next(iter(numbers))][0]]
+        self.chains.advance(first)
+        starts = self.chains.floating.copy(), self.chains.quantized.copy()
+        problems, solutions = {}, {}
+        for path, number in numbers.items():
+            next(waiting)
+            problems[path] = problem_of(self.graph, path, self.chains, (self.method.samples, self.seed, number))
+            solutions[path] = self.method.solve(problems[path], self.seed)
+            self._store(path, solutions[path])
+        if isinstance(self.method, BRECQ):
+            solutions = self._learned_together(numbers, starts, problems, solutions)
+        for path, number in numbers.items():
+            if self.done is not None:
+                self.done.write(number, solutions[path])
+            logger.info("%s: error %.2e of the output's variance, rounded to the nearest %.2e", path,
+                        solutions[path].error, solutions[path].nearest_error)
+        return solutions
+
+    def _store(self, path, solution):
+        store(self.graph.layers[path], solution, self.before[path])
+
+    def _learned_together(self, numbers, starts, problems, solutions):
+        """The solutions of a block's layers, learned together where that is better."""
+        end = min((self.graph.calls[path][0] for path in self.before if path not in numbers
+                   and self.graph.calls[path][0] > starts[0].position), default=len(self.graph.steps))
+        block = Joint(self.graph, starts, end)
+        start = block.loss()
+        soft = {path: SoftLayer(problems[path], solutions[path], self.method.rate) for path in numbers}
+        block.learn(soft, self.method, (self.seed, *numbers.values()), start)
+        found = {path: finished(problems[path], layer.codes(), solutions[path].scale.astype(np.float64))
+                 for path, layer in soft.items()}
+        for path, solution in found.items():
+            self._store(path, solution)
+        after = block.loss()
+        logger.info("block %s: error of its output %.3e by GPTQ, %.3e learned", ", ".join(numbers), start, after)
+        if after >= start:
+            found = solutions
+            for path, solution in found.items():
+                self._store(path, solution)
+        self.chains.quantized.rewind(starts[1])
+        return found
 
 
 def restore_rounding(net: Block):
@@ -123,31 +208,6 @@ def restore_rounding(net: Block):
         if layer.unrounded is not None:
             layer.unrounded.restore(layer)
     clear_cached_graphs(net)
-
-
-class Unrounded(NamedTuple):
-    """A layer's weight, bias and the mode of its weight quantizer before learned rounding."""
-
-    weight: mx.nd.NDArray
-    bias: Optional[mx.nd.NDArray]
-    mode: str
-    scale: mx.nd.NDArray
-
-    @classmethod
-    def of(cls, layer) -> "Unrounded":
-        """As the layer is now."""
-        quantizer = layer.weight_quantizer
-        return cls(layer.weight.data().copy(), None if layer.bias is None else layer.bias.data().copy(),
-                   quantizer.mode, quantizer.scale.data().copy())
-
-    def restore(self, layer):
-        """Give the layer all of it back."""
-        layer.weight.set_data(self.weight)
-        if layer.bias is not None:
-            layer.bias.set_data(self.bias)
-        layer.weight_quantizer.scale.set_data(self.scale)
-        layer.weight_quantizer.mode = self.mode
-        layer.unrounded = None
 
 
 def _parts(batch):
