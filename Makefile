@@ -29,7 +29,7 @@ help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: native ## quantize a small network on the embedded digits and print its accuracy
-	@$(PY) examples/simulate_quantization.py --model $(MODEL) --quant-type channel --quantize-input-offline
+	@$(PY) examples/simulate_quantization.py --model $(MODEL) --quant-type channel --quantize-input-offline --calib-mode sqnr
 
 install: $(RUNTIME) ## make .venv with the pinned requirements and nothing else
 

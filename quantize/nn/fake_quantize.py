@@ -124,7 +124,7 @@ class FakeQuantize(HybridBlock):
     keeps_size = True
     weight_bounds: Optional[Tuple[float, float]] = None
     clamp_stage = False
-    start_calibrator = "mse"
+    start_calibrator = "sqnr"
 
     def __init__(self, spec: QuantSpec, scale_shape: Tuple[int, ...] = (1,), mode: str = "online",
                  prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:

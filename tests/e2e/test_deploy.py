@@ -24,8 +24,8 @@ pytestmark = pytest.mark.slow
 # (shared/reference/ptq_baselines.md: 464, 483, 497, 9163), less two images of 634 and ten of 10000, which are chance
 ONNX = [
     ("squeezenet_v1.1", "--calib-mode minmax --bias-correction sequential", 462),
-    ("mobilenet_v1_0.75_224", "--bias-correction sequential", 483),
-    ("mobilenet_v2_1.0_224_dequantized", "", 495),
+    ("mobilenet_v1_0.75_224", "--calib-mode mse --bias-correction sequential", 483),
+    ("mobilenet_v2_1.0_224_dequantized", "--calib-mode mse --bias-correction none", 495),
     ("cifar_resnet20", "--calib-mode kl --bias-correction sequential", 9153),
 ]
 RANDOM = ["mobilenet1.0", "mobilenetv2_1.0", "resnet18_v1", "resnet50_v1", "squeezenet1.1", "cifar_resnet56_v1",

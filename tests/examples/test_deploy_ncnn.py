@@ -85,7 +85,7 @@ def test_result(whole):
     assert set(result["accuracy"]) == {"simulated", "ncnn int8"}
     assert all(row["top1_count"] >= 359 and row["agreement_count"] >= 361 for row in result["accuracy"].values())
     assert result["sizes"]["ratio"] < 0.27 and result["latency_ms"]["ratio"] > 0
-    assert result["settings"]["calib_mode"] == "mse" and result["calibration"]["samples"] == 50
+    assert result["settings"]["calib_mode"] == "sqnr" and result["calibration"]["samples"] == 50
 
 
 def test_files(whole):

@@ -21,7 +21,7 @@ def test_the_engines_formats(cli):
     (("--target", "nccn"), "unknown target 'nccn'; known: "),
     (("--target", "ncnn", "--quant-type", "channel"), "--target ncnn: the engine decides the formats; leave out "
      "--quant-type"),
-    (("--target", "ncnn", "--weight-bits-width", 4), "leave out --weight-bits-width"),
+    (("--target", "ncnn", "--weight-bits-width", 4), "leave out --weight-bits"),
 ])
 def test_contradictions_are_one_line(cli, arguments, says):
     code, out, err = cli(*DIGITS, *arguments)

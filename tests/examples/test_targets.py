@@ -22,7 +22,7 @@ def stopped(main, *arguments):
 
 def test_a_target_without_an_engine_writes_its_files(tmp_path, capsys):
     folder = tmp_path / "out"
-    assert stopped(deploy.main, *FEW, "--target", "caffe", "--output", folder) == 0
+    assert stopped(deploy.main, *FEW, "--target", "caffe", "-v", "--output", folder) == 0
     out = capsys.readouterr().out
     assert "Nothing is compared: caffe has neither an engine nor an exact simulation here" in out
     assert re.search("\n  target +caffe\n", out) and "\nlatency" not in out

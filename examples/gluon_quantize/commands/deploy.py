@@ -3,7 +3,7 @@
 simulated."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, Dict, List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from deploy.target import TARGETS, Target, find
 from gluon_quantize.commands import options, recheck, running
@@ -31,11 +31,13 @@ def build_parser(prog: str = PROG, target: Optional[Target] = None) -> Parser:
     options.add_model(parser)
     options.add_data(parser)
     options.add_choice_of_layers(parser)
-    options.add_fixed_calibration(parser, "mse")
+    options.add_fixed_calibration(parser)
     options.add_repair(parser)
     _add_files(parser, target)
     _add_proof(parser, target)
-    options.add_seed(parser.add_argument_group("the run"))
+    group = parser.add_argument_group("the run")
+    options.add_seed(group)
+    options.add_verbose(group)
     return parser
 
 
@@ -87,11 +89,6 @@ def is_given(args: argparse.Namespace, flag: str) -> bool:
     return getattr(args, flag.lstrip("-").replace("-", "_"))
 
 
-def settings(args: argparse.Namespace) -> Dict[str, Any]:
-    """The options and their values, in alphabetical order."""
-    return dict(sorted(vars(args).items()))
-
-
 def check(parser: Parser, args: argparse.Namespace) -> None:
     """Options that are needed."""
     if not args.output and not args.list_models:
@@ -120,10 +117,11 @@ def work(args: argparse.Namespace) -> None:
     from gluon_quantize.commands.terminal import Terminal
     from gluon_quantize.report import deployment
     from gluon_quantize.runs.deploy import deploy
-    print(settings_text(settings(args)), flush=True)
+    if args.verbose:
+        print(settings_text(options.settings(args)), flush=True)
     terminal = Terminal(lambda step: deployment.deploy_step_text(step, args.print_model))
     result = deploy(request_of(args), terminal, lambda folder, found: deployment.write_result(
-        folder, settings(args), found))
+        folder, options.settings(args), found))
     print("\n" + deployment.worth_text(result))
     print(f"\nwritten to {args.output}")
 

@@ -5,15 +5,17 @@ Defaults are those of the requests' fields, so that the command line and Python 
 """
 
 import argparse
-from typing import Optional
+from typing import Any, Dict, Optional
 
 from calib.rounding import ROUNDINGS
-from gluon_quantize.commands.parser import EASYQUANT, MODES, calibration_method, whole
+from gluon_quantize.commands.parser import EASYQUANT, MODES, Asking, calibration_method, whole
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
-from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest, RepairRequest
+from gluon_quantize.runs.requests import AUTO, CalibrationFiles, CalibrationRequest, RepairRequest
 from quantize.errors import ConfigError
 from quantize.winograd import GRANULARITIES, NONE, POINTS
+
+UNWRITTEN = ("asking", "list_models", "verbose")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -99,9 +101,9 @@ def add_choice_of_layers(parser: argparse.ArgumentParser) -> None:
     add_rules(group)
 
 
-def add_first(group: argparse._ArgumentGroup, default: str) -> None:
+def add_first(group: argparse._ArgumentGroup, default: Optional[str], said: str = "%(default)s") -> None:
     group.add_argument("--exclude-first-conv", choices=("false", "true"), default=default,
-                       help="leave the first convolution float (default: %(default)s)")
+                       help=f"leave the first convolution float (default: {said})")
 
 
 def add_rules(group: argparse._ArgumentGroup) -> None:
@@ -116,44 +118,45 @@ MODES_HELP = ("naive: moving average of the ranges; minmax: the whole range; per
               "kl, then a search for the best cosine of each layer's output (default: %(default)s)")
 
 
-def add_fixed_calibration(parser: argparse.ArgumentParser, default: str) -> None:
-    """How ranges are decided, for commands that always calibrate; `default` is the mode."""
+def add_fixed_calibration(parser: argparse.ArgumentParser) -> None:
+    """How ranges are decided, for commands that always calibrate."""
     group = parser.add_argument_group("calibration")
-    add_method(group, default)
+    add_method(group)
     add_correction(group)
     add_load_table(group)
 
 
-def add_method(group: argparse._ArgumentGroup, default: str) -> None:
+def add_method(group: argparse._ArgumentGroup, default: str = CalibrationRequest.method) -> None:
     group.add_argument("--calib-mode", type=calibration_method(EASYQUANT), metavar="MODE", default=default,
+                       action=Asking,
                        help=f"one of {', '.join(MODES)}, perhaps with parameters, as in percentile:99.9 or "
                             f"naive:momentum=0.95. {MODES_HELP}")
-    group.add_argument("--calib-epoch", type=whole(1), default=CalibrationRequest.passes, metavar="N",
+    group.add_argument("--calib-epoch", type=whole(1), default=CalibrationRequest.passes, metavar="N", action=Asking,
                        help="passes over the calibration images; more than one only change naive, so the other modes "
                             "take one (default: %(default)s)")
-    group.add_argument("--num-sample", type=whole(1), default=CalibrationRequest.per_class, metavar="N",
+    group.add_argument("--num-sample", type=whole(1), default=CalibrationRequest.per_class, metavar="N", action=Asking,
                        help="calibration images of each class (default: %(default)s)")
-    group.add_argument("--num-calib-batches", type=whole(1), metavar="N",
+    group.add_argument("--calib-batches", "--num-calib-batches", type=whole(1), metavar="N", action=Asking,
                        help="at most N batches of them (default: all)")
-    group.add_argument("--num-calib-images", type=whole(1), metavar="N",
+    group.add_argument("--calib-images", "--num-calib-images", type=whole(1), metavar="N", action=Asking,
                        help="at most N images of them (default: all)")
-    group.add_argument("--calib-values", type=whole(0), default=CalibrationRequest.values, metavar="N",
+    group.add_argument("--calib-values", type=whole(0), default=CalibrationRequest.values, metavar="N", action=Asking,
                        help="values of each feature map that histograms count, evenly spaced; extremes are always "
                             "exact; 0: all values, which is slower (default: %(default)s)")
 
 
-def add_correction(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--bias-correction", choices=("none", "parallel", "sequential"),
-                       default=CalibrationRequest.bias_correction,
+def add_correction(group: argparse._ArgumentGroup, default: str = CalibrationRequest.bias_correction) -> None:
+    group.add_argument("--bias-correction", choices=(AUTO, "none", "parallel", "sequential"), default=default,
                        help="give each layer's bias what quantization takes from its output in the mean over some "
                             "calibration images, for each layer by itself (parallel), or on what the layers before it "
-                            "give it, corrected (sequential), with the calibrated ranges (default: %(default)s)")
+                            "give it, corrected (sequential), with the calibrated ranges; auto: parallel where batch "
+                            "norm is merged, else none (default: %(default)s)")
 
 
 def add_repair(parser: argparse.ArgumentParser) -> None:
     """What is done to the weights so that quantization costs less."""
     group = parser.add_argument_group("repair")
-    group.add_argument("--equalize", action="store_true",
+    group.add_argument("--equalize", action=Asking, switch=True,
                        help="scale channels, and take that back in the next layers, so that they share one range well; "
                             "respects ReLU6, merges batch norm, needs calibration images (default: no)")
     group.add_argument("--learn-rounding", choices=("none", *ROUNDINGS.names()), default=RepairRequest.rounding,
@@ -170,7 +173,7 @@ def repair_request(args: argparse.Namespace) -> RepairRequest:
 
 
 def add_load_table(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--load-table", metavar="FILE",
+    group.add_argument("--load-table", metavar="FILE", action=Asking,
                        help="take the ranges from such a table instead of calibrating; '#' in front of a line keeps "
                             "its layer float")
 
@@ -186,8 +189,8 @@ def calibration_request(args: argparse.Namespace, files: Optional[CalibrationFil
     more : the fields of CalibrationRequest that the command offers beside these
     """
     return CalibrationRequest(
-        method=args.calib_mode, passes=args.calib_epoch, per_class=args.num_sample, max_batches=args.num_calib_batches,
-        max_images=args.num_calib_images, values=args.calib_values, folder=args.calib_data_dir,
+        method=args.calib_mode, passes=args.calib_epoch, per_class=args.num_sample, max_batches=args.calib_batches,
+        max_images=args.calib_images, values=args.calib_values, folder=args.calib_data_dir,
         bias_correction=args.bias_correction, files=files or CalibrationFiles(load_table=args.load_table), **more)
 
 
@@ -201,7 +204,7 @@ def add_device(group: argparse._ArgumentGroup) -> None:
 
 def add_seed(group: argparse._ArgumentGroup) -> None:
     """What makes runs repeatable."""
-    group.add_argument("--fixed-random-seed", type=whole(0, 2**32 - 1), default=RunRequest.seed, metavar="N",
+    group.add_argument("--fixed-random-seed", "--seed", type=whole(0, 2**32 - 1), default=RunRequest.seed, metavar="N",
                        help="seed of NumPy and MXNet (default: %(default)s)")
 
 
@@ -209,6 +212,17 @@ def run_request(args: argparse.Namespace) -> RunRequest:
     """What the options of `add_device`, where there are any, and `add_seed` ask for."""
     return RunRequest(gpu=getattr(args, "use_gpu", -1), seed=args.fixed_random_seed,
                       cudnn_autotune=not getattr(args, "disable_cudnn_autotune", False))
+
+
+def add_verbose(group: argparse._ArgumentGroup) -> None:
+    """Whether the settings are printed."""
+    group.add_argument("-v", "--verbose", action="store_true",
+                       help="print all settings first (result.json holds them anyway)")
+
+
+def settings(args: argparse.Namespace) -> Dict[str, Any]:
+    """The options and their values, in alphabetical order, without those that only say what is shown."""
+    return {name: value for name, value in sorted(vars(args).items()) if name not in UNWRITTEN}
 
 
 def add_output(group: argparse._ArgumentGroup, help: str) -> None:

@@ -3,7 +3,7 @@
 
 import argparse
 import math
-from typing import Callable, NoReturn, Optional, Tuple
+from typing import Callable, NoReturn, Optional, Sequence, Tuple
 
 from calib.calibrators import CALIBRATORS, named_calibrator
 from gluon_quantize.runs.methods import EASYQUANT
@@ -21,6 +21,23 @@ class Help(argparse.RawDescriptionHelpFormatter):
             return text
         usual = "no" if action.default is False else "none" if action.default is None else "%(default)s"
         return f"{text} (default: {usual})"
+
+
+class Asking(argparse.Action):
+    """Stores a value, as argparse does, and notes that it was asked for: the option's name is added to `asking`.
+
+    Parameters
+    ----------
+    switch : bool
+        The option takes no value and stores True.
+    """
+
+    def __init__(self, option_strings: Sequence[str], dest: str, switch: bool = False, **options) -> None:
+        super().__init__(option_strings, dest, **(dict(options, nargs=0, default=False) if switch else options))
+
+    def __call__(self, parser, namespace, values, option_string=None) -> None:
+        setattr(namespace, self.dest, True if self.nargs == 0 else values)
+        namespace.asking = (*getattr(namespace, "asking", ()), option_string)
 
 
 class Parser(argparse.ArgumentParser):

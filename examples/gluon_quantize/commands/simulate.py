@@ -2,72 +2,119 @@
 """The command `simulate`: what does a CNN lose when it is quantized?"""
 
 import argparse
-from typing import Any, Dict, List, Optional
+from typing import List, NamedTuple, Optional
 
 from deploy.target import TARGETS
 from gluon_quantize.commands import options, running
-from gluon_quantize.commands.parser import Parser, shard, whole
+from gluon_quantize.commands.parser import Asking, Parser, shard, whole
 from gluon_quantize.commands.terminal import Terminal
 from gluon_quantize.report.settings import settings_text
-from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest, QuantizationRequest
+from gluon_quantize.runs.requests import AUTO, CalibrationFiles, CalibrationRequest, QuantizationRequest
 from quantize.errors import ConfigError
 
 PROG = "simulate_quantization.py"
-DESCRIPTION = "Simulate the quantization of a CNN and say what it loses against the float network."
-# options that only make sense with fixed input ranges, and so imply these
-IMPLY_RANGES = ("load_table", "merge_states", "calib_shard", "save_table", "save_state", "compare_calibrators",
-                "equalize")
+DESCRIPTION = """Simulate the quantization of a CNN and say what it loses against the float network.
+
+Without further options as the measurements recommend: one weight scale per channel, fixed input ranges from a
+calibration by sqnr, biases corrected where batch norm is merged. --predecessor: as Quantization.MXNet did."""
 
 
-def build_parser(prog: str = PROG) -> Parser:
-    """The parser; every option of Quantization.MXNet with its default, and ours."""
+class Defaults(NamedTuple):
+    """What holds where nothing is said."""
+
+    granularity: str
+    offline: bool
+    method: str
+    correction: str
+    exclude_first: Optional[str]
+
+
+RECOMMENDED = Defaults("channel", True, CalibrationRequest.method, CalibrationRequest.bias_correction, None)
+PREDECESSOR = Defaults("layer", False, "naive", "none", "true")
+
+
+def build_parser(prog: str = PROG, predecessor: Optional[bool] = None) -> Parser:
+    """The parser: every option of Quantization.MXNet, and ours.
+
+    Parameters
+    ----------
+    predecessor : bool, optional
+        With its defaults; None: for the script that has its name.
+    """
+    predecessor = prog == PROG if predecessor is None else predecessor
+    usual = PREDECESSOR if predecessor else RECOMMENDED
     parser = Parser(prog=prog, description=DESCRIPTION)
-    for add in (options.add_model, options.add_data, _add_quantization, _add_calibration, options.add_repair, _add_run):
-        add(parser)
+    options.add_model(parser)
+    options.add_data(parser)
+    _add_quantization(parser, usual)
+    _add_calibration(parser, usual)
+    options.add_repair(parser)
+    _add_run(parser)
+    _add_predecessor(parser, predecessor)
     return parser
 
 
-def _add_quantization(parser):
+def _add_predecessor(parser, default):
+    parser.add_argument("--predecessor", action="store_true", default=default,
+                        help="the defaults of Quantization.MXNet: --quant-type layer --online --calib-mode naive "
+                             f"--bias-correction none (default: no; always in {PROG})")
+
+
+def asks_for_predecessor(prog: str, argv: Optional[List[str]]) -> bool:
+    """Whether a command line wants the predecessor's defaults: they are in the help, so it is read before."""
+    parser = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    _add_predecessor(parser, prog == PROG)
+    return parser.parse_known_args(argv)[0].predecessor
+
+
+def _add_quantization(parser, usual):
     group = parser.add_argument_group("quantization")
     group.add_argument("--merge-bn", action="store_true",
                        help="merge batch norm into the weights before quantizing (default: no)")
-    group.add_argument("--weight-bits-width", type=whole(1, 16), default=QuantizationRequest.weight_bits, metavar="N",
+    group.add_argument("--weight-bits", "--weight-bits-width", type=whole(1, 16),
+                       default=QuantizationRequest.weight_bits, metavar="N",
                        help="bits of the weights, 1 to 16 (default: %(default)s)")
-    group.add_argument("--input-bits-width", type=whole(1, 16), default=QuantizationRequest.input_bits, metavar="N",
+    group.add_argument("--input-bits", "--input-bits-width", type=whole(1, 16),
+                       default=QuantizationRequest.input_bits, metavar="N",
                        help="bits of the layers' inputs, 1 to 16 (default: %(default)s)")
     group.add_argument("--input-signed", choices=("auto", "true", "false"), default="auto",
                        help="inputs as int (true) or uint (false); auto: uint where the graph proves that the input "
                             "cannot be negative (default: %(default)s)")
-    group.add_argument("--quant-type", choices=("layer", "group", "channel"), default=QuantizationRequest.granularity,
+    group.add_argument("--quant-type", choices=("layer", "group", "channel"), default=usual.granularity,
                        help="one weight scale per layer, group or channel (default: %(default)s)")
     group.add_argument("--target", metavar="NAME",
-                       help="quantize as this engine computes, one of {}, instead of by the four options above; "
-                            "see the command deploy".format(", ".join(TARGETS.names())))
-    options.add_first(group, "true")
+                       help=f"quantize as this engine computes, one of {', '.join(TARGETS.names())}, instead of by the "
+                            "four options above, with batch norm merged; see the command deploy")
+    options.add_first(group, usual.exclude_first, usual.exclude_first or "true; with --target false, as deploy has it")
     options.add_winograd(group)
     options.add_rules(group)
 
 
-def _add_calibration(parser):
+def _add_calibration(parser, usual):
     group = parser.add_argument_group("calibration")
-    group.add_argument("--quantize-input-offline", action="store_true",
-                       help="fixed input ranges from a calibration (default: each batch's own range); the options for "
-                            "tables, states and comparison imply it")
-    options.add_method(group, CalibrationRequest.method)
-    options.add_correction(group)
-    group.add_argument("--eval-per-calib", action="store_true", help="evaluate after every calibration pass")
-    group.add_argument("--compare-calibrators", action="store_true",
-                       help="one pass over the images, then accuracy and thresholds of every method")
+    group.add_argument("--quantize-input-offline", action="store_true", default=usual.offline,
+                       help="fixed input ranges from a calibration; all options of the calibration imply it "
+                            f"(default: {'yes' if usual.offline else 'no'})")
+    group.add_argument("--online", action="store_true",
+                       help="each batch's own input ranges instead of fixed ones "
+                            f"(default: {'no' if usual.offline else 'yes'})")
+    options.add_method(group, usual.method)
+    options.add_correction(group, usual.correction)
+    group.add_argument("--eval-per-calib", action=Asking, switch=True, help="evaluate after every calibration pass")
+    group.add_argument("--compare-calibrators", action=Asking, switch=True,
+                       help="one pass over the images, then accuracy and thresholds of every method, the best last")
     _add_files(parser.add_argument_group("calibration files"))
 
 
 def _add_files(group):
-    group.add_argument("--save-table", metavar="FILE", help="write the calibrated ranges as a text table")
+    group.add_argument("--save-table", metavar="FILE", action=Asking,
+                       help="write the calibrated ranges as a text table")
     options.add_load_table(group)
-    group.add_argument("--calib-shard", type=shard, metavar="I/N",
+    group.add_argument("--calib-shard", type=shard, metavar="I/N", action=Asking,
                        help="observe only part I of N of the calibration images, write --save-state and stop")
-    group.add_argument("--save-state", metavar="FILE", help="write what was observed, to be merged with other shards")
-    group.add_argument("--merge-states", nargs="+", metavar="FILE",
+    group.add_argument("--save-state", metavar="FILE", action=Asking,
+                       help="write what was observed, to be merged with other shards")
+    group.add_argument("--merge-states", nargs="+", metavar="FILE", action=Asking,
                        help="take what was observed from the states of all shards instead of observing")
 
 
@@ -76,13 +123,23 @@ def _add_run(parser):
     group.add_argument("--output", metavar="DIR", help="write result.json and plan.txt there")
     options.add_device(group)
     options.add_seed(group)
+    options.add_verbose(group)
 
 
 def check(parser: Parser, args: argparse.Namespace) -> None:
-    """Options that need or exclude each other; some imply fixed input ranges."""
-    chosen = args.bias_correction != "none" or args.learn_rounding != "none"
-    if chosen or any(getattr(args, name) for name in IMPLY_RANGES):
-        args.quantize_input_offline = True
+    """Options that need or exclude each other; those of the calibration imply fixed input ranges."""
+    asking = getattr(args, "asking", ())
+    if args.bias_correction not in ("none", AUTO):
+        asking += ("--bias-correction",)
+    if args.learn_rounding != "none":
+        asking += ("--learn-rounding",)
+    if args.online and asking:
+        parser.error(f"{asking[0]} is about fixed input ranges; leave out --online")
+    args.quantize_input_offline = not args.online and (args.quantize_input_offline or bool(asking))
+    if not args.exclude_first_conv:
+        # the same network that deploy would make
+        args.exclude_first_conv = "false" if args.target else "true"
+        args.merge_bn = args.merge_bn or bool(args.target)
     try:
         options.repair_request(args).check(calibration(args))
     except ConfigError as error:
@@ -101,16 +158,13 @@ def calibration(args: argparse.Namespace) -> Optional[CalibrationRequest]:
 
 def quantization(args: argparse.Namespace) -> QuantizationRequest:
     """The formats that are asked for."""
+    usual = PREDECESSOR if args.predecessor else RECOMMENDED
+    free = args.target and args.quant_type == usual.granularity  # not said: the engine decides
     signed = {"auto": None, "true": True, "false": False}[args.input_signed]
     return QuantizationRequest(
-        weight_bits=args.weight_bits_width, input_bits=args.input_bits_width, input_signed=signed,
-        granularity=args.quant_type, winograd=options.winograd_format(args), target=args.target,
+        weight_bits=args.weight_bits, input_bits=args.input_bits, input_signed=signed,
+        granularity=None if free else args.quant_type, winograd=options.winograd_format(args), target=args.target,
         merge_bn=args.merge_bn, exclude_first=args.exclude_first_conv == "true", config=args.config)
-
-
-def settings(args: argparse.Namespace) -> Dict[str, Any]:
-    """The options and their values, in alphabetical order."""
-    return {name: value for name, value in sorted(vars(args).items()) if name != "list_models"}
 
 
 def work(args: argparse.Namespace) -> None:
@@ -119,7 +173,9 @@ def work(args: argparse.Namespace) -> None:
     from gluon_quantize.report import accuracy, simulation, steps
     from gluon_quantize.runs import outputs
     from gluon_quantize.runs.simulate import SimulateRequest, simulate
-    print(settings_text(settings(args)), flush=True)
+    settings = options.settings(args)
+    if args.verbose:
+        print(settings_text(settings), flush=True)
     request = SimulateRequest(options.network_request(args), options.images_request(args), quantization(args),
                               calibration(args), options.run_request(args), options.repair_request(args))
     if args.output and not args.calib_shard:
@@ -127,12 +183,12 @@ def work(args: argparse.Namespace) -> None:
     result = simulate(request, Terminal(lambda step: steps.step_text(step, args.print_model)))
     if args.calib_shard:
         return
-    print("\n" + accuracy.summary_text(result.float, result.quantized))
+    print("\n" + accuracy.summary_text(result.float, result.quantized, result.plan))
     if args.output:
-        simulation.write_result(args.output, settings(args), result)
+        simulation.write_result(args.output, settings, result)
         print(f"written to {args.output}")
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
     """The command; returns the exit code."""
-    return running.run_if_asked(build_parser(prog), argv, check, work)
+    return running.run_if_asked(build_parser(prog, asks_for_predecessor(prog, argv)), argv, check, work)

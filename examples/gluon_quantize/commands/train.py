@@ -15,12 +15,14 @@ class Shown(Terminal):
     def __init__(self, asked: Wanted):
         from gluon_quantize.report.training import step_text
         super().__init__(lambda step: step_text(step, asked.print_model))
-        self._request = asked.request
+        self._request, self._verbose = asked.request, asked.verbose
 
     def tell(self, step: Any) -> None:
         """See `Silent.tell`."""
         from gluon_quantize.report.training import write_log
-        from gluon_quantize.runs.train import EpochDone
+        from gluon_quantize.runs.train import Begun, EpochDone
+        if isinstance(step, Begun) and not self._verbose:
+            return
         if isinstance(step, EpochDone):
             write_log(self._request.output, self._request.settings, step.history)
         super().tell(step)

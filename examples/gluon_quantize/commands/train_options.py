@@ -10,10 +10,12 @@ from gluon_quantize.commands.options import (
     add_device,
     add_model,
     add_seed,
+    add_verbose,
     add_winograd,
     images_request,
     network_request,
     run_request,
+    settings,
     winograd_format,
 )
 from gluon_quantize.commands.parser import Parser, calibration_method, number, whole
@@ -52,6 +54,7 @@ class Wanted:
     request: TrainRequest
     print_model: bool
     plots: bool
+    verbose: bool
 
 
 class Methods:
@@ -125,8 +128,8 @@ def _add_start(parser):
                             "the result with -w")
     group.add_argument("--calib-mode", type=calibration_method("none"), metavar="MODE",
                        help="ranges of inputs at the start: a calibration method of simulate_quantization.py, or none: "
-                            "the method's own start, or what --weights holds (default: what suits the method, mse, for "
-                            "bnn naive; none for random weights)")
+                            "the method's own start, or what --params holds (default: what suits the method, sqnr, "
+                            "for bnn naive; none for random weights)")
     group.add_argument("--calib-images", type=whole(1), default=512, metavar="N",
                        help="training images of that calibration (default: %(default)s)")
 
@@ -189,6 +192,7 @@ def _add_run(parser):
     group.add_argument("--no-plots", action="store_true", help="draw no plots")
     add_device(group)
     add_seed(group)
+    add_verbose(group)
 
 
 def wanted(parser: Parser, args: argparse.Namespace) -> Wanted:
@@ -200,7 +204,7 @@ def wanted(parser: Parser, args: argparse.Namespace) -> Wanted:
         _check(request)
     except ConfigError as error:
         parser.error(str(error))
-    return Wanted(request, args.print_model, not args.no_plots)
+    return Wanted(request, args.print_model, not args.no_plots, args.verbose)
 
 
 def _check(request: TrainRequest):
@@ -217,7 +221,7 @@ def _request(args) -> TrainRequest:
         optimizer=OptimizerRequest(args.optimizer, args.lr, args.float_lr, args.momentum, args.wd,
                                    args.quantizer_optimizer, args.quantizer_lr, args.quantizer_wd),
         schedule=_schedule(args), distillation=DistillationRequest(args.distill, args.temperature),
-        run=run_request(args), resume=args.resume, best_by=args.best_by, kvstore=args.kvstore, options=vars(args))
+        run=run_request(args), resume=args.resume, best_by=args.best_by, kvstore=args.kvstore, options=settings(args))
 
 
 def _formats(args):

@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: MIT
 """What is said about a network's answers."""
 
-from typing import Dict
+from typing import Dict, Optional
 
 from gluon_quantize.models.evaluation import Predictions
+from quantize.convert.plan import Plan
+from quantize.spec import PerChannel
 
 COLLAPSE = 0.75  # agreement with the float network below which a warning is due
 
@@ -15,8 +17,8 @@ def accuracy_text(name: str, predictions: Predictions) -> str:
             f"Top-5 {predictions.top5_count / images:.2%}   mean per class {predictions.mean_class_accuracy:.2%}")
 
 
-def summary_text(before: Predictions, after: Predictions) -> str:
-    """The closing lines of a run; a collapse is said in words."""
+def summary_text(before: Predictions, after: Predictions, plan: Optional[Plan] = None) -> str:
+    """The closing lines of a run; a collapse is said in words, with what the `plan` has not tried yet."""
     images = len(after.labels)
     same = after.agreement_count(before)
     lines = [
@@ -25,9 +27,19 @@ def summary_text(before: Predictions, after: Predictions) -> str:
         f"speed      {after.images_per_second:.1f} images per second quantized, {before.images_per_second:.1f} float"]
     if collapsed(before, after):
         lines.append(f"warning    the quantized network agrees with the float one on less than {COLLAPSE:.0%} of the "
-                     "images: try --quant-type channel, --input-signed auto, another --calib-mode "
-                     "(--compare-calibrators) or more bits")
+                     f"images: try {remedies(plan)}")
     return "\n".join(lines)
+
+
+def remedies(plan: Optional[Plan] = None) -> str:
+    """What may help a network that collapsed: what the plan has not done already."""
+    entries = plan.entries if plan else ()
+    weights = [entry.weight.granularity for entry in entries if entry.weight is not None]
+    forced = any("can be negative" in entry.reason for entry in entries)
+    tried = [("--quant-type channel", not entries or any(not isinstance(kind, PerChannel) for kind in weights)),
+             ("--input-signed auto", forced or not entries)]
+    return ", ".join([option for option, helps in tried if helps]
+                     + ["another --calib-mode (--compare-calibrators)", "more bits"]) + ", or train"
 
 
 def collapsed(before: Predictions, after: Predictions) -> bool:

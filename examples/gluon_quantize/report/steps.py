@@ -26,7 +26,7 @@ def step_text(step: Any, networks: bool = False) -> str:
 
 @step_text.register
 def _task(step: Task, networks: bool = False) -> str:
-    text = f"\n{step.model.name} on {step.dataset} ({len(step.images)} images)"
+    text = f"\n{step.model.name} on {step.dataset} ({step.evaluated} images)"
     return f"{text}\n{step.net}" if networks else text
 
 

@@ -18,7 +18,7 @@ from gluon_quantize.progress import Silent
 from gluon_quantize.runs.methods import named_method
 from gluon_quantize.runs.observation import Observation, Outcome
 from gluon_quantize.runs.requests import PostTrainingRequest
-from gluon_quantize.runs.task import Task, evaluation, switch_to_quantized
+from gluon_quantize.runs.task import Task, correction_of, evaluation, switch_to_quantized
 from quantize.errors import CalibrationError
 from quantize.modes import quantized_layers, thresholds
 
@@ -199,8 +199,7 @@ class Calibration:
     def switch_to_quantized(self) -> Quantized:
         """From now on the network computes as it is asked to."""
         self.corrections, self.learned = switch_to_quantized(self.request, self.task, self.progress)
-        asked = self.request.calibration
-        return Quantized(self.task.net, self.outcome, asked.bias_correction if asked else "none", self.corrections,
+        return Quantized(self.task.net, self.outcome, correction_of(self.request), self.corrections,
                          self.request.repair.rounding, self.learned)
 
     def _evaluation(self):

@@ -67,7 +67,7 @@ class DeployRequest(PostTrainingRequest):
     """
 
     quantization: QuantizationRequest = QuantizationRequest(target="ncnn", merge_bn=True, exclude_first=False)
-    calibration: CalibrationRequest = CalibrationRequest(method="mse")
+    calibration: CalibrationRequest = CalibrationRequest()
     output: str = "deployed"
     force: bool = False
     bgr: bool = False

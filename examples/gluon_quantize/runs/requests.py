@@ -10,8 +10,9 @@ from gluon_quantize.models.request import NetworkRequest, RunRequest
 from quantize.errors import ConfigError
 from quantize.winograd import NONE, parse_winograd
 
+AUTO = "auto"
 # what formats are where nothing is said, and what an option that says otherwise is called on the command line
-FREE_FORMATS = {"weight_bits": "weight-bits-width", "input_bits": "input-bits-width", "input_signed": "input-signed",
+FREE_FORMATS = {"weight_bits": "weight-bits", "input_bits": "input-bits", "input_signed": "input-signed",
                 "granularity": "quant-type", "winograd": "wino-quantize"}
 
 
@@ -25,8 +26,8 @@ class QuantizationRequest:
         1 to 16.
     input_signed : bool, optional
         None: unsigned where the graph proves that the input cannot be negative.
-    granularity : {'layer', 'group', 'channel'}
-        One weight scale for each of them.
+    granularity : {'layer', 'group', 'channel'}, optional
+        One weight scale for each of them; None: channel.
     winograd : str
         'none', or what is quantized in the Winograd domain, as `quantize.winograd.parse_winograd` reads it: 'F43',
         'F43/position', 'F43/position/inputs'.
@@ -48,7 +49,7 @@ class QuantizationRequest:
     weight_bits: int = 8
     input_bits: int = 8
     input_signed: Optional[bool] = None
-    granularity: str = "layer"
+    granularity: Optional[str] = None
     winograd: str = NONE
     target: Any = None
     merge_bn: bool = False
@@ -62,6 +63,11 @@ class QuantizationRequest:
         if self.target and given:
             raise ConfigError(f"--target {getattr(self.target, 'name', self.target)}: the engine decides the formats; "
                               f"leave out --{given[0]}, or write rules for single layers into a --config file")
+
+    @property
+    def usual_granularity(self) -> str:
+        """The granularity, where no engine decides."""
+        return self.granularity or "channel"
 
     @property
     def rounds_tiles(self) -> bool:
@@ -127,8 +133,8 @@ class CalibrationRequest:
         Values of each feature map that histograms count, evenly spaced; 0: all.
     folder : str or path, optional
         Of the calibration images, where they lie elsewhere than the others.
-    bias_correction : {'none', 'parallel', 'sequential'}
-        See `calib.bias_correction`.
+    bias_correction : {'auto', 'none', 'parallel', 'sequential'}
+        See `calib.bias_correction`; auto: parallel where BatchNorm is merged, see `correction`.
     evaluate_passes : bool
         Evaluate after every pass.
     compare : bool
@@ -141,26 +147,35 @@ class CalibrationRequest:
         For parts that exclude each other.
     """
 
-    method: str = "naive"
+    method: str = "sqnr"
     passes: int = 3
     per_class: int = 5
     max_batches: Optional[int] = None
     max_images: Optional[int] = None
     values: int = 16384
     folder: Optional[str] = None
-    bias_correction: str = "none"
+    bias_correction: str = AUTO
     evaluate_passes: bool = False
     compare: bool = False
     files: CalibrationFiles = CalibrationFiles()
 
     def __post_init__(self) -> None:
-        files, corrects = self.files, self.bias_correction != "none"
+        files, corrects = self.files, self.bias_correction not in ("none", AUTO)
         if files.shard and (files.save_table or self.compare or corrects):
             raise ConfigError("--calib-shard only observes; leave --save-table, --compare-calibrators and "
                               "--bias-correction to the run with --merge-states")
         if files.load_table and (files.save_state or files.save_table or self.compare or self.evaluate_passes):
             raise ConfigError("--load-table calibrates nothing; leave out --save-state, --save-table, "
                               "--compare-calibrators and --eval-per-calib")
+
+    def correction(self, merged: bool) -> str:
+        """How biases are corrected: 'none', 'parallel' or 'sequential'; `merged`: BatchNorm is in the weights.
+
+        A shard is only observed, so that nothing of it is corrected.
+        """
+        if self.bias_correction != AUTO:
+            return self.bias_correction
+        return "parallel" if merged and not self.files.shard else "none"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +217,7 @@ class RepairRequest:
         if calibration.files.shard or calibration.files.merge_states:
             raise ConfigError("--equalize and --learn-rounding want all images in one run; leave out --calib-shard and "
                               "--merge-states")
-        if self.rounding != "none" and calibration.bias_correction != "none":
+        if self.rounding != "none" and calibration.bias_correction not in ("none", AUTO):
             raise ConfigError("--learn-rounding gives each bias the float network's mean already; leave out "
                               "--bias-correction")
 

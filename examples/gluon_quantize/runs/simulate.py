@@ -6,7 +6,7 @@
     >>> result.quantized.top1, result.quantized.agreement_count(result.float)
     (1.0, 50)
     >>> print(result.plan.entries[1].path, result.plan.entries[1].weight)
-    features.4 int8/layer
+    features.4 int8/channel
 """
 
 from dataclasses import dataclass, field
@@ -39,8 +39,11 @@ __all__ = ["CalibrationFiles", "CalibrationRequest", "ImagesRequest", "NetworkRe
            "RepairRequest", "RunRequest", "SimulateRequest", "SimulateResult", "simulate"]
 
 
+@dataclass(frozen=True)
 class SimulateRequest(PostTrainingRequest):
-    """What to simulate; without a calibration inputs are rounded with each batch's own range."""
+    """What to simulate; with None for the calibration inputs are rounded with each batch's own range."""
+
+    calibration: Optional[CalibrationRequest] = CalibrationRequest()
 
 
 # the result has a field called float

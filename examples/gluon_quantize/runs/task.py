@@ -20,13 +20,13 @@ from gluon_quantize.models.evaluation import Predictions, evaluate
 from gluon_quantize.models.loading import LoadedModel, open_model
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.methods import named_method
-from gluon_quantize.runs.requests import CalibrationRequest, PostTrainingRequest, QuantizationRequest
+from gluon_quantize.runs.requests import AUTO, CalibrationRequest, PostTrainingRequest, QuantizationRequest
 from quantize.config import Format, Rule, load_config
 from quantize.convert import convert_model, merge_bn, trace
 from quantize.convert.layers import WEIGHTED
 from quantize.convert.targets import find_target
 from quantize.errors import CalibrationError
-from quantize.modes import fix_params, quantize_input
+from quantize.modes import fix_params, quantize_input, quantized_layers
 from quantize.winograd import NONE, parse_winograd
 
 
@@ -40,6 +40,8 @@ class Task:
         For one shard of several its images alone.
     calibration_set : str
         Fingerprint of the images of all shards.
+    evaluated : int
+        How many of the images are evaluated.
     """
 
     model: LoadedModel
@@ -50,6 +52,7 @@ class Task:
     rules: Sequence[Rule]
     preprocessing: Preprocessing
     ctx: mx.Context
+    evaluated: int
 
     @property
     def net(self) -> mx.gluon.HybridBlock:
@@ -78,7 +81,8 @@ def open_task(request: PostTrainingRequest) -> Task:
     if _needs_images(request):
         calibration, calibration_set = _calibration_batches(request, dataset, steps)
     images = open_dataset(dataset, request.images.folder, "test")
-    return Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx)
+    return Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx,
+                min(len(images), request.images.count or len(images)))
 
 
 def _needs_images(request: PostTrainingRequest) -> bool:
@@ -88,8 +92,16 @@ def _needs_images(request: PostTrainingRequest) -> bool:
         return False
     searches = asked.compare or named_method(asked.method).searches
     observes = not asked.files.load_table and (searches or not asked.files.merge_states)
-    return (observes or request.quantization.rounds_tiles or asked.bias_correction != "none"
+    return (observes or request.quantization.rounds_tiles or correction_of(request) != "none"
             or request.repair.wants_images)
+
+
+def correction_of(request: PostTrainingRequest) -> str:
+    """How biases are corrected: 'none', 'parallel' or 'sequential'."""
+    asked, repair = request.calibration, request.repair
+    if asked is None or (asked.bias_correction == AUTO and repair.rounding != "none"):
+        return "none"  # learned rounding gives biases the float network's mean already
+    return asked.correction(request.quantization.merge_bn or repair.equalize)
 
 
 def _calibration_batches(request, dataset, steps):
@@ -128,7 +140,7 @@ def convert(request: QuantizationRequest, task: Task) -> mx.gluon.HybridBlock:
 
 
 def _formats(request) -> List[Rule]:
-    rules = [Rule(op_types=WEIGHTED, weight=Format(request.weight_bits, True, request.granularity),
+    rules = [Rule(op_types=WEIGHTED, weight=Format(request.weight_bits, True, request.usual_granularity),
                   input=Format(request.input_bits, request.input_signed), reason="command line")]
     winograd = parse_winograd(request.winograd)
     if winograd != NONE:
@@ -140,6 +152,11 @@ def evaluation(request: PostTrainingRequest, task: Task, description: str, progr
     """Predictions of the task's network in its present state."""
     images = requested(request.images, task.images, task.preprocessing)
     return evaluate(task.net, images, task.ctx, description, progress)
+
+
+def _has_biases(net) -> bool:
+    """Whether a quantized layer has one that can be corrected; `correct_biases` refuses a network without."""
+    return any(getattr(layer, "bias", None) is not None and layer.norm is None for _, layer in quantized_layers(net))
 
 
 def switch_to_quantized(request: PostTrainingRequest, task: Task,
@@ -155,8 +172,9 @@ def switch_to_quantized(request: PostTrainingRequest, task: Task,
         quantize_input(net, enable=True, online=asked is None)
     if asked is not None and request.quantization.rounds_tiles:
         calibrate_tiles(net, task.calibration, task.ctx)
-    if asked is not None and asked.bias_correction != "none":
-        corrections = correct_biases(net, task.calibration, asked.bias_correction, ctx=task.ctx)
+    method = correction_of(request)
+    if method != "none" and (asked.bias_correction != AUTO or _has_biases(net)):
+        corrections = correct_biases(net, task.calibration, method, ctx=task.ctx)
     if request.repair.rounding != "none":
         learned = learn_rounding(net, task.calibration, request.repair.rounding, folder=request.repair.folder,
                                  seed=request.run.seed, ctx=task.ctx,

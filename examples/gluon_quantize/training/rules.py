@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: MIT
 """From the formats that are asked for to rules for layers. What a method can do, its classes declare."""
 
+import dataclasses
 import json
 from typing import Any, Dict, List
 
 from mxnet.gluon import Block
 
 from gluon_quantize.training.request import FLOAT, FormatsRequest, TrainRequest
-from quantize.config import load_config
+from quantize.config import Rule, load_config, rules_from_config
 from quantize.convert import trace
 from quantize.convert.graph import batchnorm_partners
 from quantize.convert.layers import WEIGHTED
@@ -55,6 +56,14 @@ def build_rules(request: FormatsRequest, net: Block) -> List[Dict[str, Any]]:
         rules.append({"op_types": ["Conv2D"], "winograd": request.winograd})
     rules.append(_ends(request, sorted(set(graph.first_layers() + graph.last_layers()))))
     return rules + ([] if not request.config else _as_dicts(request.config))
+
+
+def named_rules(request: FormatsRequest, config_list: List[Dict[str, Any]]) -> List[Rule]:
+    """The rules of `build_rules` with the reasons that a Plan shows: options, or the entries of the user's file."""
+    rules = rules_from_config(config_list)
+    own = load_config(request.config) if request.config else []
+    options = rules[:len(rules) - len(own)]
+    return [dataclasses.replace(rule, reason="command line") for rule in options] + own
 
 
 def _weight(request, bits):

@@ -11,7 +11,7 @@ from calib.calibrators import named_calibrator
 from calib.collect import calibrate, observe
 from calib.tiles import calibrate_tiles
 from gluon_quantize.training.request import FLOAT, TrainRequest
-from gluon_quantize.training.rules import build_rules
+from gluon_quantize.training.rules import build_rules, named_rules
 from gluon_quantize.training.task import Task, starts_random
 from gluon_quantize.training.workers import Workers
 from quantize.convert import convert_model, fake_bn, mean_global_pooling
@@ -38,7 +38,7 @@ def convert(request: TrainRequest, task: Task) -> Tuple[Block, List[Dict[str, An
     mean_global_pooling(net)
     if request.formats.method != FLOAT:
         rules = build_rules(request.formats, net)
-        convert_model(net, config_list=rules)
+        convert_model(net, config_list=named_rules(request.formats, rules))
         if request.formats.fake_bn != "none":
             fake_bn(net, request.formats.fake_bn)
     if request.start.weights:
