@@ -183,7 +183,7 @@ class GraphRunner:
     def _unique(self, symbols_of):
         """The observed tensors, each once; says in `tensors` which quantizer sees which."""
         symbols = [(path, symbol) for path, symbols in symbols_of.items() for symbol in symbols]
-        heads = json.loads(mx.sym.Group([symbol for _, symbol in symbols]).tojson())["heads"]
+        heads = json.loads(mx.sym.Group([symbol for _, symbol in symbols]).tojson(), strict=False)["heads"]
         outputs: Dict[tuple, Any] = {}
         seen: Dict[Any, Tuple[tuple, ...]] = {path: () for path in symbols_of}
         for (path, symbol), head in zip(symbols, heads):

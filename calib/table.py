@@ -14,6 +14,7 @@ The format, version 1, UTF-8, line ends LF or CRLF::
   each channel or group. It is written with as few digits as give the same float32 scale back.
 * `zero_point` is ``-`` for symmetric grids, else the code of real zero, as many as there are thresholds, with commas.
 * `samples` is the number of images seen; `data` identifies them (`data_fingerprint`), ``-`` where that is unknown.
+* In the name of a layer, blanks, ``#``, ``%`` and what does not show are ``%XX`` for each byte, as in addresses.
 * A leading ``#`` on a line keeps that layer float: its inputs and its weights. Other lines with ``#``, and empty lines,
   mean nothing.
 * The last line counts the lines of layers, those with ``#`` included, so that half a file is not taken for a whole one.
@@ -25,6 +26,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from typing import Dict, Iterable, List, Optional, Sequence, Tuple
+from urllib.parse import quote, unquote
 
 import numpy as np
 
@@ -103,8 +105,8 @@ class Row:
 
     def __str__(self):
         zeros = ",".join(map(str, self.zero_points)) or "-"
-        fields = [self.layer, self.tensor, self.method, str(self.bits), SIGNS[not self.signed], str(self.samples),
-                  self.data, zeros] + [_shortest(value) for value in self.thresholds]
+        fields = [_quoted(self.layer), self.tensor, self.method, str(self.bits), SIGNS[not self.signed],
+                  str(self.samples), self.data, zeros] + [_shortest(value) for value in self.thresholds]
         return ("" if self.enabled else "#") + " ".join(fields)
 
 
@@ -154,9 +156,18 @@ def _shortest(value: float) -> str:
     return repr(float(value))
 
 
+def _quoted(layer: str) -> str:
+    """The name as one word."""
+    return "".join(quote(letter, safe="", errors="surrogatepass") if letter in "#%" or not letter.isprintable()
+                   or letter.isspace() else letter for letter in layer)
+
+
 def write_table(path: PathLike, table: Table) -> None:
-    """Write a table, whole or not at all."""
-    write_whole(path, str(table))
+    """Write a table, whole or not at all; CalibrationError for one that could not be read again."""
+    text = str(table)
+    if parse_table(text, str(path)) != table:
+        raise CalibrationError(f"{path}: this table cannot be written: its names or methods are no single words")
+    write_whole(path, text)
 
 
 def read_table(path: PathLike) -> Table:
@@ -214,8 +225,9 @@ def _row(line: str, where: str) -> Optional[Row]:
     zero_points = () if zeros.text == "-" else tuple(zeros.whole(part, -2**15, 2**16) for part in zeros.text.split(","))
     if zero_points and len(zero_points) != len(thresholds):
         raise zeros.error(f"as many zero points as thresholds ({len(thresholds)})")
-    return Row(layer.text, tensor.one_of(TENSORS), method.text, bits.whole(bits.text, 1, 16),
-               sign.one_of(SIGNS) == "signed", thresholds, zero_points, samples.whole(samples.text, 0, 10**18),
+    return Row(unquote(layer.text, errors="surrogatepass"), tensor.one_of(TENSORS), method.text,
+               bits.whole(bits.text, 1, 16), sign.one_of(SIGNS) == "signed", thresholds, zero_points,
+               samples.whole(samples.text, 0, 10**18),
                data.matching(r"-|[0-9a-f]{16}", "16 hexadecimal digits, or '-'"), enabled)
 
 
@@ -258,7 +270,7 @@ class Field:
         """A number above zero that a float32 can hold."""
         value = float(self.text) if _NUMBER.fullmatch(self.text) else 0.0
         if not 1e-37 < value < 3e38:
-            raise self.error("a number above 0")
+            raise self.error("a number above 0 (from 1e-37 to 3e38)")
         return value
 
 

@@ -68,7 +68,7 @@ class LayerGraph:
             except Exception as error:  # whatever Python code that looks at values raises when it is given a symbol
                 raise CalibrationError(f"{net.name}: the graph cannot be traced: "
                                        f"{str(error).splitlines()[0]}") from None
-            graph = json.loads((out[0] if isinstance(out, (list, tuple)) else out).tojson())
+            graph = json.loads((out[0] if isinstance(out, (list, tuple)) else out).tojson(), strict=False)
         owners = {layer.weight.name: path for path, layer in self.layers.items()}
         self.steps = [_step(index, graph["nodes"], owners) for index in range(len(graph["nodes"]))]
         self.head = tuple(graph["heads"][0][:2])

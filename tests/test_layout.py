@@ -19,7 +19,7 @@ SOURCES = ("quantize", "calib", "deploy", "examples")
 LIBRARIES = ("quantize", "calib", "deploy")
 
 BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors",
-        "quantize.files", "quantize.winograd", "quantize.targets")
+        "quantize.files", "quantize.escape", "quantize.winograd", "quantize.targets")
 LAYERS = ("quantize.nn", "quantize.ops") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
 
@@ -41,6 +41,7 @@ ARROWS = {
     "quantize.errors":     (),
     "quantize.registry":   ("quantize.errors",),
     "quantize.files":      ("quantize.errors",),
+    "quantize.escape":     (),
     "quantize.targets":    ("quantize.registry", "quantize.errors"),
     "quantize.winograd":   ("quantize.registry", "quantize.errors"),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),

@@ -13,6 +13,7 @@ from deploy.lower.operators import OPERATORS
 from deploy.lower.trace import Naming, Traced
 from deploy.target import Problem
 from quantize.convert.graph import Node
+from quantize.escape import safe_name
 
 
 class Builder:
@@ -37,6 +38,7 @@ class Builder:
                  input_name: str):
         self.traced, self.naming, self.layers, self.arithmetic = traced, naming, layers, arithmetic
         data = next(node for node in traced.nodes if node.op == "null" and traced.depends[node.index])
+        input_name = safe_name(input_name)
         self.draft = Draft(input_name, traced.shapes[data.index, 0][1:])
         self.problems: List[Problem] = []
         self.values: Dict[Tuple[int, int], Value] = {(data.index, 0): input_name}
@@ -95,11 +97,15 @@ class Builder:
         return self.unique(name), path
 
     def unique(self, wanted: str) -> str:
-        """`wanted`, or with a number behind it where a node or blob has that name."""
-        name, number = wanted, 0
+        """`wanted` as a name that every format can hold, with a number behind it where a node or blob has it already.
+
+        All names of nodes and blobs come from here: a file from somebody else may name a layer as it likes.
+        """
+        name = base = safe_name(wanted)
+        number = 0
         while self.draft.has(name):
             number += 1
-            name = f"{wanted}_{number}"
+            name = f"{base}_{number}"
         return name
 
     def source_shape(self, node: Node, index: int) -> Tuple[int, ...]:

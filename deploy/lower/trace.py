@@ -124,7 +124,7 @@ def _numbered_internals(graph: Graph):
 
     MXNet tells outputs by name only, and nodes may share one (a block called twice), so operators are renamed.
     """
-    text = json.loads(graph.symbol.tojson())
+    text = json.loads(graph.symbol.tojson(), strict=False)
     for index, node in enumerate(text["nodes"]):
         if node["op"] != "null":
             node["name"] = f"{index}:node"

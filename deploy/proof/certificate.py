@@ -12,6 +12,7 @@ from deploy.engine.integer import bound
 from deploy.ir import Convolution, Model, Node, integers, producers, quantized
 from deploy.proof.compare import Difference
 from deploy.proof.verify import Verification
+from quantize.escape import markdown
 from quantize.files import PathLike, write_whole
 
 FORMAT = "certificate 1"
@@ -173,11 +174,11 @@ def certificate_text(contents: Mapping[str, Any]) -> str:
 def _head(contents):
     machine = dict(contents["machine"])
     flags = machine.pop("flags", [])
-    facts = ", ".join(f"{name} {value}" for name, value in machine.items())
+    facts = markdown(", ".join(f"{name} {value}" for name, value in machine.items()))
     return "\n".join([
-        f"# Certificate for {contents['network']}", "",
-        f"{contents['images']} images (data {contents['data']}); {facts}.", "",
-        f"Instruction sets: {' '.join(flags) or 'not told by the system'}"])
+        f"# Certificate for {markdown(contents['network'])}", "",
+        f"{contents['images']} images (data {markdown(contents['data'])}); {facts}.", "",
+        f"Instruction sets: {markdown(' '.join(flags)) or 'not told by the system'}"])
 
 
 def _summary(contents):
@@ -194,7 +195,7 @@ def _summary(contents):
     if export is not None:
         text += ("\n\nFloat files in the engine against the float network: largest difference "
                  f"{float(export['relative']):.2g} relative.")
-    options = ["* " + side + ": " + " ".join(f"{name}={value}" for name, value in facts["options"].items())
+    options = ["* " + markdown(side + ": " + " ".join(f"{name}={value}" for name, value in facts["options"].items()))
                for side, facts in contents["sides"].items() if facts["options"]]
     return text + ("\n\nOptions\n\n" + "\n".join(options) if options else "")
 
@@ -228,8 +229,8 @@ def _reasons(contents):
     for layer in contents["layers"]:
         for side, reason in layer["reasons"].items():
             where = layer["node"] if reason["why"] == HANDED_ON else f"{reason['from']} to {layer['node']}"
-            seen.setdefault((side, reason["why"]), []).append(where)
-    lines = [f"* {side}, {why}: {', '.join(where)}" for (side, why), where in seen.items()]
+            seen.setdefault((side, reason["why"]), []).append(markdown(where))
+    lines = [f"* {markdown(side)}, {why}: {', '.join(where)}" for (side, why), where in seen.items()]
     return "## Deviations (!)\n\n" + "\n".join(lines) if lines else ""
 
 
@@ -247,7 +248,8 @@ def share_text(difference: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Tuple[str, ...]]) -> str:
-    """A Markdown table with aligned columns; the first row is its head."""
+    """A Markdown table with aligned columns; the first row is its head. Cells are words, whatever stands in them."""
+    rows = [tuple(map(markdown, row)) for row in rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")

@@ -47,7 +47,7 @@ class Graph:
 
     def __init__(self, symbol: mx.sym.Symbol, owners: Dict[str, str], data_names: Sequence[str] = ("data",)) -> None:
         self.symbol, self.data_names = symbol, tuple(data_names)
-        graph = json.loads(symbol.tojson())
+        graph = json.loads(symbol.tojson(), strict=False)
         self.heads = [(head[0], head[1]) for head in graph["heads"]]
         self.nodes = [Node(i, n["name"], n["op"], n.get("attrs", {}), tuple((e[0], e[1]) for e in n["inputs"]))
                       for i, n in enumerate(graph["nodes"])]

@@ -120,9 +120,9 @@ def _record(line, where):
     column, scales = len(key) + 2, []
     for field in fields:
         value = float(field) if _SCALE.fullmatch(field) else -1.0
-        if not 0 < value < 3e38:
-            raise CalibrationError(f"{where} column {column}: expected a scale above 0, got {field[:20]!r} (for a "
-                                   "channel without weights use 1.0)")
+        if not 1e-36 < value < 3e38:  # what a float32 holds, and its threshold too
+            raise CalibrationError(f"{where} column {column}: expected a scale above 0, got {field[:20]!r} "
+                                   "(from 1e-36 to 3e38; for a channel without weights use 1.0)")
         scales.append(value)
         column += len(field) + 1
     return key, tuple(scales)
@@ -162,7 +162,8 @@ def format_ncnn_table(scales: Mapping[str, NcnnScales]) -> str:
     lines = [" ".join([layer + WEIGHT] + [_number(scale) for scale in item.weight]) for layer, item in scales.items()]
     lines += [" ".join([layer, _number(item.input)]) for layer, item in scales.items() if item.input is not None]
     text = "".join(line + "\n" for line in lines)
-    parse_ncnn_table(text, {layer: len(item.weight) for layer, item in scales.items()})
+    if list(parse_ncnn_table(text, {layer: len(item.weight) for layer, item in scales.items()})) != list(scales):
+        raise CalibrationError("this table cannot be written: a layer's name starts with '#'")
     return text
 
 

@@ -114,16 +114,16 @@ def request_of(args: argparse.Namespace) -> "DeployRequest":
 def work(args: argparse.Namespace) -> None:
     """Deploy as the options say; print and write what comes of it."""
     # MXNet takes seconds to load, which --help need not wait for
-    from gluon_quantize.commands.terminal import Terminal
+    from gluon_quantize.commands.terminal import Terminal, say
     from gluon_quantize.report import deployment
     from gluon_quantize.runs.deploy import deploy
     if args.verbose:
-        print(settings_text(options.settings(args)), flush=True)
+        say(settings_text(options.settings(args)))
     terminal = Terminal(lambda step: deployment.deploy_step_text(step, args.print_model))
     result = deploy(request_of(args), terminal, lambda folder, found: deployment.write_result(
         folder, options.settings(args), found))
-    print("\n" + deployment.worth_text(result))
-    print(f"\nwritten to {args.output}")
+    say("\n" + deployment.worth_text(result))
+    say(f"\nwritten to {args.output}")
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:

@@ -8,6 +8,7 @@ from typing import Callable, NoReturn, Optional, Sequence, Tuple
 from calib.calibrators import CALIBRATORS, named_calibrator
 from gluon_quantize.runs.methods import EASYQUANT
 from quantize.errors import ConfigError
+from quantize.escape import shown
 
 MODES = sorted(CALIBRATORS.names() + [EASYQUANT])
 
@@ -48,7 +49,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
-        self.exit(2, f"error: {message} (see {self.prog} --help)\n")
+        self.exit(2, shown(f"error: {message} (see {self.prog} --help)") + "\n")
 
 
 def whole(low: int, high: Optional[int] = None) -> Callable[[str], int]:

@@ -29,13 +29,13 @@ def build_parser(prog: str = PROG) -> Parser:
 def work(args: argparse.Namespace) -> None:
     """Compare the files as the options say; print and write the certificate."""
     # MXNet takes seconds to load, which --help need not wait for
-    from gluon_quantize.commands.terminal import Terminal
+    from gluon_quantize.commands.terminal import Terminal, say
     from gluon_quantize.report.deployment import deploy_step_text, verification_text
     from gluon_quantize.runs.recheck import RecheckRequest, recheck
     request = RecheckRequest(args.recheck, options.images_request(args), args.verify_images, args.output, args.force)
-    print(verification_text(recheck(request, Terminal(deploy_step_text)).certificate))
+    say(verification_text(recheck(request, Terminal(deploy_step_text)).certificate))
     if args.output:
-        print(f"\nwritten to {args.output}")
+        say(f"\nwritten to {args.output}")
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:

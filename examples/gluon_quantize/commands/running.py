@@ -10,6 +10,7 @@ from typing import Callable, Iterator, List, Optional
 
 from gluon_quantize.commands.parser import Parser
 from quantize.errors import QuantizeError
+from quantize.escape import shown
 
 NO_MODEL = """Name a network to quantize, in one of four ways:
 
@@ -32,19 +33,56 @@ def spelled(prog: str) -> str:
 
 @contextlib.contextmanager
 def unix_output() -> Iterator[None]:
-    """Context that ends the process when nobody reads its output any more (``| head``), as SIGPIPE ends Unix tools.
+    """Context that ends the process as Unix tools do when its output goes nowhere: nobody reads it, or a disk is full.
 
-    The signal itself stays ignored, as Python has it: it would also end the process for a lost network connection.
+    With ``| head`` it ends as SIGPIPE would end it, with a full disk with one line and exit code 1. The signal itself
+    stays ignored, as Python has it: it would also end the process for a lost network connection. Letters that the
+    terminal does not know are shown escaped.
     """
+    if sys.stdout is None:  # closed before the process began (>&-)
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (for the life of the process)
+    elif hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        # or the interpreter would try to write the rest, and complain
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _drop_output()
+        print(f"error: standard output cannot be written: {error.strerror or error}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _drop_output():
+    """Or the interpreter would try to write the rest when it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class Shown(logging.Formatter):
+    """Log lines whose names from files do not speak to the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        return shown(super().format(record), keep="\n")
+
+
+def _fail(text):
+    """One line on standard error, and the exit code."""
+    print("error: " + shown(text, keep="\n"), file=sys.stderr)
+    return 2
+
+
+def _log_shown():
+    """Warnings on standard error, unless a program that calls the command has its own log."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(Shown("%(levelname)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
@@ -58,7 +96,7 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
     """
     with unix_output():
         args = parser.parse_args(argv)
-        logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+        _log_shown()
         try:
             if getattr(args, "list_models", False):
                 from gluon_quantize.models.loading import list_models
@@ -66,8 +104,13 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
             else:
                 work(args)
         except QuantizeError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+            return _fail(error)
+        except MemoryError as error:
+            return _fail(f"this needs more memory than there is{f' ({error})' if str(error) else ''}")
+        except OSError as error:  # a folder without permission, a name that is too long
+            if error.filename is None:
+                raise
+            return _fail(f"{os.fsdecode(error.filename)}: {error.strerror or error}")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

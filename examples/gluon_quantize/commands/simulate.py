@@ -7,7 +7,7 @@ from typing import List, NamedTuple, Optional
 from deploy.target import TARGETS
 from gluon_quantize.commands import options, running
 from gluon_quantize.commands.parser import Asking, Parser, shard, whole
-from gluon_quantize.commands.terminal import Terminal
+from gluon_quantize.commands.terminal import Terminal, say
 from gluon_quantize.report.settings import settings_text
 from gluon_quantize.runs.requests import AUTO, CalibrationFiles, CalibrationRequest, QuantizationRequest
 from quantize.errors import ConfigError
@@ -175,7 +175,7 @@ def work(args: argparse.Namespace) -> None:
     from gluon_quantize.runs.simulate import SimulateRequest, simulate
     settings = options.settings(args)
     if args.verbose:
-        print(settings_text(settings), flush=True)
+        say(settings_text(settings))
     request = SimulateRequest(options.network_request(args), options.images_request(args), quantization(args),
                               calibration(args), options.run_request(args), options.repair_request(args))
     if args.output and not args.calib_shard:
@@ -183,10 +183,10 @@ def work(args: argparse.Namespace) -> None:
     result = simulate(request, Terminal(lambda step: steps.step_text(step, args.print_model)))
     if args.calib_shard:
         return
-    print("\n" + accuracy.summary_text(result.float, result.quantized, result.plan))
+    say("\n" + accuracy.summary_text(result.float, result.quantized, result.plan))
     if args.output:
         simulation.write_result(args.output, settings, result)
-        print(f"written to {args.output}")
+        say(f"written to {args.output}")
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:

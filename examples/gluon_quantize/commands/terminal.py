@@ -7,6 +7,12 @@ from typing import Any, Callable, Iterable, Iterator, Optional
 from tqdm import tqdm
 
 from gluon_quantize.progress import Silent
+from quantize.escape import shown
+
+
+def say(text: str) -> None:
+    """Print a text; names in it come from files, and may not speak to the terminal."""
+    print(shown(text, keep="\n"), flush=True)
 
 
 class Terminal(Silent):
@@ -38,4 +44,4 @@ class Terminal(Silent):
         """Print the step's text."""
         text = self._text_of(step)
         if text is not None:
-            print(text, flush=True)
+            say(text)

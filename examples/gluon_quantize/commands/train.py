@@ -5,7 +5,7 @@ import pathlib
 from typing import Any, List, Optional
 
 from gluon_quantize.commands import running
-from gluon_quantize.commands.terminal import Terminal
+from gluon_quantize.commands.terminal import Terminal, say
 from gluon_quantize.commands.train_options import PROG, Wanted, build_parser, wanted
 
 
@@ -40,8 +40,8 @@ def train(asked: Wanted) -> None:
     training.write_result(request.output, request.settings, result)
     if asked.plots:
         training.plot(request.output, result.history)
-    print(training.result_text(result))
-    print(f"written to {pathlib.Path(request.output)}")
+    say(training.result_text(result))
+    say(f"written to {pathlib.Path(request.output)}")
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:

@@ -12,6 +12,7 @@ from typing import List, Optional
 from gluon_quantize.commands.parser import Help
 from gluon_quantize.commands.running import spelled, unix_output
 from gluon_quantize.runs.distributed import LaunchRequest, launch
+from quantize.escape import shown
 
 PROG = "train_distributed.py"
 EPILOG = """examples:
@@ -74,7 +75,7 @@ def worker_command(script: str, arguments: List[str]) -> List[str]:
 
 def show(name: str, line: str):
     """Print a worker's line, with its name in front."""
-    sys.stdout.write(f"{name} | {line}\n")
+    sys.stdout.write(f"{name} | {shown(line)}\n")
     sys.stdout.flush()
 
 
