@@ -130,6 +130,10 @@ class Graph:
         """Declare that `tensor` now exists, being another name of `value` if one is given; the first call counts."""
         self._aliases.setdefault(tensor, tensor if value is None else value)
 
+    def is_defined(self, tensor: str) -> bool:
+        """Whether a tensor exists."""
+        return tensor in self._aliases
+
     def resolve(self, tensor: str, reader: str) -> str:
         """The tensor behind an alias; ModelFileError when nothing produces it."""
         if tensor not in self._aliases:

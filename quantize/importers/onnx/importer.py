@@ -71,6 +71,7 @@ def _plan(graph: Graph) -> list:
         try:
             if not graph.fused.intersection(node.outputs):
                 steps.extend(_plan_node(node))
+                _check_outputs(graph, node, steps)
         except Refused as reason:
             problems.setdefault(f"{node.op}: {reason}", []).append(node.label)
         for output in node.outputs:
@@ -80,6 +81,15 @@ def _plan(graph: Graph) -> list:
             "{} (node {})".format(what, ", ".join(repr(name) for name in nodes))
             for what, nodes in problems.items())))
     return steps
+
+
+def _check_outputs(graph: Graph, node: Node, steps) -> None:
+    """Refuse a node one of whose outputs is read but not made."""
+    made = {name for step in steps for name in step.outputs} | graph.fused
+    lost = [name for name in node.outputs if name in graph.uses and name not in made and not graph.is_defined(name)]
+    # a bias that was added makes the output of the Add instead
+    if lost and not (len(node.outputs) == 1 and made.intersection(graph.fused)):
+        raise Refused(f"its output {lost[0]!r} is read, which is not supported")
 
 
 def _plan_node(node: Node) -> list:

@@ -43,7 +43,13 @@ def reshaped(before: Sequence[Length], target: Sequence[Length], allow_zero: boo
             return _solved(before, unbaked)
         except Refused:
             pass  # the first entry counts something else
-    return _solved(before, after)
+    try:
+        return _solved(before, after)
+    except Refused:
+        if fixed is None or not before or before[0] != BATCH:
+            raise
+        # a target that mixes the images of a batch fits that batch alone: others are refused when they come
+        return _solved([fixed, *before[1:]], [fixed if length == BATCH else length for length in after])
 
 
 def _with_open_batch(before, after, fixed):

@@ -8,6 +8,8 @@ from quantize.importers.graph_block import LayerSpec
 from quantize.importers.refused import Refused
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+_WHOLE = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.UINT16, TensorProto.INT32,
+          TensorProto.UINT32, TensorProto.INT64, TensorProto.UINT64)
 # Klambauer et al., Self-Normalizing Neural Networks, arXiv:1706.02515, as ONNX writes its defaults
 _SELU_ALPHA, _SELU_GAMMA = 1.67326319217681884765625, 1.05070102214813232421875
 
@@ -110,8 +112,10 @@ def _cast(node) -> list:
     """Everything is computed in float32, so a cast to a float type changes nothing; whole numbers stay floats."""
     kind = node.take("to")
     node.take("saturate")
-    if kind in FLOATS or node.kind() not in FLOATS:
+    if kind in FLOATS or (node.kind() not in FLOATS and kind in _WHOLE):
         return node.alias()
+    if kind not in _WHOLE and kind != TensorProto.BOOL:
+        raise Refused(f"to={TensorProto.DataType.Name(kind)} (supported: floats of 16 bits and more, whole numbers)")
     if kind == TensorProto.BOOL:
         return node.chain(("_not_equal_scalar", dict(scalar=0.0)))
     return node.chain(("fix", {}))

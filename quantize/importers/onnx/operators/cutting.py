@@ -23,7 +23,8 @@ def _concat(node) -> list:
     dynamic = next((index for index in range(count) if not node.is_constant(index)), None)
     for index in range(count):
         name = operand(node, index)
-        if node.is_constant(index) and rank and axis % rank and is_open((node.sizes(dynamic) or (1,))[0]):
+        alone = node.is_constant(index) and node.sizes(index)[:1] == (1,)
+        if alone and rank and axis % rank and is_open((node.sizes(dynamic) or (1,))[0]):
             # a constant has no images: it is the same for each of them
             spread = node.helper("broadcast_like", name, node.value(dynamic), lhs_axes=(0,), rhs_axes=(0,))
             steps.append(spread)

@@ -6,7 +6,7 @@ import logging
 import numpy as np
 from mxnet.gluon import nn
 
-from quantize.importers.graph_block import LayerSpec
+from quantize.importers.graph_block import LayerSpec, Step
 from quantize.importers.refused import Refused
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,10 @@ def _dropout(node) -> list:
     if training is not None and training.any():
         raise Refused("training_mode is true")
     rate = node.take("ratio", 0.5) if ratio is None else float(ratio)
-    return node.chain(LayerSpec(nn.Dropout, dict(rate=rate)))
+    steps = node.chain(LayerSpec(nn.Dropout, dict(rate=rate)))
+    if len(node.outputs) > 1 and node.outputs[1] in node.graph.uses:  # nothing is dropped
+        steps.append(Step(node.part("mask"), (node.value(),), (node.outputs[1],), "ones_like"))
+    return steps
 
 
 OPERATORS = {

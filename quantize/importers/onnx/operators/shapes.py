@@ -133,7 +133,10 @@ def _tile(node) -> list:
     repeats = integers(node, 1, "repeats")
     if node.opset < 6 or not repeats or min(repeats) < 1:
         raise Refused(f"repeats={repeats} (supported: at least 1)")
-    return node.chain(("tile", dict(reps=tuple(repeats)))) if max(repeats) > 1 else node.alias()
+    # axis by axis: MXNet cannot repeat four at once
+    stages = [("tile", dict(reps=(1,) * axis + (count,) + (1,) * (len(repeats) - 1 - axis)))
+              for axis, count in enumerate(repeats) if count > 1]
+    return node.chain(*stages) if stages else node.alias()
 
 
 def _depth_to_space(node) -> list:

@@ -90,4 +90,6 @@ def judged_by_name(model, x):
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {model.graph.input[0].name: x})[0]
+    stored = {tensor.name for tensor in model.graph.initializer}
+    name = next(value.name for value in model.graph.input if value.name not in stored)
+    return session.run(None, {name: x})[0]

@@ -73,7 +73,7 @@ def test_operator(op, tmp_path_factory, data):
 
 
 @pytest.mark.slow
-@settings(max_examples=300, **CHECKS)
+@settings(max_examples=60, **CHECKS)
 @given(data=st.data())
 @pytest.mark.parametrize("op", sorted(STRATEGIES))
 def test_operator_at_length(op, tmp_path_factory, data):
