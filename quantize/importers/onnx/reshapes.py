@@ -69,7 +69,7 @@ def _solved(before, after):
     total, others = whole(before), whole(length for length in after if length != -1)
     certain = not is_open(total) or set(total.symbols) <= {BATCH.symbols[0]}
     try:
-        rest = total // others if others else 0
+        rest = _exactly(total, others)
         if -1 in after:
             return tuple(rest if length == -1 else length for length in after)
         if rest == 1:
@@ -82,6 +82,15 @@ def _solved(before, after):
     if not fits or certain:
         raise Refused(f"shape={shown(after)} does not hold the values of an input of shape {shown(before)}")
     return tuple(after)
+
+
+def _exactly(total, others) -> Length:
+    """total / others; OpenSize where that is no whole number for certain."""
+    if is_open(total):
+        return total // others
+    if is_open(others) or not others or total % others:
+        raise OpenSize(f"{total} / {others}")
+    return total // others
 
 
 def codes(before: Sequence[Length] | None, after: Sequence[Length]) -> tuple[int, ...]:
