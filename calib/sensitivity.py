@@ -157,7 +157,8 @@ class _Measuring:
         self._labels = None if labels is None else np.asarray(labels)
         self._float = float_product(graph)
         self._weights: Dict[Tuple[str, int], mx.nd.NDArray] = {}
-        self._spent, self._whole = 0, 0
+        self._count, self._products = sum(map(len, images)), {}
+        self._spent = 0
         self._paths = [path for path in graph.calls if path in graph.quantized and (
             graph.quantized[path].weight_quantizer is not None or graph.quantized[path].input_quantizer is not None)]
         if not self._paths:
@@ -165,32 +166,36 @@ class _Measuring:
 
     def passes(self) -> float:
         """Multiply-adds spent, over those of one pass."""
-        return self._spent / max(self._whole, 1)
+        whole = sum(self._products.get(index, 0) for calls in self._graph.calls.values() for index in calls)
+        return self._spent / max(whole, 1)
 
     def rows(self, bits, operands, progress):
-        """(measurements, {bits: effect of quantizing everything})."""
-        self._wanted = self._chain(self._float).outputs()
-        self._whole = self._spent
+        """(measurements, {bits: effect of quantizing everything}).
+
+        The chains that lead from layer to layer end as the passes that everything is compared with, so effects are
+        judged last.
+        """
         base = self._chain(self._float)
         every = frozenset((path, operand) for path in self._paths for operand in (WEIGHT, INPUT))
         full = {b: self._chain(self._switched(every, b)) for b in bits if LAYER in operands}
-        everything = {b: self._effect(chain.copy().outputs()) for b, chain in full.items()}
-        found: Dict[Tuple[str, str, int], Effect] = {}
+        outputs: Dict[Tuple[str, str, int], np.ndarray] = {}
         for path in progress(self._paths):
-            position = self._graph.calls[path][0]
             for chain in (base, *full.values()):
-                chain.advance(position)
+                chain.advance(self._graph.calls[path][0])
             layer = self._graph.quantized[path]
             for b in bits:
                 for operand, quantizer in ((WEIGHT, layer.weight_quantizer), (INPUT, layer.input_quantizer)):
                     if operand in operands and quantizer is not None:
-                        compute = self._switched(frozenset([(path, operand)]), b)
-                        found[path, operand, b] = self._effect(base.copy(self._counted(compute)).outputs())
+                        outputs[path, operand, b] = self._outputs(base, frozenset([(path, operand)]), b)
                 if LAYER in operands:
-                    rest = every - {(path, WEIGHT), (path, INPUT)}
-                    found[path, LAYER, b] = self._effect(
-                        full[b].copy(self._counted(self._switched(rest, b))).outputs())
-        return [Row(*key, effect) for key, effect in found.items()], everything
+                    outputs[path, LAYER, b] = self._outputs(full[b], every - {(path, WEIGHT), (path, INPUT)}, b)
+        wanted = base.outputs()
+        rows = [Row(*key, effect(wanted, found, self._labels)) for key, found in outputs.items()]
+        return rows, {b: effect(wanted, chain.outputs(), self._labels) for b, chain in full.items()}
+
+    def _outputs(self, chain, quantized, bits):
+        """What comes of going on from a chain with these operands quantized."""
+        return chain.copy(self._counted(self._switched(quantized, bits))).outputs()
 
     def _chain(self, compute):
         return Chain(self._graph, self._images, self._counted(compute))
@@ -199,7 +204,9 @@ class _Measuring:
         def counting(step, x):
             y = compute(step, x)
             weight = self._graph.layers[step.layer].weight.shape
-            self._spent += y.size // weight[0] * int(np.prod(weight))
+            spent = y.size // len(x) * int(np.prod(weight)) // weight[0]
+            self._products[step.index] = spent
+            self._spent += spent * len(x) / self._count
             return y
         return counting
 
@@ -223,9 +230,6 @@ class _Measuring:
             weight = layer.weight.data()
             self._weights[key] = on_grid(weight, least_squares_scale(weight.asnumpy(), spec), spec)
         return self._weights[key]
-
-    def _effect(self, outputs) -> Effect:
-        return effect(self._wanted, outputs, self._labels)
 
 
 def at_bits(spec: QuantSpec, bits: int) -> QuantSpec:

@@ -73,3 +73,22 @@ def test_bad_input(refused, cli):
     refused(*DIGITS, "--learn-rounding", "gptq", "--num-calib-images", 8, says="8 images are too few")
     refused(*DIGITS, "--learn-rounding", "best", says="invalid choice")
     refused(*DIGITS, "--learn-rounding", "gptq", "--wino-quantize", "F23", says="Winograd domain")
+
+
+def test_sensitivities_in_a_table_a_file_and_a_plot(result, tmp_path):
+    out, found = result(*DIGITS, "--num-images", 50, "--quant-type", "channel", "--sensitivity", 8, 3,
+                        "--sensitivity-images", 20)
+    rows = found["sensitivity"]["rows"]
+    assert found["sensitivity"]["images"] == 20 and len(rows) == 4 * 3 * 2  # the first convolution stays float
+    assert {(row["layer"], row["operand"]) for row in rows} == {
+        (layer, operand) for layer in ("features.4", "features.8", "features.12", "output")
+        for operand in ("weight", "input", "layer")}
+    assert all(0 <= row["top1_count"] <= 20 and row["kl"] >= 0 for row in rows)
+    for words in ("weight alone quantized", "input alone quantized", "(no layer float)", "of one each"):
+        assert words in out
+    assert (tmp_path / "sensitivity.png").stat().st_size > 1000
+
+
+def test_sensitivities_need_images(refused):
+    refused(*DIGITS, "--sensitivity", "--calib-shard", "1/2", "--save-state", "x", says="--sensitivity")
+    refused(*DIGITS, "--sensitivity", 1, says="from 2 to 8")

@@ -9,7 +9,13 @@ from gluon_quantize.commands import options, running
 from gluon_quantize.commands.parser import Asking, Parser, shard, whole
 from gluon_quantize.commands.terminal import Terminal, say
 from gluon_quantize.report.settings import settings_text
-from gluon_quantize.runs.requests import AUTO, CalibrationFiles, CalibrationRequest, QuantizationRequest
+from gluon_quantize.runs.requests import (
+    AUTO,
+    CalibrationFiles,
+    CalibrationRequest,
+    QuantizationRequest,
+    SensitivityRequest,
+)
 from quantize.errors import ConfigError
 
 PROG = "simulate_quantization.py"
@@ -49,6 +55,7 @@ def build_parser(prog: str = PROG, predecessor: Optional[bool] = None) -> Parser
     _add_quantization(parser, usual)
     _add_calibration(parser, usual)
     options.add_repair(parser)
+    _add_sensitivity(parser)
     _add_run(parser)
     _add_predecessor(parser, predecessor)
     return parser
@@ -106,6 +113,23 @@ def _add_calibration(parser, usual):
     _add_files(parser.add_argument_group("calibration files"))
 
 
+def _add_sensitivity(parser):
+    group = parser.add_argument_group("what each layer costs")
+    group.add_argument("--sensitivity", type=whole(2, 8), nargs="*", metavar="BITS",
+                       help="measure what quantizing each layer alone, its weight and its input apart, and leaving it "
+                            "alone float does to the outputs, at each of these bits (default: do not; without "
+                            "numbers: 8 4)")
+    group.add_argument("--sensitivity-images", type=whole(1), default=SensitivityRequest.images, metavar="N",
+                       help="on so many of the calibration images (default: %(default)s)")
+
+
+def sensitivity(args: argparse.Namespace) -> Optional[SensitivityRequest]:
+    """The sensitivities that are asked for; None without --sensitivity."""
+    if args.sensitivity is None:
+        return None
+    return SensitivityRequest(tuple(args.sensitivity) or SensitivityRequest.bits, args.sensitivity_images)
+
+
 def _add_files(group):
     group.add_argument("--save-table", metavar="FILE", action=Asking,
                        help="write the calibrated ranges as a text table")
@@ -133,6 +157,8 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
         asking += ("--bias-correction",)
     if args.learn_rounding != "none":
         asking += ("--learn-rounding",)
+    if args.sensitivity is not None:
+        asking += ("--sensitivity",)
     if args.online and asking:
         parser.error(f"{asking[0]} is about fixed input ranges; leave out --online")
     args.quantize_input_offline = not args.online and (args.quantize_input_offline or bool(asking))
@@ -177,7 +203,8 @@ def work(args: argparse.Namespace) -> None:
     if args.verbose:
         say(settings_text(settings))
     request = SimulateRequest(options.network_request(args), options.images_request(args), quantization(args),
-                              calibration(args), options.run_request(args), options.repair_request(args))
+                              calibration(args), options.run_request(args), options.repair_request(args),
+                              sensitivity(args))
     if args.output and not args.calib_shard:
         outputs.check_folder(args.output)
     result = simulate(request, Terminal(lambda step: steps.step_text(step, args.print_model)))

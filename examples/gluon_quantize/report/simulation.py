@@ -7,6 +7,7 @@ from typing import Any, Dict
 
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.report.calibration import comparison_contents, trust_contents
+from gluon_quantize.report.sensitivity import sensitivity_contents, write_plot
 from gluon_quantize.runs.outputs import PLAN, RESULT
 from gluon_quantize.runs.simulate import SimulateResult
 from quantize.files import write_whole
@@ -20,9 +21,18 @@ def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[st
             "images_per_second": after.images_per_second, "thresholds": result.thresholds,
             "top1_count_per_calibration": result.history, "calibration": trust_contents(result.trust),
             "bias_corrections": {path: values.tolist() for path, values in result.corrections.items()},
-            "rounding": {layer.path: {"error": layer.error, "nearest_error": layer.nearest_error}
-                         for layer in result.learned},
-            "comparison": comparison_contents(result.comparison)}
+            "comparison": comparison_contents(result.comparison), **_asked_contents(result)}
+
+
+def _asked_contents(result: SimulateResult) -> Dict[str, Any]:
+    """What is there for options alone."""
+    found: Dict[str, Any] = {}
+    if result.learned:
+        found["rounding"] = {layer.path: {"error": layer.error, "nearest_error": layer.nearest_error}
+                             for layer in result.learned}
+    if result.sensitivities is not None:
+        found["sensitivity"] = sensitivity_contents(result.sensitivities)
+    return found
 
 
 def _counts(predictions: Predictions) -> Dict[str, Any]:
@@ -35,5 +45,7 @@ def write_result(folder: str, settings: Dict[str, Any], result: SimulateResult) 
     """result.json and plan.txt in a folder."""
     folder = pathlib.Path(folder)
     write_whole(folder / PLAN, str(result.plan) + "\n")
+    if result.sensitivities is not None:
+        write_plot(folder, result.sensitivities)
     contents = result_contents(settings, result)
     write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")

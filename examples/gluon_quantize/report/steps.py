@@ -4,8 +4,10 @@
 import functools
 from typing import Any
 
+from calib.sensitivity import Sensitivities
 from gluon_quantize.report.accuracy import accuracy_text
 from gluon_quantize.report.calibration import comparison_text, equalization_text, quantized_text, trust_text
+from gluon_quantize.report.sensitivity import sensitivity_text
 from gluon_quantize.runs.calibration import Comparison, PassEvaluated, Quantized, StateWritten, TableWritten, Trust
 from gluon_quantize.runs.task import Task
 from quantize.convert.rules import Plan
@@ -44,6 +46,11 @@ def _quantized(step: Quantized, networks: bool = False) -> str:
 @step_text.register
 def _equalization(step: Equalization, networks: bool = False) -> str:
     return "\n" + equalization_text(step)
+
+
+@step_text.register
+def _sensitivities(step: Sensitivities, networks: bool = False) -> str:
+    return "\n" + sensitivity_text(step)
 
 
 @step_text.register

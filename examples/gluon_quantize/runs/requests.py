@@ -223,6 +223,22 @@ class RepairRequest:
 
 
 @dataclasses.dataclass(frozen=True)
+class SensitivityRequest:
+    """Measure what quantizing each layer costs.
+
+    Parameters
+    ----------
+    bits : tuple of int
+        2 to 8.
+    images : int
+        So many of the calibration images.
+    """
+
+    bits: Tuple[int, ...] = (8, 4)
+    images: int = 64
+
+
+@dataclasses.dataclass(frozen=True)
 class PostTrainingRequest:
     """What every run that quantizes a trained network wants to know.
 
@@ -235,6 +251,8 @@ class PostTrainingRequest:
         None: each batch's own range.
     run : RunRequest
     repair : RepairRequest
+    sensitivity : SensitivityRequest, optional
+        None: the costs of single layers are not measured.
     """
 
     network: NetworkRequest
@@ -243,6 +261,10 @@ class PostTrainingRequest:
     calibration: Optional[CalibrationRequest] = None
     run: RunRequest = RunRequest()
     repair: RepairRequest = RepairRequest()
+    sensitivity: Optional[SensitivityRequest] = None
 
     def __post_init__(self) -> None:
         self.repair.check(self.calibration)
+        if self.sensitivity is not None and (self.calibration is None or self.calibration.files.shard):
+            raise ConfigError("--sensitivity looks at calibration images and needs fixed input ranges: give "
+                              "--quantize-input-offline, and no --calib-shard")

@@ -16,6 +16,7 @@ import numpy as np
 from mxnet.gluon import Block
 
 from calib.rounding.learn import Learned
+from calib.sensitivity import Sensitivities
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.progress import SILENT, Silent
@@ -31,12 +32,14 @@ from gluon_quantize.runs.requests import (
     QuantizationRequest,
     RepairRequest,
     RunRequest,
+    SensitivityRequest,
 )
+from gluon_quantize.runs.sensitivity import measure
 from gluon_quantize.runs.task import convert, evaluation, open_task
 from quantize.convert.rules import Plan
 
 __all__ = ["CalibrationFiles", "CalibrationRequest", "ImagesRequest", "NetworkRequest", "QuantizationRequest",
-           "RepairRequest", "RunRequest", "SimulateRequest", "SimulateResult", "simulate"]
+           "RepairRequest", "RunRequest", "SensitivityRequest", "SimulateRequest", "SimulateResult", "simulate"]
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,8 @@ class SimulateResult:
         Layer -> what was added to its bias, (channels,).
     learned : list of Learned
         What became of each layer whose rounding was learned.
+    sensitivities : Sensitivities or None
+        What quantizing each layer costs, where that was asked for.
     """
 
     net: Block
@@ -88,6 +93,7 @@ class SimulateResult:
     comparison: Optional[Comparison] = None
     corrections: Dict[str, np.ndarray] = field(default_factory=dict)
     learned: List[Learned] = field(default_factory=list)
+    sensitivities: Optional[Sensitivities] = None
 
 
 def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateResult:
@@ -117,9 +123,13 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
     calibration.calibrate()
     if files.shard:
         return SimulateResult(net, net.plan, task.preprocessing)
+    costs = None
+    if request.sensitivity is not None:
+        costs = measure(request, request.sensitivity, task, calibration.outcome, progress)
+        progress.tell(costs)
     progress.tell(calibration.switch_to_quantized())
     after = calibration.evaluated()
     outcome = calibration.outcome
     return SimulateResult(net, net.plan, task.preprocessing, before, after, outcome.thresholds if outcome else {},
                           calibration.history + [after.top1_count], calibration.trust(), calibration.comparison,
-                          calibration.corrections, calibration.learned)
+                          calibration.corrections, calibration.learned, costs)

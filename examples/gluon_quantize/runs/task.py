@@ -93,7 +93,7 @@ def _needs_images(request: PostTrainingRequest) -> bool:
     searches = asked.compare or named_method(asked.method).searches
     observes = not asked.files.load_table and (searches or not asked.files.merge_states)
     return (observes or request.quantization.rounds_tiles or correction_of(request) != "none"
-            or request.repair.wants_images)
+            or request.repair.wants_images or request.sensitivity is not None)
 
 
 def correction_of(request: PostTrainingRequest) -> str:
