@@ -147,7 +147,9 @@ class Runner(Session):
         extractor = self._net.create_extractor()
         extractor.set_light_mode(not keep)
         for name, value in sample.items():
-            if extractor.input(name, self._ncnn.Mat(value)):
+            # a copy that ncnn owns: around foreign memory a Mat has no reference count, which a first layer that
+            # computes in place looks at in light mode, and dies
+            if extractor.input(name, self._ncnn.Mat(value).clone()):
                 raise DeployError(f"ncnn refuses the input {name}")
         found = {}
         for name in extract:

@@ -79,6 +79,18 @@ def test_latency_is_measured_on_one_image(ncnn, paths):
     assert seconds.shape == (5,) and (seconds > 0).all() and (np.diff(seconds) >= 0).all()
 
 
+@pytest.mark.parametrize("name", ["batch norm", "relu()", "affine", "scalar sub", "clip(-0.3, 0.3333333333333333)",
+                                  "sigmoid()", "prelu", "softmax channels"])
+def test_a_first_layer_that_computes_in_place_does_not_write_into_the_image(ncnn, tmp_path, name):
+    case = models.float_cases()[name]
+    images = models.inputs(case)["data"]
+    before, first = images.copy(), Runner(*writer.write(case, tmp_path))
+    want = first.run(images, ["x"])["x"]
+    assert (first.latency(images, ["x"], repeats=2, warmup=1) > 0).all()
+    np.testing.assert_array_equal(images, before)
+    np.testing.assert_array_equal(first.run(images, ["x"])["x"], want)
+
+
 def test_unknown_blobs(ncnn, paths):
     with pytest.raises(DeployError, match="the network has no blobs y, z"):
         Runner(*paths).run(models.inputs(CHAIN), ["x", "y", "z"])
