@@ -15,6 +15,7 @@ from deploy.target import Problem
 from deploy.targets.caffe.activations import activation, survives_printing
 from deploy.targets.caffe.layers import LAYERS, OPERATIONS
 from deploy.targets.ncnn.constraints import WINOGRAD_QMAX, of_node
+from deploy.targets.ncnn.dilation import crashes
 
 ADVICE = "; the target 'ncnn' writes .param and .bin without Caffe"
 
@@ -83,6 +84,9 @@ def _convolution(node, model):
     fit = [(size + 2 * pad - step * (length - 1) - 1) // stride + 1 for size, pad, step, length, stride in zip(
         sizes, node.pads[:2], node.dilation, node.weight.shape[2:], node.stride)]
     yield from _asymmetric(node, fit, out)
+    if crashes(node, out):
+        yield (f"dilation {_by(node.dilation)} and an output of {_by(out)}: ncnn's engine dies of such a "
+               "convolution in float when packing is off")
 
 
 @constraint(ir.Deconvolution)

@@ -42,6 +42,7 @@ REFUSED = [
     (function("hard_sigmoid", 0.2, 0.5), "hard_sigmoid(0.2, 0.5)"),
     (convolution(4, 3, 3, 3, activation=ir.Function("hard_swish", (1 / 6, 0.5))), "hard_swish(0.1666"),
     (convolution(4, 3, 3, 3, dilation=(1, 2)), "dilation 1x2: caffe2ncnn reads one for both axes"),
+    (convolution(4, 3, 3, 3, dilation=(9, 9), pads=(9, 9, 9, 9)), "ncnn's engine dies of such a convolution in float"),
     (convolution(4, 3, 3, 3, pads=(1, 1, 1, 1), pad_value=0.5), "padding with 0.5, Caffe pads with 0"),
     (convolution(8, 1, 3, 3, groups=8, pads=(0, 1, 2, 0)),
      "padding (top 0, left 1, bottom 2, right 0): Caffe pads both sides alike and would give 7x8, not 9x7"),
