@@ -9,6 +9,7 @@ import numpy as np
 from deploy.arithmetic import per_channel
 from deploy.engine.operations import operation
 from deploy.ir import Affine, BatchNorm, Elementwise, ScalarOp
+from deploy.ir.broadcast import aligned
 
 BINARY: Dict[str, Callable] = {
     "add": np.add,
@@ -39,8 +40,8 @@ def _affine(node, inputs, arithmetic):
 
 def align(blobs: Sequence[np.ndarray]) -> List[np.ndarray]:
     """The blobs with axes of length 1 after the batch axis, so that they broadcast as without it."""
-    ndim = max(blob.ndim for blob in blobs)
-    return [blob.reshape(blob.shape[:1] + (1,) * (ndim - blob.ndim) + blob.shape[1:]) for blob in blobs]
+    rank = max(blob.ndim for blob in blobs) - 1
+    return [blob.reshape(blob.shape[:1] + aligned(blob.shape[1:], rank)) for blob in blobs]
 
 
 @operation(Elementwise)

@@ -11,6 +11,7 @@ from typing import Callable, Dict, Sequence, Tuple
 import numpy as np
 
 from deploy.ir import model as nodes
+from deploy.ir.broadcast import broadcast
 from quantize.errors import DeployError
 
 RULES: Dict[type, Callable] = {}
@@ -163,10 +164,7 @@ def _elementwise(node, shapes):
     demand(node.op in known, f"unknown operation {node.op!r}; known: {', '.join(known)}")
     several = len(shapes) > 2 and node.op not in ("sub", "div")
     demand(len(shapes) == 2 or several, f"{node.op} of {len(shapes)} blobs")
-    try:
-        return (np.broadcast_shapes(*shapes),)
-    except ValueError:
-        raise DeployError(f"blobs of the shapes {shapes} do not fit together") from None
+    return (broadcast(*shapes),)
 
 
 @rule(nodes.Concat)

@@ -8,7 +8,7 @@ from mxnet.gluon import Block
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Model
 from deploy.lower.builder import Builder
-from deploy.lower.passes import PASSES, absorb
+from deploy.lower.passes import MERGING_NORMS, PASSES
 from deploy.lower.trace import Naming, trace_network
 from deploy.lower.weights import quantized_paths
 from deploy.target import Problem
@@ -53,7 +53,7 @@ def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = 
     if problems:
         raise DeployError(f"the network cannot be deployed: {listed(problems)}")
     for improve in PASSES:
-        if merge_norms or improve is not absorb:
+        if merge_norms or improve not in MERGING_NORMS:
             improve(draft)
             draft.drop_unread()
     return draft.model()

@@ -28,9 +28,12 @@ from deploy.ir import (
     integers,
 )
 from deploy.lower.draft import Draft
+from deploy.lower.preprocessing import absorb_preprocessing, factor_and_shift
 
 # what engines apply to a layer's sums before they leave the registers
 FUSED_KINDS = ("relu", "leaky_relu", "clip", "sigmoid", "hard_swish")
+# of a step, or of a product of steps: times any sum in int32 it is less than 2e-27, and its inverse is still a float32
+VANISHING = 2.0 ** -120
 HOSTS = (Convolution, Deconvolution, InnerProduct, Affine)
 
 
@@ -162,19 +165,8 @@ def absorb(draft: Draft) -> None:
     for node in draft.nodes(BatchNorm, Affine):
         host = draft.writer(node.inputs[0])
         if isinstance(host, HOSTS) and draft.only_reader(node.inputs[0]) is not None:
-            draft.put(absorbed(host, *_factor_and_shift(node)))
+            draft.put(absorbed(host, *factor_and_shift(node)))
             draft.bypass(node)
-
-
-def _factor_and_shift(node):
-    """g and h of g * x + h, float64 (channels,)."""
-    if isinstance(node, Affine):
-        factor = node.scale.astype(np.float64)
-        return factor, np.zeros_like(factor) if node.shift is None else node.shift.astype(np.float64)
-    gamma, beta, mean, variance = (array.astype(np.float64) for array in (
-        node.gamma, node.beta, node.mean, node.variance))
-    factor = gamma / np.sqrt(variance + node.epsilon)
-    return factor, beta - mean * factor
 
 
 def absorbed(host: Any, factor: np.ndarray, shift: np.ndarray) -> Any:
@@ -215,13 +207,21 @@ def without_factor(quantization: Quantization, factor: np.ndarray) -> Quantizati
 
 
 def round_scales(draft: Draft) -> None:
-    """Weight scales become float32; a channel whose scale vanishes there gets codes 0 with scale 1."""
+    """Weight scales become float32; a channel whose steps vanish there, or nearly, gets codes 0 with scale 1.
+
+    Weight decay leaves channels of subnormal weights. They count as zeros: whatever their codes, they could not reach
+    a float32 sum's last bit, and engines that hold inverses of steps cannot hold theirs.
+    """
     for node in draft.nodes(Convolution, InnerProduct):
         if node.quantization is not None:
-            scale = _float(node.quantization.weight_scale)
-            codes = node.quantization.weight_q * _first((scale > 0).astype(np.int8), node.weight.ndim)
-            scale = np.where(scale > 0, scale, np.float32(1))
-            draft.put(replace(node, quantization=replace(node.quantization, weight_q=codes, weight_scale=scale)))
+            grid, scale = node.quantization.input, _float(node.quantization.weight_scale)
+            if grid.scale < VANISHING:
+                grid = replace(grid, scale=1.0)
+            alive = (scale >= VANISHING) & (scale.astype(np.float64) * grid.scale >= VANISHING)
+            codes = node.quantization.weight_q * _first(alive.astype(np.int8), node.weight.ndim)
+            scale = np.where(alive, scale, np.float32(1))
+            draft.put(replace(node, quantization=replace(node.quantization, input=grid, weight_q=codes,
+                                                         weight_scale=scale)))
 
 
 def _first(values, ndim):
@@ -248,5 +248,6 @@ def fuse_activations(draft: Draft) -> None:
 
 # functions are found before anything moves away from them; paddings join layers while these are still next to them;
 # norms are absorbed before activations, which would stand between; scales are rounded once no factor can follow
-PASSES: Tuple[Callable[[Draft], None], ...] = (name_functions, merge_reshapes, fuse_paddings, absorb, fuse_activations,
-                                               round_scales)
+PASSES: Tuple[Callable[[Draft], None], ...] = (name_functions, merge_reshapes, fuse_paddings, absorb,
+                                               absorb_preprocessing, fuse_activations, round_scales)
+MERGING_NORMS = (absorb, absorb_preprocessing)

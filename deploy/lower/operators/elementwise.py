@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: MIT
 """Sums, products and the like: of two blobs, of a blob and a constant tensor, of a blob and a number."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
-from deploy.ir import Affine, Elementwise, Permute, Reshape, ScalarOp
+from deploy.ir import Affine, Concat, Elementwise, Permute, Reshape, Resize, ScalarOp
+from deploy.ir.broadcast import constant_shape
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
+from quantize.errors import DeployError
 
 _SWAPPED = {"sub": "rsub", "div": "rdiv"}  # the constant is on the left
 
@@ -27,26 +29,41 @@ def _sum(call: Call) -> str:
 
 def _with_constant(call: Call, op: str, constant: np.ndarray, index: int) -> str:
     """`op` of operand `index` and a constant."""
-    if call.in_shape(index) != call.shape:
-        raise Unsupported(f"a constant of shape {constant.shape} makes the other operand larger")
+    shape = call.in_shape(index)
+    try:
+        constant = constant.reshape(constant_shape(constant.shape, len(shape)))
+    except DeployError as reason:
+        raise Unsupported(str(reason)) from None
     if index == 1:
         op = _SWAPPED.get(op, op)
+    source = stretched(call, call.blob(index), shape, call.shape)
     if (constant == constant.ravel()[0]).all():
-        return _scalar(call, call.blob(index), op, float(constant.ravel()[0]))
-    source = call.blob(index)
+        return _scalar(call, source, op, float(constant.ravel()[0]))
     if op == "rdiv":  # c / x = c * (1 / x)
         source, op = call.emit(ScalarOp, source, part="reciprocal", op="rdiv", scalar=1.0), "mul"
     one = np.ones_like(constant)
     factors = {"add": (one, constant), "sub": (one, -constant), "rsub": (-one, constant), "mul": (constant, None),
-               "div": (1 / constant, None)}
+               "div": (1 / constant if op == "div" else one, None)}
     if op not in factors:
         raise Unsupported(f"the {op} of a blob and a tensor of constants")
     return affine(call, source, *factors[op])
 
 
+def stretched(call: Call, blob: str, shape: Tuple[int, ...], wanted: Tuple[int, ...]) -> str:
+    """A blob of a shape with its axes of length 1 repeated, where the shape that is wanted has more there."""
+    for axis, (size, count) in enumerate(zip(shape, wanted)):
+        if size != count:
+            shape = shape[:axis] + (count,) + shape[axis + 1:]
+            if len(shape) == 3 and axis:
+                blob = call.emit(Resize, blob, shape, f"stretched_{axis}", size=shape[1:])
+            else:
+                blob = call.emit(Concat, (blob,) * count, shape, f"stretched_{axis}", axis=axis)
+    return blob
+
+
 def affine(call: Call, blob: str, scale: np.ndarray, shift: Optional[np.ndarray]) -> str:
-    """scale * x + shift, constants that broadcast; the axes along which they vary become the first one."""
-    varying = [axis for axis, size in enumerate(scale.shape[1:]) if size > 1]
+    """scale * x + shift, constants with the axes of a blob; the axes along which they vary become the first one."""
+    varying = [axis for axis, size in enumerate(scale.shape) if size > 1]
     rest = [axis for axis in range(len(call.shape)) if axis not in varying]
     order = varying + rest
     values: Dict[str, Any] = dict(scale=scale.ravel(), shift=None if shift is None else shift.ravel())

@@ -40,8 +40,8 @@ def _instance_norm(call: Call) -> str:
 def _layer_norm(call: Call) -> str:
     axis = call.axis(call.get("axis", -1))
     blob = _standardized(call, call.blob(), call.shape, axis, call.get("eps", 1e-5))
-    broadcast = [1] * (len(call.shape) + 1)
-    broadcast[axis + 1] = -1
+    broadcast = [1] * len(call.shape)
+    broadcast[axis] = -1
     return affine(call, blob, *(call.constant(index).reshape(broadcast) for index in (1, 2)))
 
 

@@ -5,13 +5,15 @@ Blobs keep the names and the shapes they have in the model. Splits and requantiz
 `deploy.targets.ncnn.network` adds them.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import permutations
 from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 
 from deploy import ir
+from deploy.ir.broadcast import aligned
+from deploy.targets.ncnn import dilation
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
 from deploy.targets.ncnn.constraints import NO_WINOGRAD, by_winograd, of_node
 from deploy.targets.ncnn.param import Layer
@@ -195,7 +197,7 @@ def _with_rank(node, build, number, rank):
     if len(shape) == rank:
         return blob
     wide = f"{node.name}_wide_{number}"
-    build.add_reshape(wide, blob, wide, (1,) * (rank - len(shape)) + shape)
+    build.add_reshape(wide, blob, wide, aligned(shape, rank))
     return wide
 
 
@@ -315,6 +317,9 @@ def _convolution(node, build):
     pad = float(node.pad_value)
     if integers and pad:  # ncnn pads the integers
         pad = float(NcnnArithmetic().quantize([pad], node.quantization.input)[0])
+    if not integers and dilation.crashes(node, build.shape(node.outputs[0])[1:]):
+        weight, gaps, pads = dilation.safe(node)
+        node = replace(node, weight=weight, dilation=gaps, pads=pads)
     parameters = {0: len(node.weight), **_geometry(node, node.weight), 18: pad or None, 5: _flag(node.bias),
                   6: node.weight.size, 7: None if node.groups == 1 else node.groups,
                   8: (2 if node.groups == 1 else 1) if integers else None}

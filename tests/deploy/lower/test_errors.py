@@ -33,7 +33,7 @@ def test_every_unsupported_operator_is_named(chain):
     (lambda F, x: F.concat(x, F.ones_like(x), dim=1), "operand 1 is a constant"),
     (lambda F, x: F.broadcast_maximum(x, F.reshape(F._internal._arange(start=0, stop=4), shape=(1, 4, 1, 1))),
      "the max of a blob and a tensor of constants"),
-    (lambda F, x: F.broadcast_add(F.mean(x, axis=1, keepdims=True), F.ones((1, 4, 6, 6))), "makes the other operand"),
+    (lambda F, x: F.broadcast_add(F.mean(x, axis=(1, 2)), F.ones((1, 1, 6))), "more axes than the tensor it meets"),
     (lambda F, x: F.cast(x, "float16"), "dtype=float16 (supported: float32)"),
     (lambda F, x: F.slice(x, begin=(None, 0), end=(None, None), step=(1, 2)), "steps (2, 1, 1)"),
     (lambda F, x: F.flip(x, axis=2), "operator reverse"),

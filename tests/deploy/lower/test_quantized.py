@@ -230,3 +230,17 @@ def test_a_folded_norm_keeps_the_codes_of_the_folded_weight(statistics, small_ne
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
     fix_params(net)
     same(lower(net, SHAPE), model)
+
+
+@pytest.mark.parametrize("size", [0.0, 1e-30, 1e-36, 1e-40, 1e-44])
+def test_a_channel_of_vanishing_weights_counts_as_zeros(small_net, images, size):
+    weight = small_net[3].weight.data()
+    weight[1] = size
+    small_net[3].weight.set_data(weight)
+    net = calibrated(small_net, images)
+    want = net(images).asnumpy()
+    node = quantized(lower(net, SHAPE))[1]
+    assert node.quantization.weight_scale.min() > 1e-36
+    assert size == 1e-30 or not node.quantization.weight_q[1].any()
+    got = engine.run(lower(net, SHAPE), images.asnumpy()).outputs[0]
+    np.testing.assert_allclose(got, want, rtol=0, atol=0.02 * np.abs(want).max())
