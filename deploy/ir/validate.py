@@ -57,8 +57,8 @@ def _blob_problems(model):
     for name, shape in model.shapes.items():
         if not _is_name(name):
             found.append(f"blob {name!r}: a name is one word of printable characters")
-        if not (isinstance(shape, tuple) and shape and all(isinstance(size, (int, np.integer)) and size > 0
-                                                           for size in shape) and prod(shape) <= MAX_ELEMENTS):
+        if not (isinstance(shape, tuple) and shape and all(misfit(size, int) is None and size > 0 for size in shape)
+                and prod(shape) <= MAX_ELEMENTS):
             found.append(f"blob {name}: {shape} is no shape")
     if not all(isinstance(text, str) for item in model.metadata.items() for text in item):
         found.append("metadata: keys and values must be text")
