@@ -50,7 +50,7 @@ def _affine(node, inputs, arithmetic):
 def _scalar(node, inputs, arithmetic):
     number = np.float32(node.scalar)
     if node.op == "div":
-        return inputs[0] * (np.float32(1) / number)
+        return inputs[0] * (np.float32(1) / number)  # as the writer writes it
     return BINARY[node.op](inputs[0], number)
 
 

@@ -203,7 +203,12 @@ def _with_rank(node, build, number, rank):
 
 @converter(ir.ScalarOp)
 def _scalar(node, build):
-    build.add("BinaryOp", node.name, node.inputs, node.outputs, {0: BINARY[node.op], 1: 1, 2: float(node.scalar)})
+    op, number = node.op, np.float32(node.scalar)
+    with np.errstate(all="ignore"):
+        inverse = 1 / number
+    if op == "div" and np.isfinite(inverse):  # ncnn divides by an approximation, of which only some elements are made
+        op, number = "mul", inverse           # better; a product is the same on every machine
+    build.add("BinaryOp", node.name, node.inputs, node.outputs, {0: BINARY[op], 1: 1, 2: float(number)})
 
 
 @converter(ir.Concat)

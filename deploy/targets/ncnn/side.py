@@ -1,22 +1,15 @@
 # SPDX-License-Identifier: MIT
-"""The engine as one side of a verification, and where it is known to compute something else than its arithmetic."""
+"""The engine as one side of a verification, and how large sums may get in it."""
 
 from typing import Callable, Dict, Tuple
 
 import numpy as np
 
-from deploy.ir import Convolution, InnerProduct, Model, Pooling, Reduce, Softmax, consumers
+from deploy.ir import Convolution, Model, consumers
 from deploy.proof.compare import Observed
 from deploy.targets.ncnn.constraints import WINOGRAD_EXACT, by_winograd
 from deploy.targets.ncnn.network import integer_blobs, to_network
 from deploy.targets.ncnn.runner import Runner
-
-PACKED = 8  # channels that one packed element holds
-PACKED_DEPTHWISE = ("with packing on and channels a multiple of 8, ncnn's x86 depthwise kernel divides by the scales "
-                    "with the processor's approximate reciprocal (up to 3.7e-4 relative, other on Intel than on AMD)")
-FLOAT_CONVOLUTION = "float convolution: Winograd and packed kernels add in another order"
-FLOAT_SUM = "float sums: packed kernels add in another order, which decides where a value lies between two codes"
-FLOAT_INNER_PRODUCT = "float fully connected layer: its weights are stored as float16"
 
 
 def side(model: Model, runner: Runner) -> Callable[[np.ndarray], Observed]:
@@ -39,22 +32,6 @@ def side(model: Model, runner: Runner) -> Callable[[np.ndarray], Observed]:
         blobs = {name: values for name, values in found.items() if name not in integers}
         return Observed(dict(blobs, **{model.inputs[0]: images}), codes)
     return compute
-
-
-def default_deviations(model: Model) -> Dict[str, str]:
-    """Node -> why its output may differ under ncnn's default options; other nodes only hand on what they get."""
-    found = {}
-    for node in model.nodes:
-        if isinstance(node, Convolution):
-            if node.quantization is None:
-                found[node.name] = FLOAT_CONVOLUTION
-            elif node.depthwise and node.groups % PACKED == 0:
-                found[node.name] = PACKED_DEPTHWISE
-        elif isinstance(node, InnerProduct) and node.quantization is None:
-            found[node.name] = FLOAT_INNER_PRODUCT
-        elif isinstance(node, (Reduce, Softmax)) or isinstance(node, Pooling) and node.kind == "avg":
-            found[node.name] = FLOAT_SUM
-    return found
 
 
 def sum_limits(model: Model) -> Dict[str, Tuple[int, str]]:

@@ -23,9 +23,10 @@ from deploy.target import (
 )
 from deploy.target import Side as Computed
 from deploy.targets.ncnn import constraints, guards, headroom, programs, runner, writer
+from deploy.targets.ncnn.deviations import default_deviations, exact_deviations
 from deploy.targets.ncnn.param import parse_param
 from deploy.targets.ncnn.runner import EXACT, Options, Runner
-from deploy.targets.ncnn.side import default_deviations, side, sum_limits
+from deploy.targets.ncnn.side import side, sum_limits
 from deploy.targets.ncnn.table import write_model_table
 from deploy.targets.ncnn.winograd import WinogradArithmetic
 from quantize.errors import DeployError
@@ -60,8 +61,8 @@ class NcnnEngine(Engine):
         return side(model, session)
 
     def deviations(self, model: Model, way: Way) -> Dict[str, str]:
-        """Those of packed kernels and float sums; with exact options none is known."""
-        return {} if way.options == EXACT else default_deviations(model)
+        """Those of functions and float sums; beside them, by default, those of packed kernels."""
+        return exact_deviations(model) if way.options == EXACT else default_deviations(model)
 
 
 class NcnnSimulation(Simulation):

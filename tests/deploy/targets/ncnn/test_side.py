@@ -8,7 +8,8 @@ from deploy import engine
 from deploy.proof.verify import verify
 from deploy.targets.ncnn import runner, writer
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
-from deploy.targets.ncnn.side import FLOAT_SUM, PACKED_DEPTHWISE, default_deviations, side, sum_limits
+from deploy.targets.ncnn.deviations import FLOAT_SUM, PACKED_DEPTHWISE, default_deviations
+from deploy.targets.ncnn.side import side, sum_limits
 from tests.deploy.targets.ncnn import models
 
 CASES = models.quantized_cases()
