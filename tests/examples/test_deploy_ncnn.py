@@ -268,8 +268,15 @@ def test_an_existing_folder(tmp_path, capfd):
     assert command(*FEW, "--output", tmp_path) == 2
     assert re.fullmatch("error: [^\n]* exists and is not empty; --force replaces it\n", capfd.readouterr().err)
     assert (tmp_path / "mine").read_text() == "precious"
-    assert command(*FEW, "--output", tmp_path, "--force") == 0
-    assert sorted(path.name for path in tmp_path.iterdir()) == NAMES
+    assert command(*FEW, "--output", tmp_path, "--force") == 2
+    assert "is no folder of a deployment, so --force does not replace it" in capfd.readouterr().err
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert command(*FEW, "--output", tmp_path / "out", "--no-engine") == 0
+    assert command(*FEW, "--output", tmp_path / "out", "--force") == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == NAMES
+    (tmp_path / "out" / "notes").write_text("precious")
+    assert command(*FEW, "--output", tmp_path / "out", "--force") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "out"]
 
 
 def test_no_output_folder(capfd):

@@ -228,7 +228,8 @@ def settings(args: argparse.Namespace) -> Dict[str, Any]:
 def add_output(group: argparse._ArgumentGroup, help: str) -> None:
     """The folder of what a command makes."""
     group.add_argument("--output", metavar="DIR", help=help)
-    group.add_argument("--force", action="store_true", help="replace the folder if it is there")
+    group.add_argument("--force", action="store_true",
+                       help="replace the folder if it is there and holds nothing but results of this program")
 
 
 def add_verify(group: argparse._ArgumentGroup) -> None:

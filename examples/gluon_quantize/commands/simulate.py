@@ -198,6 +198,7 @@ def work(args: argparse.Namespace) -> None:
     # MXNet takes seconds to load, which --help need not wait for
     from gluon_quantize.report import accuracy, simulation, steps
     from gluon_quantize.runs import outputs
+    from gluon_quantize.runs.ownership import SIMULATION
     from gluon_quantize.runs.simulate import SimulateRequest, simulate
     settings = options.settings(args)
     if args.verbose:
@@ -205,15 +206,15 @@ def work(args: argparse.Namespace) -> None:
     request = SimulateRequest(options.network_request(args), options.images_request(args), quantization(args),
                               calibration(args), options.run_request(args), options.repair_request(args),
                               sensitivity(args))
-    if args.output and not args.calib_shard:
-        outputs.check_folder(args.output)
-    result = simulate(request, Terminal(lambda step: steps.step_text(step, args.print_model)))
-    if args.calib_shard:
-        return
-    say("\n" + accuracy.summary_text(result.float, result.quantized, result.plan))
-    if args.output:
-        simulation.write_result(args.output, settings, result)
-        say(f"written to {args.output}")
+    output = None if args.calib_shard else args.output
+    with outputs.claimed(output, SIMULATION):
+        result = simulate(request, Terminal(lambda step: steps.step_text(step, args.print_model)))
+        if args.calib_shard:
+            return
+        say("\n" + accuracy.summary_text(result.float, result.quantized, result.plan))
+        if output:
+            simulation.write_result(output, settings, result)
+            say(f"written to {output}")
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:

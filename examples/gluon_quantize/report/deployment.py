@@ -76,4 +76,5 @@ def write_result(folder: pathlib.Path, settings: Dict[str, Any], result: DeployR
                 "sizes": result.sizes, "latency_ms": result.latency,
                 "verification": result.certificate["sides"] if result.certificate else {},
                 "calibration": trust_contents(result.trust)}
+    contents["files"] = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")

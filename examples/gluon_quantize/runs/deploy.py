@@ -23,7 +23,7 @@ from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import proof
 from gluon_quantize.runs.calibration import Calibration, Trust
 from gluon_quantize.runs.deployment import Deployment, deployment, lowered, write_files, write_table
-from gluon_quantize.runs.outputs import PLAN, check_new, staged
+from gluon_quantize.runs.outputs import PLAN, reserved, staged
 from gluon_quantize.runs.repair import equalize
 from gluon_quantize.runs.requests import (
     CalibrationFiles,
@@ -53,7 +53,7 @@ class DeployRequest(PostTrainingRequest):
     output : str or path
         Folder of the results, which appears whole or not at all.
     force : bool
-        Replace the folder if it is there.
+        Replace the folder if it is there and holds nothing but an earlier deployment.
     bgr : bool
         The engine will be given BGR images: the first layer's weights are reordered.
     use_engine : bool
@@ -159,7 +159,11 @@ def deploy(request: DeployRequest, progress: Silent = SILENT,
     QuantizeError
         For what cannot be had, read, quantized, held by the engine or written.
     """
-    check_new(request.output, request.force)
+    with reserved(request.output, request.force):
+        return _deployed(request, progress, also_write)
+
+
+def _deployed(request, progress, also_write):
     target = request.quantization.target
     target = find(target) if isinstance(target, str) else target
     _require_engine(request, target)

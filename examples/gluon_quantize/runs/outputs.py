@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-"""Where results go: checked before a long run begins; a folder of them appears whole or not at all."""
+"""Where results go: checked before a long run begins; a folder of them appears whole or not at all, and belongs to one
+run at a time."""
 
 import contextlib
 import os
@@ -10,23 +11,13 @@ import sys
 import threading
 from typing import Iterator, Optional
 
+from gluon_quantize.runs import ownership
+from gluon_quantize.runs.exchange import exchange
+from gluon_quantize.runs.lock import locked
 from quantize.errors import DataError
 
 PLAN, RESULT = "plan.txt", "result.json"
-
-
-def check_folder(folder: str) -> None:
-    """Make the output folder now, so that a long run does not end in an error."""
-    folder = pathlib.Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--output {folder}: cannot be made: {error.strerror}") from None
-    if not os.access(str(folder), os.W_OK | os.X_OK):
-        raise DataError(f"--output {folder}: no permission to write there")
-    for path in (folder / PLAN, folder / RESULT):
-        if path.is_dir():
-            raise DataError(f"--output {folder}: {path.name} is a folder there; remove it")
+LOCK = ".lock"
 
 
 def check_file(path: Optional[str]) -> None:
@@ -43,33 +34,132 @@ def check_file(path: Optional[str]) -> None:
         raise DataError(f"{path}: no permission to write there")
 
 
+# ---- folders that are there while a run fills them
+
+
+@contextlib.contextmanager
+def claimed(folder: Optional[str], kind: str) -> Iterator[None]:
+    """The output folder of one run, made before long work begins; it goes again if nothing came to lie in it.
+
+    What an earlier run that was killed left half written is removed.
+
+    Parameters
+    ----------
+    folder : str or path, optional
+        None: nothing is done.
+    kind : str
+        One of `ownership.KINDS`: the folder of another command is refused.
+
+    Raises
+    ------
+    DataError
+        For a folder that cannot be written, that holds another command's results, or that another process writes to.
+    """
+    if folder is None:
+        yield
+        return
+    folder = pathlib.Path(folder)
+    made = _make(folder)
+    try:
+        _check_writable(folder)
+        found = ownership.kind_of(folder)
+        if found not in (None, kind):
+            raise DataError(f"--output {folder}: holds the results of a {found}; take another folder")
+        with locked(folder / LOCK, f"--output {folder}"):
+            ownership.remove_leftovers(folder)
+            yield
+    finally:
+        _unmake(made)
+
+
+def _check_writable(folder):
+    if not os.access(str(folder), os.W_OK | os.X_OK):
+        raise DataError(f"--output {folder}: no permission to write there")
+    for path in (folder / PLAN, folder / RESULT):
+        if path.is_dir():
+            raise DataError(f"--output {folder}: {path.name} is a folder there; remove it")
+
+
+def _make(folder):
+    """Make a folder and its parents; those that were not there, the innermost first."""
+    missing = []
+    for path in (folder, *folder.parents):
+        if path.exists():
+            break
+        missing.append(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        _unmake(missing)
+        raise DataError(f"--output {folder}: cannot be made: {error.strerror}") from None
+    return missing
+
+
+def _unmake(folders):
+    """Remove folders that are empty, the innermost first."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return
+
+
+# ---- folders that appear whole
+
+
 def check_new(folder: str, force: bool) -> None:
     """That results can go to a folder, before a long run begins.
 
-    Raises DataError for a file in its place, a folder that is not empty (unless `force`), and a parent that cannot be
-    written to.
+    A folder that a killed process had put aside comes back first.
+
+    Raises
+    ------
+    DataError
+        For a file in its place, a folder that is not empty (with `force`: one that holds anything but a deployment of
+        this program), and a parent that cannot be written to.
     """
     folder = pathlib.Path(folder).resolve()
+    ownership.recover(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"--output {folder}: is a file; name a folder")
-    if not force and folder.is_dir() and any(folder.iterdir()):
-        raise DataError(f"--output {folder}: exists and is not empty; --force replaces it")
+    if folder.is_dir() and any(folder.iterdir()):
+        if not force:
+            raise DataError(f"--output {folder}: exists and is not empty; --force replaces it")
+        ownership.check_replaceable(folder)
+    parent = next(path for path in folder.parents if path.exists())
+    if not parent.is_dir():
+        raise DataError(f"--output {folder}: cannot be made: {parent} is a file")
+    if not os.access(str(parent), os.W_OK | os.X_OK):
+        raise DataError(f"--output {folder}: no permission to write in {parent}")
+
+
+@contextlib.contextmanager
+def reserved(folder: Optional[str], force: bool) -> Iterator[None]:
+    """Context in which no other process of this program writes to a folder that `staged` will make; see `check_new`."""
+    if folder is None:
+        yield
+        return
+    check_new(folder, force)
+    folder = pathlib.Path(folder).resolve()
+    made = _make(folder.parent)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"--output {folder}: cannot be made: {error.strerror}") from None
-    if not os.access(str(folder.parent), os.W_OK | os.X_OK):
-        raise DataError(f"--output {folder}: no permission to write in {folder.parent}")
+        with locked(folder.with_name(f".{folder.name}{LOCK}"), f"--output {folder}"):
+            ownership.remove_staging(folder)
+            yield
+    finally:
+        _unmake(made)
 
 
 @contextlib.contextmanager
 def staged(folder: str, force: bool) -> Iterator[pathlib.Path]:
     """A temporary folder beside `folder`, which takes its place when the block ends well and is removed otherwise.
 
+    With `force` the old folder stays where it is until the new one is whole, and both change places in one step.
     Raises DataError where something cannot be written, a full disk for instance.
     """
     check_new(folder, force)
     folder = pathlib.Path(folder).resolve()  # "." has no name
+    made = _make(folder.parent)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:
         with _unwound_by_sigterm():
@@ -80,6 +170,7 @@ def staged(folder: str, force: bool) -> Iterator[pathlib.Path]:
         raise DataError(f"--output {folder}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(str(temporary), ignore_errors=True)
+        _unmake(made)
 
 
 @contextlib.contextmanager
@@ -103,6 +194,10 @@ def _replace(temporary, folder, force):
     if not force or not folder.exists():
         os.replace(str(temporary), str(folder))  # over an empty folder, too; over any other it fails
         return
+    if any(folder.iterdir()):
+        ownership.check_replaceable(folder)  # it may have filled while we worked
+    if exchange(temporary, folder):
+        return  # what was there is the temporary one now, and goes with it
     old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
     os.replace(str(folder), str(old))
     try:

@@ -20,7 +20,7 @@ from gluon_quantize.data.preprocess import Preprocessing, steps_for
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs.deployment import Deployment
-from gluon_quantize.runs.outputs import check_new, staged
+from gluon_quantize.runs.outputs import reserved, staged
 from gluon_quantize.runs.proof import compared, in_engine, verification_batches
 from quantize.errors import DataError, DeployError, ModelFileError, QuantizeError
 from quantize.files import read_text
@@ -67,14 +67,13 @@ def recheck(request: RecheckRequest, progress: Silent = SILENT) -> RecheckResult
     DataError, ModelFileError, DeployError
         For a folder that no deployment has written, or whose files are not those of its certificate.
     """
-    if request.output:
-        check_new(request.output, request.force)
-    folder = pathlib.Path(request.folder)
-    deployed, images = _opened(request, folder)
-    contents = compared(images, deployed, folder, in_engine(deployed, folder), progress)
-    if request.output:
-        with staged(request.output, request.force) as output:
-            write_certificate(output, contents)
+    with reserved(request.output, request.force):
+        folder = pathlib.Path(request.folder)
+        deployed, images = _opened(request, folder)
+        contents = compared(images, deployed, folder, in_engine(deployed, folder), progress)
+        if request.output:
+            with staged(request.output, request.force) as output:
+                write_certificate(output, contents)
     return RecheckResult(contents)
 
 

@@ -17,7 +17,8 @@ from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.models.metrics import confusion_matrix, mean_metrics
 from gluon_quantize.models.params import save_params
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.runs.outputs import check_folder
+from gluon_quantize.runs.outputs import claimed
+from gluon_quantize.runs.ownership import TRAINING
 from gluon_quantize.training import loop
 from gluon_quantize.training.checkpoints import Checkpoints
 from gluon_quantize.training.optimizers import Optimizers, choices
@@ -124,11 +125,12 @@ def train(request: TrainRequest, progress: Silent = SILENT) -> Optional[TrainRes
         if workers.rank:
             _Training(request, workers, SILENT).fit()
             return None
-        progress.tell(Begun(request))
-        training = _Training(request, workers, progress)
-        progress.tell(training.opened())
-        training.fit()
-        return training.finish()
+        with claimed(request.output, TRAINING):
+            progress.tell(Begun(request))
+            training = _Training(request, workers, progress)
+            progress.tell(training.opened())
+            training.fit()
+            return training.finish()
 
 
 def scores(predictions: Predictions, classes: int) -> Dict[str, Any]:
@@ -150,7 +152,6 @@ class _Training:
 
     def __init__(self, request: TrainRequest, workers: Workers, progress: Silent):
         self.request, self.progress, self.folder = request, progress, pathlib.Path(request.output)
-        check_folder(self.folder)
         self.task: Task = open_task(request)
         self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, request.settings)
         self._check_checkpoints()
