@@ -2,9 +2,12 @@
 """Files are written whole or not at all, and read with errors that say which file."""
 
 import contextlib
+import math
 import os
 import pathlib
-from typing import Iterator, Mapping, Union
+from typing import Any, Iterator, Mapping, Union
+
+import numpy as np
 
 from quantize.errors import DataError
 
@@ -54,6 +57,26 @@ def whole_file(path: PathLike) -> Iterator[pathlib.Path]:
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def check_params_size(path: PathLike, arrays: Mapping[str, Any]) -> None:
+    """DataError for a `.params` file (`mx.nd.save`, `save_parameters`) that is shorter than what was written to it.
+
+    MXNet does not notice that the last page of a file did not fit on the disk.
+
+    Parameters
+    ----------
+    arrays : mapping
+        Name -> array, or anything with `shape` and `dtype`; dense ones.
+    """
+    # file: magic, reserved, count; array: magic, storage, dimensions, sizes, device (2), type, values; names
+    size = 8 * 3 + 8
+    for name, array in arrays.items():
+        values = math.prod(array.shape) * np.dtype(array.dtype).itemsize
+        size += 4 * 3 + 8 * len(array.shape) + 4 * 3 + values + 8 + len(name.encode("utf-8"))
+    written = os.stat(path).st_size
+    if written != size:
+        raise DataError(f"{path}: cannot be written: only {written} of {size} bytes are on the disk, which is full")
 
 
 def read_text(path: PathLike) -> str:

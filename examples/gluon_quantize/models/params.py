@@ -9,6 +9,7 @@ import mxnet as mx
 import numpy as np
 
 from quantize.errors import ModelFileError
+from quantize.files import check_params_size
 
 
 def save_params(net: mx.gluon.Block, path: Union[str, os.PathLike]) -> None:
@@ -16,6 +17,7 @@ def save_params(net: mx.gluon.Block, path: Union[str, os.PathLike]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         net.save_parameters(str(temporary))
+        check_params_size(temporary, net._collect_params_with_prefix())
         os.replace(str(temporary), str(path))
     finally:
         if temporary.exists():

@@ -10,7 +10,7 @@ import numpy as np
 from mxnet.gluon import Block
 
 from quantize.errors import ConfigError
-from quantize.files import PathLike, read_text, whole_file, write_whole
+from quantize.files import PathLike, check_params_size, read_text, whole_file, write_whole
 from quantize.modes import added_parameters, clear_cached_graphs, mode, quantized_layers, quantizers
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.registry import closest
@@ -105,6 +105,7 @@ def _write_parameters(net: Block, path: PathLike) -> None:
               for name, parameter in net._collect_params_with_prefix().items() if id(parameter) not in added}
     with whole_file(path) as temporary:
         mx.nd.save(str(temporary), values)
+        check_params_size(temporary, values)
 
 
 @contextlib.contextmanager
