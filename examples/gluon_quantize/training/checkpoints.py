@@ -1,24 +1,36 @@
 # SPDX-License-Identifier: MIT
-"""Checkpoints of a training: one folder each, whole or not at all, of which the last ones are kept."""
+"""Checkpoints of a training: one folder each, whole or not at all, of which the last ones are kept.
+
+A checkpoint holds parameters, the optimizers' states as arrays, how far the training has come, and a manifest with the
+size and the SHA-256 of each of these files: nothing in it is code, and nothing that changed is taken for whole.
+"""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pathlib
+import re
 import shutil
 from typing import Any, List, Mapping
 
 import mxnet as mx
 from mxnet.gluon import Block
 
+from gluon_quantize.models.params import save_params
 from gluon_quantize.training.loop import Progress
 from gluon_quantize.training.optimizers import Optimizers
-from quantize.errors import ConfigError, DataError, ModelFileError
+from quantize.errors import ConfigError, DataError, ModelFileError, QuantizeError
 from quantize.files import read_text
 
-NET, PROGRESS, PREFIX = "net.params", "progress.json", "epoch-"
+NET, PROGRESS, MANIFEST, FORMAT = "net.params", "progress.json", "manifest.json", 2
+NAME = re.compile(r"epoch-(0|[1-9][0-9]{0,8})$")
+PICKLES = "*.states"  # what checkpoints held before format 2
 # settings that change nothing of what is computed, by the names of the command line's options and of the request
 FREE = ("output", "resume", "num_workers", "images.workers", "no_plots", "list_models", "print_model")
+
+
+REMEDY = "remove this checkpoint to go on from the one before"
 
 
 class Checkpoints:
@@ -42,21 +54,24 @@ class Checkpoints:
         self._keep = keep
 
     def folders(self) -> List[pathlib.Path]:
-        """Complete checkpoints, the oldest first."""
-        return sorted((path for path in self._folder.glob(PREFIX + "*") if path.suffix != ".tmp"),
-                      key=lambda path: int(path.name[len(PREFIX):]))
+        """Complete checkpoints, the oldest first; what is called otherwise than epoch-N is none."""
+        found = [path for path in self._folder.glob("epoch-*") if NAME.match(path.name) and path.is_dir()]
+        return sorted(found, key=lambda path: int(NAME.match(path.name).group(1)))
 
     def save(self, net: Block, optimizers: Optimizers, progress: Progress) -> None:
         """Write a checkpoint; older ones are removed afterwards. DataError when it cannot be written."""
-        target = self._folder / f"{PREFIX}{progress.epoch}"
+        target = self._folder / f"epoch-{progress.epoch}"
         temporary = self._folder / (target.name + ".tmp")
         try:
             shutil.rmtree(str(temporary), ignore_errors=True)
             temporary.mkdir(parents=True)
-            net.save_parameters(str(temporary / NET))
+            save_params(net, temporary / NET)
             optimizers.save(temporary)
             contents = {"settings": self._settings, "progress": dataclasses.asdict(progress)}
             (temporary / PROGRESS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
+            listed = {path.name: _facts(path) for path in sorted(temporary.iterdir())}
+            (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": listed}, indent=1),
+                                              encoding="utf-8")
             os.replace(str(temporary), str(target))
         except (OSError, mx.MXNetError) as error:
             raise DataError(f"{target}: the checkpoint cannot be written: {str(error).splitlines()[0]}") from None
@@ -83,15 +98,47 @@ class Checkpoints:
         try:
             net.load_parameters(str(folder / NET))
             optimizers.load(folder)
-        except (OSError, EOFError, ValueError, AssertionError, mx.MXNetError) as error:
-            raise ModelFileError(f"{folder}: cannot be read: {str(error).splitlines()[0]}; remove it to go on from the "
-                                 "one before") from None
-        return Progress(**self._read(folder)["progress"])
+            return Progress(**self._read(folder)["progress"])
+        except (OSError, EOFError, ValueError, TypeError, AssertionError, mx.MXNetError, QuantizeError) as error:
+            raise ModelFileError(f"{folder}: cannot be read: {str(error).splitlines()[0]}; {REMEDY}") from None
 
     @staticmethod
     def _read(folder):
+        """The contents of progress.json, once the manifest has vouched for all files."""
+        _verify(folder)
         try:
-            return json.loads(read_text(folder / PROGRESS))
-        except json.JSONDecodeError as error:
-            raise ModelFileError(f"{folder / PROGRESS}: is damaged: {error}; remove the checkpoint to go on from the "
-                                 "one before") from None
+            found = json.loads(read_text(folder / PROGRESS))
+            if isinstance(found["settings"], dict) and isinstance(found["progress"], dict):
+                return found
+        except (ValueError, KeyError, TypeError, RecursionError):
+            pass
+        raise ModelFileError(f"{folder / PROGRESS}: is damaged; {REMEDY}")
+
+
+def _facts(path):
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _verify(folder):
+    """ModelFileError unless the files are, bit for bit, those that were written."""
+    if not (folder / MANIFEST).is_file():
+        if any(folder.glob(PICKLES)):
+            raise ModelFileError(f"{folder}: is a checkpoint of an earlier version, whose optimizer states are pickles, "
+                                 "which could run code; start anew from its net.params")
+        raise ModelFileError(f"{folder}: has no {MANIFEST}; {REMEDY}")
+    try:
+        contents = json.loads(read_text(folder / MANIFEST))
+        version, stated = contents["format"], dict(contents["files"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise ModelFileError(f"{folder / MANIFEST}: is damaged; {REMEDY}") from None
+    if version != FORMAT:
+        raise ModelFileError(f"{folder / MANIFEST}: format {version!r}, this version reads {FORMAT}")
+    for path in (folder / name for name in (NET, PROGRESS)):
+        if path.name not in stated:
+            raise ModelFileError(f"{folder / MANIFEST}: does not list {path.name}; {REMEDY}")
+    there = {path.name: path for path in folder.iterdir() if path.name != MANIFEST}
+    for name in sorted({*stated, *there}):
+        if name not in stated or name not in there or not there[name].is_file() or _facts(there[name]) != stated[name]:
+            how = "not listed in its manifest" if name not in stated else "damaged" if name in there else "missing"
+            raise ModelFileError(f"{folder / name}: is {how}; {REMEDY}")

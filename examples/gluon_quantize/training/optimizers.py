@@ -9,6 +9,7 @@ import mxnet as mx
 from mxnet import gluon
 
 from gluon_quantize.training.request import OptimizerRequest
+from gluon_quantize.training.states import SUFFIX, read_state, write_state
 from quantize.errors import ConfigError
 from quantize.registry import closest
 from quantize.train import quantizer_parameters, weight_parameters
@@ -60,14 +61,14 @@ class Optimizers:
             trainer.step(images, ignore_stale_grad=True)
 
     def save(self, folder: pathlib.Path) -> None:
-        """A file of states for each trainer."""
+        """A file of states for each trainer, see `training.states`."""
         for name, (trainer, _) in self._trainers.items():
-            trainer.save_states(str(folder / (name + ".states")))
+            write_state(folder / (name + SUFFIX), trainer)
 
     def load(self, folder: pathlib.Path) -> None:
         """What `save` wrote."""
         for name, (trainer, _) in self._trainers.items():
-            trainer.load_states(str(folder / (name + ".states")))
+            read_state(folder / (name + SUFFIX), trainer)
 
 
 def weights_of(net: gluon.Block) -> Dict[str, gluon.Parameter]:
