@@ -124,8 +124,8 @@ def _verify(folder):
     """ModelFileError unless the files are, bit for bit, those that were written."""
     if not (folder / MANIFEST).is_file():
         if any(folder.glob(PICKLES)):
-            raise ModelFileError(f"{folder}: is a checkpoint of an earlier version, whose optimizer states are pickles, "
-                                 "which could run code; start anew from its net.params")
+            raise ModelFileError(f"{folder}: is of an earlier version, whose optimizer states are pickles: "
+                                 "they could run code. Start anew from its net.params")
         raise ModelFileError(f"{folder}: has no {MANIFEST}; {REMEDY}")
     try:
         contents = json.loads(read_text(folder / MANIFEST))
