@@ -47,7 +47,7 @@ def test_blocks_say_what_they_are(page):
 
 
 def test_every_page_is_reached_from_the_navigation():
-    listed = re.findall(r":\s+([a-z0-9_/]+\.md)\s*$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = re.findall(r":\s+([a-z0-9_/-]+\.md)\s*$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
     pages = [page.relative_to(ROOT / "docs").as_posix() for page in PAGES if ROOT / "docs" in page.parents]
     assert sorted(listed) == sorted(pages)
 
