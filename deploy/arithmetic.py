@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """How an engine rounds: the two steps where integers meet real numbers, as objects the engine is handed."""
 
-from typing import Callable, Mapping
+from typing import Any, Callable, Mapping, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deploy.ir import Grid, QuantizedNode
+from deploy.ir import Grid, Model, QuantizedNode
 from quantize.errors import DeployError
 from quantize.reference import round_half_away
 
@@ -27,6 +27,14 @@ class Arithmetic:
     name = "plain"
     operations: Mapping[type, Callable] = {}
     functions: Mapping[str, Callable] = {}
+
+    def bound(self, model: Model) -> "Arithmetic":
+        """The arithmetic for one model, where it depends on what is around a node; else itself."""
+        return self
+
+    def function(self, kind: str, node: Any) -> Optional[Callable[..., np.ndarray]]:
+        """The engine's own version of an activation function within a node; None: as everywhere."""
+        return self.functions.get(kind)
 
     def quantize(self, x: ArrayLike, grid: Grid) -> np.ndarray:
         """Codes (int32) of a float32 array on a `Grid`."""

@@ -28,10 +28,24 @@ Everything is declared: an attribute with a default, or a method with one. Nobod
 
 import logging
 import pathlib
+import platform
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, Callable, ContextManager, Dict, Iterable, List, Optional, Protocol, Sequence, Tuple, Union
+from typing import (
+    Any,
+    Callable,
+    ContextManager,
+    Dict,
+    Iterable,
+    List,
+    Mapping,
+    Optional,
+    Protocol,
+    Sequence,
+    Tuple,
+    Union,
+)
 
 import numpy as np
 
@@ -271,7 +285,7 @@ class Target(ABC):
     title : str
         What errors call it; the name by default.
     arithmetic : Arithmetic
-        How the engine rounds.
+        How the engine rounds, where `arithmetics` does not say otherwise: weights are rounded so, wherever it will run.
     suffixes : tuple of str
         Of the files of one network, in the order in which `write_files` returns them.
     weights_suffix : str
@@ -315,6 +329,14 @@ class Target(ABC):
         integers : bool
             False: all layers compute in float32, for comparison with the quantized network.
         """
+
+    def arithmetics(self) -> Mapping[str, Arithmetic]:
+        """Architecture of a processor (`platform.machine()`) -> how the engine rounds there; others as `arithmetic`."""
+        return {}
+
+    def arithmetic_here(self) -> Arithmetic:
+        """How the engine rounds on this machine."""
+        return self.arithmetics().get(platform.machine(), self.arithmetic)
 
     def write(self, model: Model, folder: Any) -> Sequence[pathlib.Path]:
         """Check a model and write its files; DeployError with every fatal problem, others are logged."""

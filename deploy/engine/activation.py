@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """Activation functions, by their kind in `ir.Function`."""
 
-from typing import Callable, Dict, Optional
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
-from scipy.special import erf
 
 from deploy.arithmetic import Arithmetic
 from deploy.engine.operations import operation
 from deploy.ir import Activation, Function, PReLU
+from quantize.errors import DeployError
 
 
 def hard_sigmoid(x: np.ndarray, alpha: float, beta: float) -> np.ndarray:
@@ -25,6 +25,16 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 def softplus(x: np.ndarray) -> np.ndarray:
     """log(1 + exp(x)) without overflow."""
     return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+
+
+def erf(x: np.ndarray) -> np.ndarray:
+    """The error function; DeployError without SciPy."""
+    try:
+        from scipy import special  # nothing else needs SciPy, which a phone may not have
+    except ImportError as error:
+        raise DeployError(f"gelu and erf are computed with SciPy ({error}); install it with: pip install "
+                          "scipy") from None
+    return special.erf(x)
 
 
 def gelu(x: np.ndarray) -> np.ndarray:
@@ -58,11 +68,14 @@ FUNCTIONS: Dict[str, Callable[..., np.ndarray]] = {
 }
 
 
-def activate(x: np.ndarray, function: Optional[Function], arithmetic: Arithmetic) -> np.ndarray:
-    """`function` (ir.Function, or None: `x` itself) of `x`; the arithmetic's own version where it has one."""
+def activate(x: np.ndarray, function: Optional[Function], arithmetic: Arithmetic, node: Any = None) -> np.ndarray:
+    """`function` (ir.Function, or None: `x` itself) of `x`; the arithmetic's own version where it has one.
+
+    `node` is the layer that applies it within, where it is none of its own.
+    """
     if function is None:
         return x
-    apply = arithmetic.functions.get(function.kind) or FUNCTIONS[function.kind]
+    apply = arithmetic.function(function.kind, node) or FUNCTIONS[function.kind]
     return apply(x, *(np.float32(value) for value in function.parameters))
 
 

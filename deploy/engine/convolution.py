@@ -53,7 +53,7 @@ def matrix_product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
 def _finish(y, node, arithmetic):
     if node.bias is not None:
         y = y + per_channel(node.bias, y.ndim)
-    return activate(y, node.activation, arithmetic)
+    return activate(y, node.activation, arithmetic, node)
 
 
 @operation(Convolution)

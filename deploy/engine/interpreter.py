@@ -65,13 +65,14 @@ def run(model: Model, inputs: Union[np.ndarray, Mapping[str, np.ndarray]], *, ar
     DeployError
         An unknown blob to keep, a sum that does not fit into int32, values that are no numbers.
     """
+    arithmetic = (arithmetic or Arithmetic()).bound(model)
     arrays = _inputs(model, inputs)
     count = len(arrays[model.inputs[0]])
     trace = _Trace(model, count, keep, codes)
     part = part or part_size(model)
     for start in range(0, count, part):
         blobs = {name: np.ascontiguousarray(values[start:start + part]) for name, values in arrays.items()}
-        _run_part(model, blobs, arithmetic or Arithmetic(), trace, slice(start, start + part))
+        _run_part(model, blobs, arithmetic, trace, slice(start, start + part))
     return Result(tuple(trace.blobs[name] for name in model.outputs), trace.blobs, trace.codes, trace.largest)
 
 
@@ -155,7 +156,7 @@ def compute(node: Node, inputs: Sequence[np.ndarray], arithmetic: Arithmetic, tr
         layer = cast(QuantizedNode, node)
         codes, sums = integer.layer(layer, inputs[0], arithmetic)
         trace.layer(layer, where, codes, integer.largest(sums, layer))
-        return (activate(arithmetic.dequantize(sums, layer), layer.activation, arithmetic),)
+        return (activate(arithmetic.dequantize(sums, layer), layer.activation, arithmetic, layer),)
     apply = arithmetic.operations.get(type(node)) or OPERATIONS[type(node)]
     outputs = apply(node, inputs, arithmetic)
     return outputs if isinstance(outputs, tuple) else (outputs,)

@@ -101,7 +101,8 @@ def prove(subject: Subject, sides: Mapping[str, Side], batches: Iterable[np.ndar
         See `deploy.proof.verify.verify`.
     """
     model, target = subject.model, subject.target
-    found = verify(model, target.arithmetic, {name: side.compute for name, side in sides.items()}, batches, progress)
+    computing = {name: side.compute for name, side in sides.items()}
+    found = verify(model, target.arithmetic_here(), computing, batches, progress)
     engine = target.engine
     # a version is stated only of what has computed: without the engine there may be none to ask
     ran = engine is not None and any(way_name(target, way.name) in sides for way in engine.ways)

@@ -20,6 +20,7 @@ from deploy.targets.ncnn import kernels
 from deploy.targets.ncnn.fma import fma
 
 QMAX = 127
+SLOWER = ("leaky_relu", "clip", "sigmoid", "hard_swish")  # activations that keep depthwise layers from special kernels
 
 
 def multiplier(scale: ArrayLike) -> np.ndarray:
@@ -31,11 +32,12 @@ def fused(node: Any) -> bool:
     """Whether the layer's kernel adds the bias in the same rounding.
 
     Convolutions do, groups of several channels included. Of the depthwise kernels only those for 3x3 windows at stride
-    1 or 2 do, which ncnn chooses where the activation is none or ReLU. Measured, wheel 1.0.20261020.
+    1 or 2 do, which ncnn chooses where its activation is none or ReLU; one that is a layer of its own is none to it.
+    Measured, wheel 1.0.20261020.
     """
     if not isinstance(node, Convolution):
         return False
-    plain = node.activation is None or node.activation.kind == "relu"
+    plain = node.activation is None or node.activation.kind not in SLOWER
     special = (node.weight.shape[2:] == (3, 3) and tuple(node.dilation) == (1, 1)
                and tuple(node.stride) in ((1, 1), (2, 2)) and plain)
     return special or not node.depthwise
@@ -50,7 +52,8 @@ class NcnnArithmetic(Arithmetic):
 
     def quantize(self, x: ArrayLike, grid: Grid) -> np.ndarray:
         """Codes (int32) of a float32 array on a `Grid`, of which ncnn knows the scale only."""
-        return _round(np.asarray(x, np.float32) * multiplier(grid.scale), QMAX).astype(np.int32)
+        with np.errstate(over="ignore"):  # what becomes infinite has a code like every number
+            return _round(np.asarray(x, np.float32) * multiplier(grid.scale), QMAX).astype(np.int32)
 
     def quantize_weight(self, weight: np.ndarray, scale: ArrayLike, qmax: int) -> np.ndarray:
         """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""

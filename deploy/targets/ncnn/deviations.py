@@ -23,6 +23,7 @@ from deploy.ir import (
     activation,
     integers,
 )
+from deploy.targets.ncnn.runner import EXACT, EXACT_AARCH64, Options
 
 PACKED = 8  # channels that one packed element holds
 PACKED_DEPTHWISE = ("with packing on and channels a multiple of 8, ncnn's x86 depthwise kernel divides by the scales "
@@ -30,6 +31,10 @@ PACKED_DEPTHWISE = ("with packing on and channels a multiple of 8, ncnn's x86 de
 FLOAT_CONVOLUTION = "float convolution: Winograd and packed kernels add in another order"
 FLOAT_SUM = "float sums: packed kernels add in another order, which decides where a value lies between two codes"
 FLOAT_INNER_PRODUCT = "float fully connected layer: its weights are stored as float16"
+
+AARCH64 = ("aarch64", "arm64")  # as Linux and Android call it, and macOS and iOS
+FP16 = ("ncnn's default on ARM: where the processor has fp16, real numbers between layers are kept in 16 bits and "
+        "computed with 11 bits; switched off with use_fp16_packed, use_fp16_storage and use_fp16_arithmetic")
 
 # with every option
 FUNCTION = "ncnn computes {} by a polynomial of its own: last bits differ"
@@ -39,6 +44,19 @@ SUM = "float sums: ncnn adds in another order, last bits differ"
 DIVISION = "ncnn divides by an approximate reciprocal made better: last bits differ"
 POWER = "ncnn computes powers by polynomials of its own: last bits differ"
 INTERPOLATION = "ncnn rounds the weights of neighbours, and their sums, in another order: last bits differ"
+
+
+def deviations(model: Model, options: Options, machine: str) -> Dict[str, str]:
+    """Node -> why its output may differ from the arithmetic, with these options on such a processor.
+
+    Parameters
+    ----------
+    machine : str
+        As `platform.machine` calls it.
+    """
+    if options in (EXACT, EXACT_AARCH64):
+        return exact_deviations(model)
+    return {node.name: FP16 for node in model.nodes} if machine in AARCH64 else default_deviations(model)
 
 
 def exact_deviations(model: Model) -> Dict[str, str]:

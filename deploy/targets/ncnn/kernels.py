@@ -34,6 +34,8 @@ from deploy.ir import (
 )
 from deploy.targets.ncnn.fma import fma
 
+PACKED = 8  # channels of a depthwise convolution that may hand on codes are a multiple of it; see `network`
+
 
 def _batch_norm(node, inputs, arithmetic):
     deviation = np.sqrt(node.variance + np.float32(node.epsilon))
@@ -104,7 +106,8 @@ def runs(model: Model) -> Dict[str, int]:
 
 def _run(model, blob, writer, readers):
     shape = model.shapes[blob]
-    if _integer(writer) and writer.depthwise and all(_integer(reader) for reader in readers):
+    if _integer(writer) and writer.depthwise and writer.groups % PACKED == 0 and all(
+            _integer(reader) for reader in readers):
         return 1
     flat = isinstance(writer, Pooling) and writer.global_ and all(
         reader is None or isinstance(reader, (InnerProduct, Reshape)) for reader in readers)

@@ -3,7 +3,9 @@
 
 Where all readers of a quantized convolution are quantized convolutions, it writes their integers itself (it
 "requantizes"): 100 is added to its `int8_scale_term`, and their input scale stands behind its own. ncnn2int8 does the
-same, and the same results come without it.
+same, and the same results come without it. Depthwise layers whose channels are no multiple of 8 write real numbers all
+the same: on ARM their integers would be rounded otherwise in whole groups of eight columns than in the rest, and end
+at -128 there.
 """
 
 from dataclasses import replace
@@ -19,6 +21,8 @@ from quantize.errors import DeployError
 TERM = 8  # the parameter int8_scale_term
 REQUANTIZE = 100
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
+OUTPUTS, GROUPS = 0, 7  # parameters of convolutions
+PACKED = 8  # channels that are packed together in blobs of integers
 
 
 def to_network(model: ir.Model, integers: bool = True) -> Tuple[Network, Dict[str, Dict[str, np.ndarray]]]:
@@ -58,6 +62,17 @@ def integer_blobs(network: Network) -> Dict[str, str]:
             found[layer.outputs[0]] = layer.name
         elif layer.type == "Split" and layer.inputs[0] in found:
             found.update((blob, found[layer.inputs[0]]) for blob in layer.outputs)
+    return found
+
+
+def integer_grids(model: ir.Model) -> Dict[str, ir.Grid]:
+    """Node that hands on codes instead of real numbers -> their grid."""
+    readers, found = ir.consumers(model), {}
+    holding = integer_blobs(to_network(model)[0])
+    for node in model.nodes:
+        if node.outputs[0] in holding:
+            reader = cast(ir.QuantizedNode, readers[node.outputs[0]][0])
+            found[node.name] = reader.quantization.input
     return found
 
 
@@ -103,7 +118,7 @@ def _requantize(layers, weights, outputs) -> List[Layer]:
 
 def _integer_readers(layer, readers, weights, outputs) -> Dict[str, float]:
     """Reader -> its input's multiplier, if all readers of the layer's output take integers; else nothing."""
-    if not _is_integer(layer) or layer.outputs[0] in outputs:
+    if not _is_integer(layer) or layer.outputs[0] in outputs or _unpacked_depthwise(layer):
         return {}
     found = readers.get(layer.outputs[0], [])
     if len(found) == 1 and found[0].type == "Split":
@@ -111,6 +126,11 @@ def _integer_readers(layer, readers, weights, outputs) -> Dict[str, float]:
     if not all(map(_is_integer, found)):
         return {}
     return {reader.name: float(weights[reader.name]["input_scale"]) for reader in found}
+
+
+def _unpacked_depthwise(layer) -> bool:
+    groups = layer.parameters.get(GROUPS, 1)
+    return 1 < groups == layer.parameters[OUTPUTS] and groups % PACKED != 0
 
 
 def _is_integer(layer) -> bool:

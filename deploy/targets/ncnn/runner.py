@@ -48,6 +48,8 @@ class Options:
 
 
 EXACT = Options(packing=False, fp16=False, bf16=False, threads=1)
+# there the unpacked kernels are those that round as a compiler likes, and only some processors would take Winograd
+EXACT_AARCH64 = Options(packing=True, winograd=False, fp16=False, bf16=False, threads=1)
 DEFAULT = Options()
 
 

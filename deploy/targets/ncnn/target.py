@@ -2,11 +2,13 @@
 """ncnn as a target: its own files, written directly, and all that it offers beside them."""
 
 import pathlib
+import platform
 from dataclasses import replace
-from typing import Any, ContextManager, Dict, Iterable, List, Sequence, Tuple
+from typing import Any, ContextManager, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
+from deploy.arithmetic import Arithmetic
 from deploy.ir import Model
 from deploy.target import (
     TARGETS,
@@ -23,9 +25,10 @@ from deploy.target import (
 )
 from deploy.target import Side as Computed
 from deploy.targets.ncnn import constraints, guards, headroom, programs, runner, writer
-from deploy.targets.ncnn.deviations import default_deviations, exact_deviations
+from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
+from deploy.targets.ncnn.deviations import AARCH64, deviations
 from deploy.targets.ncnn.param import parse_param
-from deploy.targets.ncnn.runner import EXACT, Options, Runner
+from deploy.targets.ncnn.runner import EXACT, EXACT_AARCH64, Options, Runner
 from deploy.targets.ncnn.side import side, sum_limits
 from deploy.targets.ncnn.table import write_model_table
 from deploy.targets.ncnn.winograd import WinogradArithmetic
@@ -40,7 +43,12 @@ ONE_THREAD = Options(threads=1)
 class NcnnEngine(Engine):
     """PyPI's `ncnn`."""
 
-    ways = (Way("exact", EXACT), Way("default", ONE_THREAD))
+    @property
+    def ways(self) -> Tuple[Way, ...]:  # type: ignore[override]
+        """Under which options results are reproducible depends on the processor; then as users run the files."""
+        exact = EXACT_AARCH64 if platform.machine() in AARCH64 else EXACT
+        return (Way("exact", exact), Way("default", ONE_THREAD))
+
     float_way = Way("float", replace(EXACT, winograd=False))  # Winograd costs a digit of float results
 
     def require(self) -> None:
@@ -61,8 +69,8 @@ class NcnnEngine(Engine):
         return side(model, session)
 
     def deviations(self, model: Model, way: Way) -> Dict[str, str]:
-        """Those of functions and float sums; beside them, by default, those of packed kernels."""
-        return exact_deviations(model) if way.options == EXACT else default_deviations(model)
+        """See `deviations.deviations`."""
+        return deviations(model, way.options, platform.machine())
 
 
 class NcnnSimulation(Simulation):
@@ -120,13 +128,14 @@ class NcnnTarget(Target):
         """The .param and the .bin."""
         return writer.write(model, folder, name, integers)
 
-    def run(self, folder: Any, inputs: Any, options: Options = EXACT) -> Tuple[np.ndarray, ...]:
+    def run(self, folder: Any, inputs: Any, options: Optional[Options] = None) -> Tuple[np.ndarray, ...]:
         """Outputs (a tuple, in the order of the layers) of ncnn for a batch.
 
         Parameters
         ----------
         inputs : array of float32 (n, c, h, w), or dict
-        options : deploy.targets.ncnn.runner.Options
+        options : deploy.targets.ncnn.runner.Options, optional
+            Those that are reproducible on this machine by default.
         """
         param = pathlib.Path(folder) / (NAME + ".param")
         if not param.is_file():
@@ -134,12 +143,17 @@ class NcnnTarget(Target):
         network = parse_param(read_text(param), str(param))
         read = {blob for layer in network.layers for blob in layer.inputs}
         names = [blob for blob in network.blobs if blob not in read]
+        options = options or self.engine.ways[0].options
         found = Runner(param, param.with_suffix(".bin"), options).run(inputs, names)
         return tuple(found[name] for name in names)
 
+    def arithmetics(self) -> Mapping[str, Arithmetic]:
+        """That of aarch64; every other processor is taken for an x86 one."""
+        return dict.fromkeys(AARCH64, Aarch64Arithmetic())
+
     def sum_limits(self, model: Model) -> Dict[str, Tuple[int, str]]:
-        """Winograd's, for layers that may be computed so."""
-        return sum_limits(model)
+        """Winograd's, for layers that may be computed so with the options that are reproducible."""
+        return {} if platform.machine() in AARCH64 else sum_limits(model)
 
     def extras(self) -> Tuple[Extra, ...]:
         """The calibration table that ncnn2int8 reads; Caffe's files, from which ncnn's own tools start."""

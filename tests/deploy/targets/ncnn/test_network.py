@@ -9,7 +9,7 @@ import pytest
 from deploy import engine, ir
 from deploy.targets.ncnn import writer
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
-from deploy.targets.ncnn.network import integer_blobs, to_network
+from deploy.targets.ncnn.network import integer_blobs, integer_grids, to_network
 from deploy.targets.ncnn.runner import DEFAULT, EXACT, Runner
 from quantize.errors import DeployError
 from tests.deploy.targets.ncnn import models
@@ -109,6 +109,27 @@ def test_integers_stay_between_convolutions():
     assert terms(residual)[0] == {"c1": 102, "c2": 2, "c3": 102, "x": 2}
     assert integer_blobs(to_network(fire)[0]) == {blob: "squeeze" for blob in (
         "squeeze", "squeeze_splitncnn_0", "squeeze_splitncnn_1")}
+
+
+@pytest.mark.parametrize("channels, term", [(8, 101), (16, 101), (6, 1), (12, 1)])
+def test_depthwise_layers_that_are_not_packed_hand_on_real_numbers(channels, term):
+    """On ARM the kernel for their integers rounds by the column."""
+    case = model((channels, 6, 5), [conv("a", "data", (channels, 1, 3, 3), groups=channels, largest=2),
+                                    conv("x", "a", (4, channels, 1, 1), largest=2)])
+    assert terms(case)[0]["a"] == term
+    assert set(integer_grids(case)) == ({"a"} if term > 100 else set())
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_the_grid_of_codes_that_are_handed_on_is_their_readers(name):
+    case = QUANTIZED[name]
+    grids, holding = integer_grids(case), integer_blobs(to_network(case)[0])
+    assert {node.outputs[0] for node in case.nodes if node.name in grids} == {
+        blob for blob in holding if blob in case.shapes}
+    for node in case.nodes:
+        if node.name in grids:
+            assert multiplier(case, next(reader.name for reader in case.nodes if node.outputs[0] in reader.inputs)) == (
+                float(np.float32(1) / np.float32(grids[node.name].scale)))
 
 
 def test_real_numbers_come_out_where_somebody_wants_them():

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: MIT
+"""Runs on the emulated machine: what ncnn computes there from the cases, or from a folder, as digests or arrays.
+
+    emulated.py cases [NAME ...]                      JSON: case -> output -> digest; of all cases
+    emulated.py blobs PARAM IMAGES.npy OUT.npz WAY    arrays of all blobs, by the way `exact` or `default`
+"""
+
+import hashlib
+import json
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+
+from deploy.targets.ncnn import TARGET, writer
+from deploy.targets.ncnn.runner import Runner
+from tests.deploy.targets.ncnn.aarch64 import cases
+
+
+def digest(values):
+    """Of float32 numbers, -0 as 0, all that are no numbers alike."""
+    values = np.where(np.isnan(values), np.float32(np.nan), values + np.float32(0)).astype("<f4")
+    return hashlib.sha256(np.ascontiguousarray(values).tobytes()).hexdigest()[:16]
+
+
+def outputs(name, case):
+    """Output -> its digest."""
+    with tempfile.TemporaryDirectory() as folder:
+        runner = Runner(*writer.write(case, pathlib.Path(folder)), TARGET.engine.ways[0].options)
+        found = runner.run(cases.images(name, case), list(case.outputs), case.shapes)
+    return {blob: digest(values) for blob, values in found.items()}
+
+
+def blobs(param, images, target, way):
+    """All blobs of a network's files, whole numbers where it holds codes."""
+    options = next(item.options for item in TARGET.engine.ways if item.name == way)
+    runner = Runner(param, param.with_suffix(".bin"), options)
+    np.savez(target, **runner.run(np.load(images), [name for name in runner.blobs if name not in runner.inputs]))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "cases":
+        everything = cases.networks() if sys.argv[2:3] == ["network chain"] else cases.everything()
+        print(json.dumps({name: outputs(name, everything[name]) for name in sys.argv[2:] or everything}))
+    else:
+        blobs(pathlib.Path(sys.argv[2]), *sys.argv[3:])

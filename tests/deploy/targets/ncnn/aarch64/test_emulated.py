@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""ncnn for aarch64, emulated, against the integer engine here. See `environment`; where that cannot be had: skipped."""
+
+import json
+
+import pytest
+
+from deploy import engine
+from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
+from tests.deploy.targets.ncnn.aarch64 import cases, environment
+from tests.deploy.targets.ncnn.aarch64.emulated import digest
+
+SCRIPT = environment.ROOT / "tests/deploy/targets/ncnn/aarch64/emulated.py"
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    """Builds the environment if need be."""
+    try:
+        environment.build()
+    except environment.Unavailable as why:
+        pytest.skip(f"no emulated aarch64: {why}")
+
+
+@pytest.fixture(scope="module")
+def emulator_there():
+    """The quick run builds nothing."""
+    try:
+        if not environment.built():
+            pytest.skip("no emulated aarch64 yet: make test-slow, or environment.py, builds it")
+    except environment.Unavailable as why:
+        pytest.skip(f"no emulated aarch64: {why}")
+
+
+def assert_identical(cpu, names):
+    """Every output of the cases has the same bits there and here."""
+    found = json.loads(environment.run(cpu, SCRIPT, "cases", *names).stdout)
+    assert list(found) == list(names)
+    everything = cases.everything()
+    for name in names:
+        case = everything[name]
+        judged = engine.run(case, cases.images(name, case), arithmetic=Aarch64Arithmetic()).outputs
+        assert {blob: digest(values) for blob, values in zip(case.outputs, judged)} == found[name], name
+
+
+def test_one_network(emulator_there):
+    assert_identical("max", ["network chain"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", environment.CPUS)
+def test_every_layer(emulator, cpu):
+    assert_identical(cpu, list(cases.everything()))
