@@ -57,6 +57,9 @@ def apply_table(net: Block, table: Table) -> None:
             quantizer.mode = "offline"
         else:
             quantizer.mode = "float" if path.rpartition(".")[0] in off else "online"
+    plan = getattr(net, "plan", None)
+    if off and plan is not None:
+        net.plan = plan.left_float(off, "'#' in the table")
     clear_cached_graphs(net)
 
 

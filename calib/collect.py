@@ -127,6 +127,9 @@ def calibrate(net: Block, observers: Mapping[str, Any], calibrator: Calibrator) 
         except CalibrationError as error:
             raise CalibrationError(f"{path}: {error}") from None
         thresholds[path] = float(quantizer.threshold.max())
+        note = calibrator.note(observer, quantizer.spec)
+        if note:
+            logger.warning("%s: %s", path, note)
     clear_cached_graphs(net)
     return thresholds
 

@@ -21,7 +21,8 @@ LIBRARIES = ("quantize", "calib", "deploy")
 BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors",
         "quantize.files", "quantize.escape", "quantize.winograd", "quantize.targets")
 LAYERS = ("quantize.nn", "quantize.ops") + BASE
-NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS
+NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config",
+            "quantize.finite") + LAYERS
 
 LIBRARY = ("calib", "calib.collect", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles", "deploy",
            "calib.rounding", "calib.rounding.learn", "calib.sensitivity", "quantize.stages", "quantize.repair",
@@ -52,11 +53,13 @@ ARROWS = {
     "quantize.ops":        ("quantize.spec", "quantize.reference", "quantize.errors"),
     "quantize.nn":         ("quantize.ops",) + BASE,
     "quantize.tree":       ("quantize.errors",),
+    "quantize.finite":     ("quantize.errors",),
     "quantize.modes":      ("quantize.tree",) + LAYERS,
     "quantize.stages":     ("quantize.modes", "quantize.tree") + LAYERS,
     "quantize.repair":     ("quantize.stages", "quantize.modes", "quantize.tree") + LAYERS,
     "quantize.initialize": ("quantize.modes", "quantize.tree") + LAYERS,
-    "quantize.convert":    ("quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config") + LAYERS,
+    "quantize.convert":    ("quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config",
+                            "quantize.finite") + LAYERS,
     "quantize.importers":  ("quantize.registry", "quantize.errors"),
     "quantize.train":      NETWORKS,
     "quantize.storage":    ("quantize",) + NETWORKS,

@@ -12,6 +12,8 @@ from quantize.reference import qparams_from_range, qparams_from_threshold
 from quantize.registry import Registry
 from quantize.spec import QParams, QuantSpec
 
+FEW = 24  # different magnitudes
+
 CALIBRATORS: Registry = Registry("calibrator")
 
 
@@ -56,6 +58,10 @@ class Calibrator:
         """What subclasses define."""
         raise NotImplementedError
 
+    def note(self, observer: Observer, spec: QuantSpec) -> str:
+        """What is to be said about a threshold that was decided otherwise than the method's name tells; else ""."""
+        return ""
+
 
 class ThresholdCalibrator(Calibrator):
     """A calibrator whose answer is one magnitude: where the range ends, on both sides or on the one there is."""
@@ -94,6 +100,16 @@ def magnitudes(observer: HistogramObserver, spec: QuantSpec) -> np.ndarray:
     """
     positive = observer.positive()
     return positive if _positive_only(spec) else positive + observer.negative()
+
+
+def few_values(observer: HistogramObserver, spec: QuantSpec) -> int:
+    """How many different magnitudes there are, by the histogram and zeros left out, where these are few; else 0.
+
+    Nothing is gained by clipping them (a mask, a binarised image, a constant, the 16 levels of 4 bits), and searches
+    for a balance between clipping and rounding have nothing to weigh.
+    """
+    found = int(np.count_nonzero(magnitudes(observer, spec)))
+    return found if found <= FEW else 0
 
 
 def levels_per_side(observer: Observer, spec: QuantSpec) -> int:

@@ -9,6 +9,7 @@ import numpy as np
 from calib.calibrators.base import (
     CALIBRATORS,
     ThresholdCalibrator,
+    few_values,
     levels_per_side,
     magnitudes,
     resampled,
@@ -24,8 +25,22 @@ MAX_BINS = 16384  # what the observer has on each side: finer ones would be made
 
 
 @dataclass(frozen=True)
-class _KL(ThresholdCalibrator):
+class _Divergence(ThresholdCalibrator):
+    """What the variants share: inputs with few values keep the largest."""
+
     observer: ClassVar[str] = "histogram"
+
+    def note(self, observer: Any, spec: QuantSpec) -> str:
+        """Says so where there are only few values."""
+        count = few_values(observer, spec)
+        if not count:
+            return ""
+        return (f"only {count} different value{'s' * (count > 1)}: {self.name} cannot weigh clipping there and "
+                "takes the largest magnitude")
+
+
+@dataclass(frozen=True)
+class _KL(_Divergence):
     bins = 0  # a field of each subclass
 
     def __post_init__(self) -> None:
@@ -39,10 +54,10 @@ class _KL(ThresholdCalibrator):
         """(T + 0.5) * top / bins.
 
         Grids with as many levels per side as there are bins gain nothing from clipping: the threshold is the largest
-        magnitude.
+        magnitude. So it is for inputs of few values.
         """
         top, levels, counts = top_magnitude(observer, spec), levels_per_side(observer, spec), magnitudes(observer, spec)
-        if levels >= self.bins or not counts.any():
+        if levels >= self.bins or not counts.any() or few_values(observer, spec):
             return top
         best = self._search(resampled(counts, observer.width, top, self.bins), levels)
         return (best + 0.5) * top / self.bins
@@ -120,7 +135,7 @@ class KLPredecessor(_KL):
 
 @CALIBRATORS.register("kl-mxnet")
 @dataclass(frozen=True)
-class KLMXNet(ThresholdCalibrator):
+class KLMXNet(_Divergence):
     """MXNet's own KL (`mxnet.contrib.quantization`, operator `_contrib_calibrate_entropy`; `kl_symmetric`).
 
     8001 bins over [-A, A], A = max |x|; both signs are kept apart and zeros are counted, in the middle bin. 255 levels
@@ -134,7 +149,6 @@ class KLMXNet(ThresholdCalibrator):
     """
 
     name: ClassVar[str] = "kl-mxnet"
-    observer: ClassVar[str] = "histogram"
     bins: int = 8001
 
     def __post_init__(self) -> None:
@@ -143,10 +157,10 @@ class KLMXNet(ThresholdCalibrator):
             raise CalibrationError(f"bins must be an odd number, one in the middle; got {self.bins!r}")
 
     def threshold(self, observer: Any, spec: QuantSpec) -> float:
-        """The end of the chosen range; the largest magnitude for grids with more levels than bins."""
+        """The end of the chosen range; the largest magnitude for grids with more levels than bins, and few values."""
         top = top_magnitude(observer, spec)
         levels = 2 * levels_per_side(observer, spec) - 1
-        if levels > self.bins or not top:
+        if levels > self.bins or not top or few_values(observer, spec):
             return top
         best = search_symmetric(self._histogram(observer, spec, top), levels)
         return (2 * best + 1) * top / self.bins

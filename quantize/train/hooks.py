@@ -22,6 +22,7 @@ from mxnet import nd
 from mxnet.gluon import Block
 
 from quantize.errors import ConfigError, TrainingError
+from quantize.finite import check_parameters
 from quantize.initialize import start_weight
 from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
 from quantize.nn.fake_quantize import FakeQuantize
@@ -144,9 +145,10 @@ class ClipWeights(Hook):
 
 
 class CheckNumbers(Hook):
-    """Raises TrainingError, with the quantizer's path, when a trained number is not finite or a clip not positive.
+    """Raises TrainingError, with the parameter's path, when a number is not finite or a trained clip not positive.
 
-    It waits for the step to end. Steps of LSQ are positive by construction.
+    Weights and statistics are looked at as well as quantizers' numbers: behind a sign or a ReLU a loss stays finite
+    while they do not. It waits for the step to end. Steps of LSQ are positive by construction.
 
     Parameters
     ----------
@@ -157,14 +159,21 @@ class CheckNumbers(Hook):
     def __init__(self, net: Block, every: int = 1) -> None:
         if every < 1:
             raise ConfigError(f"every must be at least 1, got {every!r}")
-        self.every = every
+        self.every, self._net = every, net
         self.parameters = quantizer_parameters(net)
         self._positive = {f"{path}.{name}" for path, quantizer in quantizers(net) for name in quantizer.positive}
 
     def after_step(self, step: int) -> None:
         """Check, when it is time."""
+        if (step + 1) % self.every:
+            return
+        self._check_quantizers(step)
+        check_parameters(self._net, f"found after step {step}; training cannot go on. Go back to the last checkpoint, "
+                                    "and take a lower learning rate", TrainingError)
+
+    def _check_quantizers(self, step: int) -> None:
         checked = {path: parameter for path, parameter in self.parameters.items() if parameter._data is not None}
-        if (step + 1) % self.every or not checked:
+        if not checked:
             return
         # one transfer for all of them
         joined = nd.concat(*[parameter.list_data()[0].reshape(-1) for parameter in checked.values()], dim=0).asnumpy()

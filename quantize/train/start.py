@@ -8,6 +8,7 @@ from mxnet import autograd, nd
 from mxnet.gluon import Block
 
 from quantize.errors import CalibrationError
+from quantize.finite import check_inputs, check_parameters
 from quantize.modes import clear_cached_graphs, eager, mode, quantizers
 from quantize.nn.fake_quantize import FakeQuantize
 
@@ -32,7 +33,11 @@ def start_training(net: Block, batch: Optional[Inputs] = None, ranges: str = "em
     ------
     CalibrationError
         When a batch is needed and not given, naming a quantizer; when `offline` is asked for and nothing is calibrated.
+    DataError
+        For NaN or infinity in the batch, or in a parameter, which is named.
     """
+    check_parameters(net)
+    check_inputs(batch)
     activations = list(quantizers(net, "activation"))
     unset = [(path, quantizer) for path, quantizer in activations
              if quantizer.start is not None and not quantizer.calibrated]

@@ -135,3 +135,24 @@ def test_unsigned_grids_leave_negative_values_out_and_wide_grids_do_not_clip(nam
 
 def test_kl_is_the_variant_of_ncnn():
     assert CALIBRATORS.get("kl")().name == "kl-ncnn"
+
+
+FEW_VALUES = {"binary": [0.0, 1.0, 0.0, 0.0, 1.0], "constant": [0.5], "ternary": [-1.0, 0.0, 1.0],
+              "16 levels": np.arange(16) / 15, "one large": [0.01] * 50 + [3.0]}
+
+
+@pytest.mark.parametrize("name", [name for name in CALIBRATORS.names() if name.startswith("kl")])
+@pytest.mark.parametrize("kind", FEW_VALUES)
+def test_few_values_are_not_clipped_and_that_is_noted(name, kind):
+    values = np.tile(FEW_VALUES[kind], 100)
+    calibrator, observer = CALIBRATORS.get(name)(), observed(values)
+    found = calibrator.threshold(observer, QuantSpec(8))
+    assert found == np.float32(np.abs(values).max())
+    assert "different value" in calibrator.note(observer, QuantSpec(8))
+
+
+@pytest.mark.parametrize("kind", ["laplace", "gauss"])
+def test_ordinary_histograms_have_nothing_to_note(kind):
+    observer = observed(np.random.RandomState(3).laplace(size=20000) if kind == "laplace" else
+                        np.random.RandomState(3).randn(20000))
+    assert KLncnn().note(observer, QuantSpec(8)) == ""

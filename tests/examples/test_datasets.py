@@ -10,8 +10,8 @@ from PIL import Image, ImageFile
 
 from gluon_quantize.data import preprocess
 from gluon_quantize.data.arrays import read_npz
-from gluon_quantize.data.datasets import balanced_indices, batches, open_dataset
-from gluon_quantize.data.image_set import ArraySet
+from gluon_quantize.data.datasets import balanced_indices, batches, open_calibration, open_dataset
+from gluon_quantize.data.image_set import ArraySet, FileSet
 from gluon_quantize.data.preprocess import Preprocessing
 from quantize.errors import ConfigError, DataError
 
@@ -103,6 +103,57 @@ def test_wnid_files(tmp_path):
         save_image(tmp_path / name)
     (tmp_path / "synset.txt").write_text("\n".join(wnid + " name, other name" for wnid in WNIDS))
     assert open_dataset("imagenet", tmp_path).labels.tolist() == [0, 1]
+
+
+LINES = "a.JPEG 3{0}b c.png 999{0}"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_label_lists_in_any_encoding_and_line_end(listed, encoding, end):
+    for text in (LINES.format(end), LINES.format(end).rstrip(end), f"a.JPEG,3{end}b c.png,999"):
+        (listed / "labels.txt").write_bytes(text.encode(encoding))
+        assert open_dataset("imagenet", listed).labels.tolist() == [3, 999]
+    (listed / "labels.txt").unlink()
+    save_image(listed / "val" / "chien" / "x.png")
+    (listed / "SYNSET.TXT").write_bytes(f"chat é{end}chien à{end}".encode(encoding))
+    assert open_dataset("imagenet", listed).labels.tolist() == [1]
+
+
+def test_images_without_labels_calibrate(tmp_path):
+    for name in ("b.png", "a.tif", "sub/c.JPEG"):
+        save_image(tmp_path / name)
+    (tmp_path / "notes.md").write_text("no image")
+    images = open_calibration("imagenet", tmp_path)
+    assert not images.labelled and [images.origin(i)[len(str(tmp_path)):] for i in range(3)] == [
+        "/a.tif", "/b.png", "/sub/c.JPEG"]
+    save_image(tmp_path / "train" / "d.png")
+    assert len(open_calibration("imagenet", tmp_path)) == 1
+    (tmp_path / "train" / "labels.txt").write_text("d.png 5")
+    assert open_calibration("imagenet", tmp_path).labels.tolist() == [5]
+    with pytest.raises(DataError, match="gone: no such folder"):
+        open_calibration("imagenet", tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["grey.png", "grey.tif", "float.tif", "grey.pgm"])
+def test_deep_images_are_scaled(tmp_path, name):
+    deep = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    array = (deep / 65535).astype(np.float32) if name.startswith("float") else deep
+    Image.fromarray(array).save(str(tmp_path / name))
+    image = FileSet("x", [tmp_path / name], [0], 1).load(0)
+    assert image.mode == "RGB" and np.abs(np.asarray(image)[..., 0].astype(int) - (deep >> 8)).max() <= 1
+    with Image.open(str(tmp_path / name)) as image:
+        data = Preprocessing("L", 1.0, (0,), (1,)).apply(image)
+    assert np.abs(data[0] - (deep >> 8)).max() <= 1
+
+
+@pytest.mark.parametrize("array, message", [
+    (np.full((4, 4), -1.0, np.float32), "real numbers from -1 to -1"), (np.full((4, 4), 300, np.float32), "to 300"),
+    (np.full((4, 4), np.nan, np.float32), "nan to nan"), (np.full((4, 4), 70000, np.int32), "32 bits")])
+def test_images_of_unknown_range_are_refused(tmp_path, array, message):
+    Image.fromarray(array).save(str(tmp_path / "x.tif"))
+    with pytest.raises(DataError, match=r"x\.tif: holds .*" + message):
+        FileSet("x", [tmp_path / "x.tif"], [0], 1).load(0)
 
 
 def test_missing_and_empty_folders(tmp_path):

@@ -6,13 +6,13 @@ from typing import Optional, Union
 
 from gluon_quantize.data.arrays import open_cifar10, open_digits, open_mnist
 from gluon_quantize.data.batches import batches
-from gluon_quantize.data.folder import open_image_folder
+from gluon_quantize.data.folder import has_labels, open_image_folder, open_unlabelled
 from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.sampling import balanced_indices
 from quantize.errors import ConfigError, DataError
 from quantize.registry import closest
 
-__all__ = ["DATASETS", "balanced_indices", "batches", "open_dataset"]
+__all__ = ["DATASETS", "balanced_indices", "batches", "open_calibration", "open_dataset"]
 
 
 def open_imagenet(data_dir: Optional[pathlib.Path], split: str) -> ImageSet:
@@ -52,3 +52,14 @@ def open_dataset(name: str, data_dir: Union[None, str, pathlib.Path] = None, spl
     if split not in ("train", "test"):
         raise ConfigError(f"unknown split {split!r}; use 'train' or 'test'")
     return DATASETS[name](None if data_dir is None else pathlib.Path(data_dir).expanduser(), split)
+
+
+def open_calibration(name: str, data_dir: Union[None, str, pathlib.Path] = None) -> ImageSet:
+    """Images to calibrate on: the training part of a data set, or any folder of images, since they need no labels.
+
+    Raises as `open_dataset`.
+    """
+    folder = None if data_dir is None else pathlib.Path(data_dir).expanduser()
+    if name == "imagenet" and folder is not None and not has_labels(folder, "train"):
+        return open_unlabelled(folder, "train")
+    return open_dataset(name, folder, "train")

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
-"""ImageNet in a folder: gluoncv's layout, or a flat folder with labels.txt or synset.txt."""
+"""ImageNet in a folder: gluoncv's layout, or a flat folder with labels.txt or synset.txt; or images alone."""
 
+import codecs
 import os
 import pathlib
+import re
 
 from gluon_quantize.data.image_set import FileSet
 from quantize.errors import DataError
 
 CLASSES = 1000
 SPLIT_FOLDERS = {"train": "train", "test": "val"}
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
+MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
+         (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
 LAYOUTS = ("val/<wnid>/*.JPEG and train/<wnid>/*.JPEG, or <wnid>/*.JPEG, or images with labels.txt "
            "('file class_index' lines), or <wnid>*.JPEG images with synset.txt ('wnid name' lines)")
 
@@ -36,17 +40,53 @@ def open_image_folder(folder: pathlib.Path, split: str) -> FileSet:
     if not folder.is_dir():
         raise DataError(f"{folder}: no such folder; wanted is {LAYOUTS}")
     root = _split_folder(folder, split)
-    if (root / "labels.txt").is_file():
-        pairs = _read_labels_txt(root / "labels.txt")
+    labels = _list_file(root, "labels.txt")
+    if labels is not None:
+        pairs = _read_labels_txt(labels)
     elif any(path.is_dir() for path in root.iterdir()):
         pairs = _read_class_folders(root, _wnids(root, folder))
-    elif (root / "synset.txt").is_file():
+    elif _list_file(root, "synset.txt") is not None:
         pairs = _read_wnid_files(root, _wnids(root))
     else:
         raise DataError(f"{root}: no labels.txt, no synset.txt and no class folders; wanted is {LAYOUTS}")
     if not pairs:
         raise DataError(f"{root}: no images ({' '.join(EXTENSIONS)}); wanted is {LAYOUTS}")
     return FileSet("imagenet", [path for path, _ in pairs], [label for _, label in pairs], CLASSES)
+
+
+def open_unlabelled(folder: pathlib.Path, split: str) -> FileSet:
+    """Every image in a folder and the folders in it, without labels, by name; raises as `open_image_folder`.
+
+    Parameters
+    ----------
+    split : {'train', 'test'}
+        Its folder is taken where `folder` has one; else the images of all of them are.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; wanted is one of images")
+    wanted = folder / SPLIT_FOLDERS[split]
+    root = wanted if wanted.is_dir() else folder
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    if not paths:
+        raise DataError(f"{root}: no images ({' '.join(EXTENSIONS)}); they need no labels.txt to calibrate")
+    return FileSet("images", paths, None, CLASSES)
+
+
+def has_labels(folder: pathlib.Path, split: str) -> bool:
+    """Whether something in a folder says of which classes its images are."""
+    root = folder / SPLIT_FOLDERS[split]
+    root = root if root.is_dir() else folder
+    if not root.is_dir() or any(_list_file(place, name) for place in (root, folder)
+                                for name in ("labels.txt", "synset.txt")):
+        return True  # what is not there is refused where it is opened
+    inside = [path.name for path in root.iterdir() if path.is_dir()]
+    return bool(inside) and all(name[:1] == "n" and name[1:].isdigit() for name in inside)
+
+
+def _list_file(folder, name):
+    """The file of that name, written in capitals or not; None where there is none."""
+    found = [path for path in folder.iterdir() if path.name.lower() == name and path.is_file()]
+    return min(found) if found else None
 
 
 def _split_folder(folder, split):
@@ -65,6 +105,9 @@ def _read_labels_txt(path):
     pairs = []
     for number, line in _lines(path):
         name, index = ([""] + line.rsplit(None, 1))[-2:]
+        if not index.isdecimal() and "," in line:  # a table with commas
+            name, index = (part.strip().strip('"') for part in line.rsplit(",", 1))
+        name = name if "\\" not in name or (path.parent / name).is_file() else name.replace("\\", "/")
         if not name or not index.isdecimal() or int(index) >= CLASSES:
             raise DataError(f"{path} line {number}: {line!r}; want 'file class_index' with a class index "
                             f"0..{CLASSES - 1}")
@@ -102,8 +145,8 @@ def _wnids(*folders):
     """wnid -> class index: from the first synset.txt in `folders`, else the standard 1000 classes."""
     # A position in the sorted folders would be wrong wherever some of the 1000 classes are absent.
     for folder in folders:
-        path = folder / "synset.txt"
-        if path.is_file():
+        path = _list_file(folder, "synset.txt")
+        if path is not None:
             index = {line.split()[0]: position for position, (_, line) in enumerate(_lines(path))}
             if not 0 < len(index) <= CLASSES:
                 raise DataError(f"{path}: {len(index)} different wnids; want 1 to {CLASSES}")
@@ -120,10 +163,24 @@ def _wnids(*folders):
 def _lines(path):
     """(line number, stripped line) of every line of a text file that is not empty."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = _decoded(path.read_bytes())
     except (OSError, UnicodeDecodeError) as err:
         raise DataError(f"{path}: cannot be read as text ({err})") from None
-    return [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = re.split("\r\n|\r|\n", text)  # no other mark ends a line: names may hold them
+    return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+
+
+def _decoded(data):
+    """Text of bytes: by their encoding mark, else as UTF-8, else as what Windows writes in Western Europe."""
+    for mark, encoding in MARKS:
+        if data.startswith(mark):
+            return data.decode(encoding)
+    if b"\0" in data:  # Windows' UTF-16 without a mark; ASCII's second bytes are 0
+        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return data.decode("cp1252")
 
 
 def _images(folder):

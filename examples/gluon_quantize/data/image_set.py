@@ -2,11 +2,12 @@
 """What a data set is to the examples: labels known at once, images decoded one by one."""
 
 import os
-from typing import Iterable, Sequence, Union
+from typing import Iterable, Optional, Sequence, Union
 
 import numpy as np
 from PIL import Image, ImageFile
 
+from gluon_quantize.data.depth import in_bytes
 from quantize.errors import DataError
 
 
@@ -21,7 +22,14 @@ class ImageSet:
         Class index of every image.
     num_classes : int
         Number of classes; labels are 0..num_classes-1.
+
+    Attributes
+    ----------
+    labelled : bool
+        False: nothing is known of classes, and all labels are 0. Such images calibrate; they say nothing of accuracy.
     """
+
+    labelled = True
 
     def __init__(self, name: str, labels: Sequence[int], num_classes: int):
         self.name = name
@@ -57,21 +65,23 @@ class ArraySet(ImageSet):
 
 
 class FileSet(ImageSet):
-    """Images in files, decoded when asked for."""
+    """Images in files, decoded when asked for; without `labels` they are unlabelled."""
 
-    def __init__(self, name: str, paths: Iterable[Union[str, os.PathLike]], labels: Sequence[int],
+    def __init__(self, name: str, paths: Iterable[Union[str, os.PathLike]], labels: Optional[Sequence[int]],
                  num_classes: int):
-        super().__init__(name, labels, num_classes)
         self._paths = list(paths)
+        super().__init__(name, np.zeros(len(self._paths)) if labels is None else labels, num_classes)
+        self.labelled = labels is not None
 
     def load(self, index: int) -> Image.Image:
-        """The decoded RGB image of file `index`; DataError names a file that is not a whole image."""
+        """The decoded RGB image of file `index`, in bytes (`in_bytes`); DataError names a file that is not whole."""
         path = self._paths[index]
         # Importing gluoncv switches this on for the whole process, and half an image would pass for a whole one.
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
             with Image.open(path) as image:
-                return image.convert("RGB")
+                image.load()
+                return in_bytes(image, str(path)).convert("RGB")
         # Pillow raises SyntaxError and ValueError too, by format, for a broken file.
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
             reason = str(err).replace(str(path), "the file").replace("\n", " ")

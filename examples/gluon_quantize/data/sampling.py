@@ -11,7 +11,7 @@ from quantize.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def balanced_indices(labels: Sequence[int], num_sample: int, seed: int) -> np.ndarray:
+def balanced_indices(labels: Sequence[int], num_sample: int, seed: int, warn: bool = True) -> np.ndarray:
     """Indices of `num_sample` images of each class, in rounds that hold each class once.
 
     A prefix of the result is therefore as balanced as its length allows. Equal arguments give equal results.
@@ -23,6 +23,8 @@ def balanced_indices(labels: Sequence[int], num_sample: int, seed: int) -> np.nd
         Images per class; a class that has fewer gives all it has, with a warning.
     seed : int
         Of the numpy RandomState that chooses and shuffles.
+    warn : bool
+        Say that classes have fewer images.
 
     Returns
     -------
@@ -39,7 +41,7 @@ def balanced_indices(labels: Sequence[int], num_sample: int, seed: int) -> np.nd
     random = np.random.RandomState(seed)
     chosen = [random.permutation(np.flatnonzero(labels == label))[:num_sample] for label in np.unique(labels)]
     short = [len(members) for members in chosen if len(members) < num_sample]
-    if short:
+    if short and warn:
         logger.warning("%d of %d classes have fewer than %d images (the fewest: %d); all of theirs are used",
                        len(short), len(chosen), num_sample, min(short))
     # Rounds stay balanced to the end: classes that run out early leave the later rounds.

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Quantized layers: the integers are those of MXNet's simulation, and the engine computes what it does."""
 
+import mxnet as mx
 import numpy as np
 import pytest
 from mxnet.gluon import nn
@@ -158,6 +159,21 @@ def test_dead_channels(small_net, images):
     quantization = quantized(lower(net, SHAPE))[0].quantization
     assert (quantization.weight_scale[3] == 1) and (quantization.weight_scale > 0).all()
     assert not quantization.weight_q[2].any() and not quantization.weight_q[3].any()
+
+
+@pytest.mark.parametrize("size", [1e-36, 1e-40])
+def test_a_channel_of_subnormal_weights_counts_as_zero(size, small_net, images):
+    weight = small_net[0].weight.data().asnumpy()
+    weight[1] = size
+    small_net[0].weight.set_data(mx.nd.array(weight))
+    quantization = next(iter(quantized(lower(calibrated(small_net, images), SHAPE)))).quantization
+    assert not quantization.weight_q[1].any() and quantization.weight_scale[1] == 1
+    assert quantization.weight_q[0].any() and quantization.weight_scale[0] < 1
+
+
+def test_an_input_that_is_subnormal_counts_as_zero(small_net, images):
+    node = next(iter(quantized(lower(calibrated(small_net, images * 1e-40), SHAPE))))
+    assert node.quantization.input.scale == 1 and np.isfinite(np.float32(1) / node.quantization.weight_scale).all()
 
 
 def refused(net, *texts):

@@ -6,7 +6,7 @@ from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
 from quantize.convert import convert_model, fake_bn
-from quantize.errors import CalibrationError, ConfigError, TrainingError
+from quantize.errors import CalibrationError, ConfigError, DataError, TrainingError
 from quantize.modes import quantizers, set_mode
 from quantize.nn import SignFakeQuantize
 from quantize.train import (
@@ -264,3 +264,30 @@ def test_new_statistics_need_batches(small_net, images):
     with pytest.raises(CalibrationError, match="no batch came"):
         reestimate_bn(small_net, [])
     assert reestimate_bn(small_net, [images]) == 2
+
+
+@pytest.mark.parametrize("method", ["bnn", "ste", "lsq", "dorefa"])
+def test_nan_is_found_where_it_enters(small_net, images, method):
+    """Signs and ReLUs make finite numbers of NaN: the batch and the parameters themselves are looked at."""
+    bits = 1 if method == "bnn" else 4
+    inputs = "int1" if bits == 1 else f"auto{bits}"
+    rules = [{"op_types": ["Conv2D", "Dense"], "weight": f"int{bits}", "input": inputs, "method": method}]
+    convert_model(small_net, config_list=rules)
+    bad = images.copy()
+    bad[0, 0, 0, 0] = np.nan
+    with pytest.raises(DataError, match="network's input: 1 of"):
+        start_training(small_net, bad)
+    start_training(small_net, images)
+    small_net[1].running_var.set_data(small_net[1].running_var.data() * np.inf)
+    with pytest.raises(TrainingError, match="1.running_var: NaN or infinity .* after step 3"):
+        CheckNumbers(small_net).after_step(3)
+    with pytest.raises(DataError, match="1.running_var: NaN or infinity"):
+        start_training(small_net, images)
+
+
+def test_networks_with_nan_are_not_converted(small_net):
+    weight = small_net[0].weight.data().asnumpy()
+    weight[1, 0, 0, 0] = np.nan
+    small_net[0].weight.set_data(mx.nd.array(weight))
+    with pytest.raises(DataError, match="0.weight: NaN or infinity"):
+        convert_model(small_net)

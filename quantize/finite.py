@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: MIT
+"""Finds NaN and infinity among a network's parameters, by name: signs, ReLUs and clips make finite numbers of them."""
+
+from typing import Dict, List, Optional, Sequence, Type, Union
+
+import mxnet as mx
+import numpy as np
+from mxnet.gluon import Block, Parameter
+
+from quantize.errors import DataError, QuantizeError
+
+Inputs = Union[mx.nd.NDArray, Sequence[mx.nd.NDArray]]
+FLOATS = (np.float16, np.float32, np.float64)
+ADVICE = "the training diverged, or the file is damaged: use another one"
+
+
+def not_finite(parameters: Dict[str, Parameter]) -> List[str]:
+    """Names of the parameters that hold NaN or infinity; those without values are passed over."""
+    arrays = {name: parameter.list_data()[0] for name, parameter in parameters.items()
+              if parameter._data is not None and parameter.dtype in FLOATS + tuple(t.__name__ for t in FLOATS)}
+    single = {name: array for name, array in arrays.items() if array.dtype == np.float32}
+    # one operator and one number for all of them, unless there is something to find
+    if single and bool(mx.nd.multi_all_finite(*single.values(), num_arrays=len(single)).asscalar()):
+        arrays = {name: array for name, array in arrays.items() if name not in single}
+    return [name for name, array in arrays.items() if not np.isfinite(array.asnumpy()).all()]
+
+
+def check_parameters(net: Block, advice: str = ADVICE, error: Type[QuantizeError] = DataError) -> None:
+    """Raise `error` with the structural names of all parameters that are not finite; `advice` ends its message."""
+    found = not_finite(net._collect_params_with_prefix())
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        raise error(f"{found[0]}{more}: NaN or infinity among the values of the parameter; {advice}")
+
+
+def check_inputs(batch: Optional[Inputs], what: str = "the network's input") -> None:
+    """DataError for a batch (or the parts of one) with NaN or infinity."""
+    for part in batch if isinstance(batch, (list, tuple)) else [batch]:
+        if part is not None and not np.isfinite(part.asnumpy()).all():
+            raise DataError(f"{what}: {int((~np.isfinite(part.asnumpy())).sum())} of {part.size} values are NaN or "
+                            "infinite; look at how images are read and prepared")
