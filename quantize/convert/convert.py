@@ -12,13 +12,16 @@ from quantize.config import Format, Rule, rules_from_config
 from quantize.convert.fake_bn import fake_bn
 from quantize.convert.graph import Graph, trace
 from quantize.convert.layers import QUANTIZABLE
+from quantize.convert.macs import counted
 from quantize.convert.net import QuantizedNet, quantized_net_class
 from quantize.convert.plan import Plan
 from quantize.convert.replace import quantized_layer
 from quantize.convert.rules import DEFAULT_RULES, exclusions, resolve
 from quantize.convert.shortcuts import share_input_quantizers, skip_relus
+from quantize.convert.subclasses import settle_subclasses
 from quantize.convert.targets import check_plan, find_target, target_rules
 from quantize.errors import ConfigError, ConversionError
+from quantize.finite import check_parameters
 from quantize.initialize import qparams_init
 from quantize.modes import clear_cached_graphs, is_converted, quantized_layers, quantizers
 from quantize.ops import BACKENDS, choose
@@ -64,16 +67,22 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
         For a network that was converted before, or whose parameter shapes are unknown.
     ConfigError
         For rules that match nothing, or that the target cannot follow.
+    DataError
+        For parameters that hold NaN or infinity.
     """
     if isinstance(net, QuantizedNet) or is_converted(net):
         raise ConversionError(f"{net.name}: the network is converted already; start from a float network")
     if backend not in BACKENDS:
         raise ConfigError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     _complete_shapes(net, example_input)
+    check_parameters(net)
     target = find_target(target)
+    settle_subclasses(net, keep=tuple(convert_fn or ()))
     rules = _rules(net, exclude, convert_fn, target, config_list)
     graph = _trace_or_none(net, example_input)
     plan = resolve(net, rules, graph)
+    if graph is not None and example_input is not None:
+        plan = counted(plan, graph, net, [part.shape for part in _as_tuple(example_input)])
     check_plan(target, net, plan)
     _apply(net, plan, convert_fn)
     if graph is not None:

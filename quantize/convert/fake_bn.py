@@ -8,6 +8,7 @@ from mxnet.gluon import Block, nn
 
 from quantize.convert.net import QuantizedNet
 from quantize.convert.passes import bypass_bn, fold_batchnorm, rest
+from quantize.convert.subclasses import settle_subclasses
 from quantize.errors import ConfigError, ConversionError
 from quantize.initialize import start_weight
 from quantize.modes import clear_cached_graphs, quantized_layers, unfix_params
@@ -48,6 +49,7 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
     if not isinstance(net, QuantizedNet):
         raise ConversionError(f"{net.name}: fold BatchNorm after convert_model (or merge it before, with merge_bn)")
     assert net.plan is not None  # convert_model sets it
+    settle_subclasses(net, merging=True)
     blocks = dict(walk(net))
     excluded = {id(block) for root in exclude for _, block in walk(root)}
     pairs = [(entry.path, entry.norm) for entry in net.plan.entries if entry.norm

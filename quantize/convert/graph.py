@@ -12,6 +12,8 @@ from quantize.convert.layers import LAYER_OPS
 from quantize.errors import ConversionError
 from quantize.tree import walk
 
+NORMS = ("BatchNorm", "_contrib_SyncBatchNorm")
+
 
 @dataclass(frozen=True)
 class Node:
@@ -59,7 +61,7 @@ class Graph:
             self.consumers[index].append(-1)
         self.calls: Dict[str, List[int]] = {}
         for node in self.nodes:
-            if node.op in LAYER_OPS or node.op in ("BatchNorm", "_contrib_BatchNormWithReLU"):
+            if node.op in LAYER_OPS or node.op in (*NORMS, "_contrib_BatchNormWithReLU"):
                 path = owners.get(self.nodes[node.inputs[1]].name)
                 if path is not None:
                     self.calls.setdefault(path, []).append(node.index)
@@ -184,7 +186,7 @@ def batchnorm_partners(graph: Graph) -> Dict[str, str]:
         readers = graph.consumers[index]
         if node.op in LAYER_OPS and len(readers) == 1 and readers[0] in owner:
             reader = graph.nodes[readers[0]]
-            if reader.op == "BatchNorm" and reader.inputs[0] == index:
+            if reader.op in NORMS and reader.inputs[0] == index:
                 partners[path] = owner[reader.index]
     return partners
 

@@ -10,6 +10,7 @@ from mxnet.gluon import Block, nn
 
 from quantize.convert.graph import batchnorm_partners, trace
 from quantize.convert.layers import weighted
+from quantize.convert.subclasses import settle_subclasses
 from quantize.errors import ConversionError
 from quantize.modes import clear_cached_graphs, is_converted
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, ReLU6
@@ -39,6 +40,7 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
     """
     if is_converted(net):
         raise ConversionError(f"{net.name}: merge BatchNorm before converting the network")
+    settle_subclasses(net, merging=True)
     blocks = dict(walk(net))
     excluded = {id(block) for root in exclude for _, block in walk(root)}
     replacements, merged = {}, []

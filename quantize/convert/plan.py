@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The Plan: what is done to each layer, and why."""
 
-from dataclasses import dataclass
-from typing import Any, Optional, Tuple
+from dataclasses import dataclass, replace
+from typing import Any, Collection, Optional, Tuple
 
 from quantize.spec import QuantSpec
 from quantize.winograd import WinogradSpec
@@ -13,7 +13,8 @@ class PlanEntry:
     """What happens to one layer; all specs None: it stays float.
 
     `norm` is the path of the BatchNorm that alone reads the layer's output, "" where there is none; `fold_bn` says that
-    it is folded into the weight. Where `winograd` is set, it replaces the weight's granularity.
+    it is folded into the weight. Where `winograd` is set, it replaces the weight's granularity. `weights` counts its
+    values; `macs` are its multiply-adds for one input, None where the input's shape was not known.
     """
 
     path: str
@@ -29,6 +30,8 @@ class PlanEntry:
     norm: str = ""
     winograd: Optional[WinogradSpec] = None
     fold_bn: bool = False
+    weights: int = 0
+    macs: Optional[int] = None
 
     @property
     def quantized(self) -> bool:
@@ -38,9 +41,39 @@ class PlanEntry:
 
 @dataclass(frozen=True)
 class Plan:
-    """Entries for every layer of a convertible type, in the network's order; printable."""
+    """Every layer with weights, in the network's order; printable, with the share that is quantized below.
+
+    Attributes
+    ----------
+    entries : tuple of PlanEntry
+        Layers that rules can reach.
+    floats : tuple of PlanEntry
+        What else has weights: layers of other types, functions, recurrent and embedded networks.
+    """
 
     entries: Tuple[PlanEntry, ...]
+    floats: Tuple[PlanEntry, ...] = ()
+
+    def left_float(self, paths: Collection[str], reason: str) -> "Plan":
+        """The plan after the layers of these paths were switched to float by something else than rules."""
+        entries = tuple(replace(entry, weight=None, input=None, output=None, winograd=None, reason=f"float: {reason}")
+                        if entry.path in paths else entry for entry in self.entries)
+        return replace(self, entries=entries)
+
+    def share(self, field: str) -> Optional[Tuple[int, int]]:
+        """(of layers with quantized weights, of all) `weights` or `macs`; None where these are not known."""
+        counted = [(getattr(entry, field), entry.weight is not None) for entry in self.entries + self.floats
+                   if entry.weights or entry.macs]
+        if not counted or any(value is None for value, _ in counted):
+            return None
+        return sum(value for value, quantized in counted if quantized), sum(value for value, _ in counted)
+
+    @property
+    def shares_text(self) -> str:
+        """One line: how much of the weights and of the multiply-adds is quantized; "" where nothing was counted."""
+        parts = [f"{part / whole:.1%} of {_short(whole)} {name}" for field, name in SHARES.items()
+                 for part, whole in [self.share(field) or (0, 0)] if whole]
+        return "quantized: " + ", ".join(parts) if parts else ""
 
     @property
     def folds(self) -> bool:
@@ -49,7 +82,7 @@ class Plan:
 
     def __str__(self) -> str:
         rows = [("layer", "type", "weight", "activation", "reason")]
-        for entry in self.entries:
+        for entry in self.entries + self.floats:
             activations = [_operand(spec, method) for spec, method in (
                 (entry.input, entry.input_method), (entry.output, entry.output_method)) if spec is not None]
             weight = _operand(entry.weight, entry.weight_method)
@@ -58,7 +91,19 @@ class Plan:
             rows.append((entry.path or "(net)", entry.op_type, weight,
                          " -> ".join(activations).replace("/layer", "") or "-", entry.reason))
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+        return "\n".join(lines + [self.shares_text] * bool(self.shares_text))
+
+
+SHARES = {"weights": "weights", "macs": "multiply-adds"}
+
+
+def _short(count: int) -> str:
+    """A count in thousands or millions."""
+    for unit, size in (("G", 10 ** 9), ("M", 10 ** 6), ("k", 10 ** 3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return str(count)
 
 
 def _operand(spec: Optional[QuantSpec], method: str) -> str:

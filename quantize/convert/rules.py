@@ -13,6 +13,7 @@ from quantize.config import FLOAT, Format, Rule
 from quantize.convert.graph import Graph, batchnorm_partners, inputs_non_negative
 from quantize.convert.layers import DEFAULT_TYPES, NAMES, QUANTIZABLE, quantizable
 from quantize.convert.plan import Plan, PlanEntry
+from quantize.convert.unquantized import float_entries, size_of
 from quantize.convert.winograd import check_winograd, winograd_of
 from quantize.errors import ConfigError, SpecError
 from quantize.nn.methods import METHODS, activation_spec, check_options, weight_spec
@@ -48,8 +49,10 @@ def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph]) -> Plan:
     if not any(entry.quantized for entry in entries):
         raise ConfigError(f"nothing to quantize: the network has {len(layers)} layers of the types {', '.join(NAMES)}, "
                           "and the rules leave all of them float")
-    return Plan(tuple(entry for entry, (_, block) in zip(entries, layers)
-                      if entry.quantized or QUANTIZABLE[type(block)].has_weight))
+    kept = tuple(replace(entry, weights=0 if row.operator == "" else size_of(block.weight))
+                 for entry, (_, block) in zip(entries, layers) for row in [QUANTIZABLE[type(block)]]
+                 if entry.quantized or row.has_weight)
+    return Plan(kept, float_entries(net, graph))
 
 
 def _matches(rule: Rule, path: str, op_type: str) -> bool:

@@ -66,5 +66,6 @@ OPERATORS = {
     "Deconvolution": _deconvolution,
     "FullyConnected": _fully_connected,
     "BatchNorm": _batch_norm,
+    "_contrib_SyncBatchNorm": _batch_norm,
     "_contrib_BatchNormWithReLU": _batch_norm_relu,
 }

@@ -279,5 +279,7 @@ def test_a_rule_object_is_a_config_entry(small_net):
 
 def test_the_plan_prints_every_layer(small_net):
     text = str(convert_model(small_net, exclude=["0"]).plan)
-    assert [line.split()[0] for line in text.splitlines()] == ["layer", "0", "3", "6"]
+    *lines, shares = text.splitlines()
+    assert [line.split()[0] for line in lines] == ["layer", "0", "3", "6"]
+    assert shares.startswith("quantized: ") and shares.endswith(" weights")  # no input says how large maps are
     assert "excluded: exclude" in text and "uint8" in text
