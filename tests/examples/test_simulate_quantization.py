@@ -44,7 +44,9 @@ def simulated(cli, tmp_path):
 
 def rows(plan):
     """Layer path -> its columns weight and activation."""
-    columns = [re.split(" {2,}", line) for line in plan.splitlines()[1:]]
+    *lines, shares = plan.splitlines()[1:]
+    assert re.fullmatch(r"quantized: [\d.]+% of [\d.]+ \w? ?weights, [\d.]+% of [\d.]+ \w? ?multiply-adds", shares)
+    columns = [re.split(" {2,}", line) for line in lines]
     return {path: (weight, activation) for path, _, weight, activation, *_ in columns}
 
 

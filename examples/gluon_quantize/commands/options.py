@@ -8,6 +8,7 @@ import argparse
 from typing import Any, Dict, Optional
 
 from calib.rounding import ROUNDINGS
+from gluon_quantize.commands.image_options import add_preprocessing, preprocessing_fields
 from gluon_quantize.commands.parser import EASYQUANT, MODES, Asking, calibration_method, whole
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
@@ -54,10 +55,7 @@ def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
         group.add_argument("--calib-data-dir", metavar="DIR",
                            help="calibration images, where they lie elsewhere (default: the training part of "
                                 "--data-dir)")
-    group.add_argument("--resize", type=whole(0), metavar="N",
-                       help="short side in pixels before the crop, 0: do not resize (default: as the model says)")
-    group.add_argument("--crop", type=whole(0), metavar="N",
-                       help="side of the centre crop in pixels, 0: no crop (default: as the model says)")
+    add_preprocessing(group)
     group.add_argument("--num-images", type=whole(1), metavar="N",
                        help="evaluate only the first N images (default: all)")
     group.add_argument("--batch-size", type=whole(1), default=ImagesRequest.batch_size, metavar="N",
@@ -69,8 +67,8 @@ def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
 
 def images_request(args: argparse.Namespace) -> ImagesRequest:
     """What the options of `add_data` ask for, but for the calibration images."""
-    return ImagesRequest(dataset=args.dataset, folder=args.data_dir, resize=args.resize, crop=args.crop,
-                         count=args.num_images, batch_size=args.batch_size, workers=args.num_workers)
+    return ImagesRequest(dataset=args.dataset, folder=args.data_dir, count=args.num_images,
+                         batch_size=args.batch_size, workers=args.num_workers, **preprocessing_fields(args))
 
 
 def add_winograd(group: argparse._ArgumentGroup) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Dict, Mapping, Optional, Tuple, Union
 import numpy as np
 from PIL import Image
 
-from gluon_quantize.data.request import ImagesRequest
+from gluon_quantize.data.depth import in_bytes
 from quantize.errors import ConfigError, DataError, ModelFileError
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
@@ -32,6 +32,8 @@ class Preprocessing:
         Side, or (height, width), of the centre crop in pixels; 0 = no crop.
     layout : {'NCHW'}
         The only layout there is; kept because model files state it.
+    origins : tuple of (str, str)
+        Where each value came from, by the names of `values`; see `gluon_quantize.data.steps`.
 
     Raises
     ------
@@ -46,6 +48,7 @@ class Preprocessing:
     resize: int = 0
     crop: Union[int, Tuple[int, int]] = 0
     layout: str = "NCHW"
+    origins: Tuple[Tuple[str, str], ...] = dataclasses.field(default=(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         # Lists come from JSON; tuples keep the object hashable.
@@ -100,7 +103,14 @@ class Preprocessing:
                 "crop": list(self.crop) if isinstance(self.crop, tuple) else self.crop or None,
                 "scale": self.scale, "mean": list(self.mean), "std": list(self.std)}
 
-    def override(self, resize: Optional[int] = None, crop: Optional[int] = None) -> "Preprocessing":
+    def values(self) -> Dict[str, Any]:
+        """Every value by the name of the option that states it."""
+        colour = {"RGB": "rgb", "BGR": "bgr", "L": "grey"}[self.colour_order]
+        return {"colour": colour, "scale": self.scale, "mean": list(self.mean), "std": list(self.std),
+                "resize": self.resize, "crop": list(self.crop) if isinstance(self.crop, tuple) else self.crop}
+
+    def override(self, resize: Optional[int] = None,
+                 crop: Union[None, int, Tuple[int, int]] = None) -> "Preprocessing":
         """A copy with another resize or crop; None keeps the value, 0 switches the step off."""
         changes = {key: value for key, value in (("resize", resize), ("crop", crop)) if value is not None}
         return dataclasses.replace(self, **changes)
@@ -124,7 +134,7 @@ class Preprocessing:
         DataError
             An array that is no uint8 image, or an image smaller than the crop.
         """
-        image = image if isinstance(image, Image.Image) else _to_pil(image, origin)
+        image = in_bytes(image, origin) if isinstance(image, Image.Image) else _to_pil(image, origin)
         image = image.convert("L" if self.colour_order == "L" else "RGB")
         if self.resize:
             image = _resize_short_side(image, self.resize)
@@ -190,8 +200,3 @@ def digits() -> Preprocessing:
 
 
 PRESETS = {"imagenet": imagenet, "cifar10": cifar10, "mnist": mnist, "digits": digits}
-
-
-def steps_for(request: ImagesRequest, dataset: str, stated: Optional[Preprocessing] = None) -> Preprocessing:
-    """What is asked for, else what the network's file states, else what is usual for the data set."""
-    return (stated or PRESETS[dataset]()).override(resize=request.resize, crop=request.crop)

@@ -2,10 +2,13 @@
 """Which images a run reads, and how it prepares them."""
 
 import dataclasses
-from typing import Optional
+from typing import Optional, Tuple, Union
+
+from quantize.errors import ConfigError
 
 # for networks that do not say what they were made for
 DATASET = "imagenet"
+COLOURS = ("rgb", "bgr", "grey")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +22,13 @@ class ImagesRequest:
     folder : str or path, optional
         Of the files; see `gluon_quantize.data.datasets.open_dataset`.
     resize, crop : int, optional
-        Pixels, 0: leave the step out; None: as the model says.
+        Pixels, 0: leave the step out; None: as the model says. `crop` may be (height, width).
+    mean, std : tuple of float, optional
+        In units of the scaled bytes: one value, or one for each channel in the order of `colour`.
+    scale : float, optional
+        Factor on the bytes.
+    colour : {'rgb', 'bgr', 'grey'}, optional
+        The channels that the network takes.
     count : int, optional
         Evaluate only the first so many images.
     batch_size : int
@@ -30,10 +39,18 @@ class ImagesRequest:
     dataset: Optional[str] = None
     folder: Optional[str] = None
     resize: Optional[int] = None
-    crop: Optional[int] = None
+    crop: Union[None, int, Tuple[int, int]] = None
     count: Optional[int] = None
     batch_size: int = 128
     workers: int = 4
+    mean: Optional[Tuple[float, ...]] = None
+    std: Optional[Tuple[float, ...]] = None
+    scale: Optional[float] = None
+    colour: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if self.colour not in (None, *COLOURS):
+            raise ConfigError(f"colour {self.colour!r}; use one of {', '.join(COLOURS)}")
 
     def dataset_for(self, hint: Optional[str]) -> str:
         """The data set's name, for a network that was made for `hint`."""

@@ -3,7 +3,7 @@
 
 import time
 from dataclasses import dataclass
-from typing import Iterable
+from typing import Any, Iterable
 
 import mxnet as mx
 import numpy as np
@@ -80,10 +80,14 @@ def evaluate(net: mx.gluon.Block, batches: Iterable, ctx: mx.Context, descriptio
     return Predictions(np.concatenate(top5), np.concatenate(labels), sum(t for t, _ in timed), sum(n for _, n in timed))
 
 
+def first_output(out: Any) -> mx.nd.NDArray:
+    """The first of what a network puts out, which may be several tensors."""
+    return out if isinstance(out, mx.nd.NDArray) else first_output(out[0])
+
+
 def _forward(net, images, ctx):
     try:
-        out = net(images.as_in_context(ctx))
-        out = out[0] if isinstance(out, (list, tuple)) else out
+        out = first_output(net(images.as_in_context(ctx)))
         return out.asnumpy().reshape(len(images), -1)
     except (mx.MXNetError, ValueError, AssertionError) as error:
         raise DataError(f"the network cannot take images of shape {tuple(images.shape[1:])}: {_gist(error)}; check "

@@ -10,12 +10,15 @@ import mxnet as mx
 
 from gluon_quantize.data import preprocess
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.data.steps import with_origin
 from gluon_quantize.models import zoo
 from gluon_quantize.models.nets import digits_lenet, mnist_lenet
 from gluon_quantize.models.params import load_params
 from gluon_quantize.models.request import NetworkRequest
-from quantize.errors import ConfigError, ModelFileError
+from quantize.convert import trace
+from quantize.errors import ConfigError, ConversionError, ModelFileError
 from quantize.registry import closest
+from quantize.tree import walk
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ class LoadedModel:
         The data set it seems made for.
     input_shape : tuple of int or None
         (C, H, W), where known.
+    declares_size : bool
+        Whether the network's file says so: images of another size are then refused.
     """
 
     net: mx.gluon.HybridBlock
@@ -49,6 +54,14 @@ class LoadedModel:
     preprocessing: Optional[Preprocessing] = None
     dataset_hint: Optional[str] = None
     input_shape: Optional[Tuple[int, int, int]] = None
+    declares_size: bool = False
+
+    @property
+    def channels(self) -> Optional[int]:
+        """Of its input, where known: from the shape, else from the first layer's weight."""
+        if self.input_shape and isinstance(self.input_shape[0], int) and self.input_shape[0]:
+            return self.input_shape[0]
+        return input_channels(self.net)
 
 
 def list_models() -> List[str]:
@@ -98,10 +111,10 @@ def _open_small(source, ctx):
             load_params(net, source.params, ctx, LENET)
         else:
             _random_weights(net, LENET, ctx)
-        return LoadedModel(net, LENET, preprocess.mnist(), "mnist", (1, 28, 28))
+        return LoadedModel(net, LENET, with_origin(preprocess.mnist(), "the network's own"), "mnist", (1, 28, 28))
     net = digits_lenet(**source.options)
     load_params(net, source.params or EMBEDDED_PARAMS, ctx, EMBEDDED)
-    return LoadedModel(net, EMBEDDED, preprocess.digits(), "digits", (1, 8, 8))
+    return LoadedModel(net, EMBEDDED, with_origin(preprocess.digits(), "the network's own"), "digits", (1, 8, 8))
 
 
 def _random_weights(net, name, ctx):
@@ -145,7 +158,7 @@ def _open_onnx(source, ctx):
     shape = getattr(net, "input_shape", None)
     shape = tuple(shape)[-3:] if shape else None
     name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
-    return LoadedModel(net, name, steps, _hint(shape), shape)
+    return LoadedModel(net, name, steps, _hint(shape), shape, declares_size=True)
 
 
 def _open_symbol(source, ctx):
@@ -158,6 +171,18 @@ def _open_symbol(source, ctx):
     net = import_symbol(str(path), str(source.params) if source.params else None, ctx=ctx)
     name = path.stem[:-len("-symbol")] if path.stem.endswith("-symbol") else path.stem
     return LoadedModel(net, name)
+
+
+def input_channels(net: mx.gluon.Block) -> Optional[int]:
+    """Channels of the input by the weights of the layers that read it; None where that cannot be told."""
+    try:
+        graph = trace(net)
+    except ConversionError:
+        return None
+    layers = dict(walk(net))
+    found = {layers[path].weight.shape[1] * layers[path]._kwargs["num_group"] for path in graph.first_layers()
+             if isinstance(layers[path], (mx.gluon.nn.Conv1D, mx.gluon.nn.Conv2D, mx.gluon.nn.Conv3D))}
+    return found.pop() or None if len(found) == 1 else None
 
 
 def _hint(shape):

@@ -11,6 +11,7 @@ import mxnet as mx
 
 from gluon_quantize.data import preprocess
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.data.steps import with_origin
 from gluon_quantize.models.nets import GroupNorm
 from gluon_quantize.models.params import load_params
 from quantize.errors import ConfigError, ModelFileError
@@ -160,5 +161,5 @@ def _model_folder():
 def preset(name: str) -> Tuple[str, Preprocessing]:
     """(data set, preprocessing) a network of the zoo was trained with."""
     if name.startswith("cifar_"):
-        return "cifar10", preprocess.cifar10()
-    return "imagenet", preprocess.imagenet(CROPS.get(name, 224))
+        return "cifar10", with_origin(preprocess.cifar10(), "gluoncv, for cifar10")
+    return "imagenet", with_origin(preprocess.imagenet(CROPS.get(name, 224)), "gluoncv, for imagenet")

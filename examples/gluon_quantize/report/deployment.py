@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, Dict, Optional
 
 from deploy.proof.certificate import share_text, table
+from gluon_quantize.data.steps import origins
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.report.accuracy import engines_text
 from gluon_quantize.report.calibration import trust_contents
@@ -70,7 +71,8 @@ def write_result(folder: pathlib.Path, settings: Dict[str, Any], result: DeployR
     def counts(predictions: Predictions) -> Dict[str, int]:
         return {"top1_count": predictions.top1_count, "top5_count": predictions.top5_count,
                 "agreement_count": predictions.agreement_count(result.float)}
-    contents = {"settings": dict(settings, preprocessing=result.preprocessing.to_dict()),
+    contents = {"settings": dict(settings, preprocessing=result.preprocessing.to_dict(),
+                             preprocessing_from=origins(result.preprocessing)),
                 "images": len(result.float.labels), "float": counts(result.float),
                 "accuracy": {name: counts(predictions) for name, predictions in result.accuracy.items()},
                 "sizes": result.sizes, "latency_ms": result.latency,

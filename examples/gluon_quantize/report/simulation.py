@@ -5,6 +5,7 @@ import json
 import pathlib
 from typing import Any, Dict
 
+from gluon_quantize.data.steps import origins
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.report.calibration import comparison_contents, trust_contents
 from gluon_quantize.report.sensitivity import sensitivity_contents, write_plot
@@ -16,7 +17,8 @@ from quantize.files import write_whole
 def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[str, Any]:
     """The contents of result.json; `settings` are the options of the command."""
     before, after = result.float, result.quantized
-    return {"settings": dict(settings, preprocessing=result.preprocessing.to_dict()), "images": len(after.labels),
+    return {"settings": dict(settings, preprocessing=result.preprocessing.to_dict(),
+                             preprocessing_from=origins(result.preprocessing)), "images": len(after.labels),
             "float": _counts(before), "quantized": _counts(after), "agreement_count": after.agreement_count(before),
             "images_per_second": after.images_per_second, "thresholds": result.thresholds,
             "top1_count_per_calibration": result.history, "calibration": trust_contents(result.trust),

@@ -5,6 +5,7 @@ import functools
 from typing import Any
 
 from calib.sensitivity import Sensitivities
+from gluon_quantize.data.steps import steps_text
 from gluon_quantize.report.accuracy import accuracy_text
 from gluon_quantize.report.calibration import comparison_text, equalization_text, quantized_text, trust_text
 from gluon_quantize.report.sensitivity import sensitivity_text
@@ -28,7 +29,7 @@ def step_text(step: Any, networks: bool = False) -> str:
 
 @step_text.register
 def _task(step: Task, networks: bool = False) -> str:
-    text = f"\n{step.model.name} on {step.dataset} ({step.evaluated} images)"
+    text = f"\n{step.model.name} on {step.dataset} ({step.evaluated} images)\n\n{steps_text(step.preprocessing)}"
     return f"{text}\n{step.net}" if networks else text
 
 

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping
 
 import numpy as np
 
+from gluon_quantize.data.steps import steps_text
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.models.metrics import class_metrics, confusion_matrix
 from gluon_quantize.report.settings import settings_text
@@ -28,6 +29,8 @@ def _begun(step: Begun, networks: bool = False) -> str:
 @step_text.register
 def _opened(step: Opened, networks: bool = False) -> str:
     lines = [f"\n{step.name} on {step.dataset} ({step.images} training images, {step.steps_per_epoch} steps an epoch)"]
+    if step.preprocessing is not None:
+        lines += ["", steps_text(step.preprocessing)]
     if networks:
         lines.append(str(step.net))
     if step.plan is not None:

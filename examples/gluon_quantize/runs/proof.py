@@ -16,7 +16,7 @@ from gluon_quantize.data.batches import Batches, requested
 from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.request import ImagesRequest
-from gluon_quantize.models.evaluation import Predictions, evaluate
+from gluon_quantize.models.evaluation import Predictions, evaluate, first_output
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.deployment import FLOAT, INTEGER, Deployment
 from gluon_quantize.runs.observation import fingerprint
@@ -59,8 +59,9 @@ class InEngine:
 
 
 def float_scores(net: mx.gluon.Block, images: Batches, progress: Silent) -> List[np.ndarray]:
-    """Scores of a float network for all batches."""
-    return [net(part).asnumpy().reshape(len(part), -1) for part, _ in progress.bar(images, "float scores")]
+    """Scores, the first output, of a float network for all batches."""
+    bar = progress.bar(images, "float scores")
+    return [first_output(net(part)).asnumpy().reshape(len(part), -1) for part, _ in bar]
 
 
 def float_export(deployed: Deployment, folder: pathlib.Path, images: Batches, scores: List[np.ndarray],

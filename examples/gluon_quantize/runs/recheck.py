@@ -16,8 +16,9 @@ from deploy.ir import file
 from deploy.proof.certificate import FORMAT, JSON, file_facts, write_certificate
 from deploy.target import find
 from gluon_quantize.data.datasets import open_dataset
-from gluon_quantize.data.preprocess import Preprocessing, steps_for
+from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.request import ImagesRequest
+from gluon_quantize.data.steps import steps_for
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs.deployment import Deployment
 from gluon_quantize.runs.outputs import reserved, staged

@@ -12,9 +12,10 @@ from calib.rounding.learn import Learned, learn_rounding
 from calib.table import data_fingerprint
 from calib.tiles import calibrate_tiles
 from gluon_quantize.data.batches import Batches, requested
-from gluon_quantize.data.datasets import balanced_indices, open_dataset
+from gluon_quantize.data.datasets import balanced_indices, open_calibration, open_dataset
 from gluon_quantize.data.image_set import ImageSet
-from gluon_quantize.data.preprocess import Preprocessing, steps_for
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.data.steps import check_size, steps_for
 from gluon_quantize.models.device import start
 from gluon_quantize.models.evaluation import Predictions, evaluate
 from gluon_quantize.models.loading import LoadedModel, open_model
@@ -28,6 +29,8 @@ from quantize.convert.targets import find_target
 from quantize.errors import CalibrationError
 from quantize.modes import fix_params, quantize_input, quantized_layers
 from quantize.winograd import NONE, parse_winograd
+
+UNLABELLED = 100  # classes that unlabelled images count as
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,15 @@ def open_task(request: PostTrainingRequest) -> Task:
     ctx = start(request.run)
     model = open_model(request.network, ctx)
     dataset = request.images.dataset_for(model.dataset_hint)
-    steps = steps_for(request.images, dataset, model.preprocessing)
+    steps = steps_for(request.images, dataset, model.preprocessing, model.channels)
     calibration, calibration_set = None, "-"
     if _needs_images(request):
         calibration, calibration_set = _calibration_batches(request, dataset, steps)
     images = open_dataset(dataset, request.images.folder, "test")
-    return Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx,
+    task = Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx,
                 min(len(images), request.images.count or len(images)))
+    check_size(steps, task.image_shape, model.input_shape if model.declares_size else None, images.origin(0))
+    return task
 
 
 def _needs_images(request: PostTrainingRequest) -> bool:
@@ -108,8 +113,10 @@ def _calibration_batches(request, dataset, steps):
     """(Batches of a class-balanced part of the calibration images, or of one shard of it; fingerprint of all of it)."""
     asked: CalibrationRequest = request.calibration
     folder = asked.folder or request.images.folder
-    images = open_dataset(dataset, folder, "train")
-    indices = balanced_indices(images.labels, asked.per_class, request.run.seed)
+    images = open_calibration(dataset, folder)
+    # without labels there are no classes to balance: as many as there would be of a hundred of them
+    per_class = asked.per_class if images.labelled else asked.per_class * UNLABELLED
+    indices = balanced_indices(images.labels, per_class, request.run.seed, warn=images.labelled)
     if asked.max_batches is not None:
         indices = indices[:asked.max_batches * request.images.batch_size]
     if asked.max_images is not None:
@@ -136,7 +143,7 @@ def convert(request: QuantizationRequest, task: Task) -> mx.gluon.HybridBlock:
         rules.append(Rule(op_names=tuple(trace(net).first_layers()), exclude=True, reason="first convolution"))
     rules += task.rules
     net.hybridize(static_alloc=True, static_shape=True)
-    return convert_model(net, config_list=rules, target=request.target)
+    return convert_model(net, config_list=rules, target=request.target, example_input=task.example())
 
 
 def _formats(request) -> List[Rule]:

@@ -13,6 +13,7 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 from mxnet.gluon import Block
 
+from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.models.metrics import confusion_matrix, mean_metrics
 from gluon_quantize.models.params import save_params
@@ -50,6 +51,8 @@ class Opened:
     ----------
     plan : quantize.convert plan or None
         None for a training in float.
+    preprocessing : Preprocessing
+        Of test images; training images are augmented, too.
     """
 
     net: Block
@@ -58,6 +61,7 @@ class Opened:
     images: int
     steps_per_epoch: int
     plan: Any
+    preprocessing: Optional[Preprocessing] = None
 
 
 @dataclass(frozen=True)
@@ -203,7 +207,7 @@ class _Training:
         """What there is to say before the first epoch."""
         task = self.task
         return Opened(self.net, task.model.name, task.dataset, len(task.training.indices), self.run.steps_per_epoch,
-                      self.plan)
+                      self.plan, task.preprocessing)
 
     def fit(self):
         """Train epoch by epoch; after each one validate, keep the best, and write a checkpoint."""

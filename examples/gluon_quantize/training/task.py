@@ -8,7 +8,8 @@ import numpy as np
 
 from gluon_quantize.data.batches import Batches, batches
 from gluon_quantize.data.datasets import balanced_indices, open_dataset
-from gluon_quantize.data.preprocess import PRESETS, Preprocessing
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.data.steps import check_size, steps_for
 from gluon_quantize.models.device import start
 from gluon_quantize.models.loading import LENET, LoadedModel, open_model
 from gluon_quantize.training.augmentation import Augmentation
@@ -48,13 +49,15 @@ def open_task(request: TrainRequest) -> Task:
         model.net.initialize(mx.init.Xavier(), ctx=ctx, force_reinit=True)
     images = request.images
     dataset = images.dataset_for(model.dataset_hint)
-    steps = (model.preprocessing or PRESETS[dataset]()).override(resize=images.resize, crop=images.crop)
+    steps = steps_for(images, dataset, model.preprocessing, model.channels)
     return _with_images(request, model, dataset, steps, ctx)
 
 
 def _with_images(request: TrainRequest, model, dataset, steps, ctx) -> Task:
     asked, seed, held_out = request.images, request.run.seed, request.training.hold_out
     images, test = (open_dataset(dataset, asked.folder, split) for split in ("train", "test"))
+    shape = steps.apply(test.load(0), test.origin(0)).shape
+    check_size(steps, shape, model.input_shape if model.declares_size else None, test.origin(0))
     order = np.random.RandomState(seed).permutation(len(images)) if held_out else np.arange(len(images))
     if held_out >= len(images):
         raise DataError(f"--hold-out {held_out}: there are only {len(images)} training images")
