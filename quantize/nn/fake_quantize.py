@@ -186,6 +186,8 @@ class FakeQuantize(HybridBlock):
     @mode.setter
     def mode(self, value: str) -> None:
         before, self._mode = self._mode, _known(value)
+        # a Trainer that skips parameters without a request must not see a number that this mode does not train: weight
+        # decay alone would move it
         if (value == "offline") != (before == "offline"):
             for name, request in self._requests.items():
                 parameter = self._reg_params[name]
@@ -198,10 +200,12 @@ class FakeQuantize(HybridBlock):
         if self.mode == "observe":
             self._observe(F, x)
             return x
+        # eagerly an array's identity says nothing: its memory may hold another tensor by the time it is seen again
         if F is mx.nd:
             return self.quantize(F, x, **parameters)
         # layers that read one tensor share their quantizer: in a graph it is quantized once
         if self._traced[0] is not x:
+            # -2 copies all remaining axes: a reshape that changes nothing but the memory's layout
             plain = F.reshape(x, shape=(-2,)) if self.reorder_first else x
             self._traced = (x, self.quantize(F, plain, **parameters))
         return self._traced[1]
@@ -226,6 +230,7 @@ class FakeQuantize(HybridBlock):
 
     def _clear_cached_op(self) -> None:
         self._traced = (None, None)
+        # a symbol kept from an earlier trace would keep that whole graph alive, and could meet one of the same name
         super()._clear_cached_op()
 
     def _observe(self, F: ModuleType, x: Tensor) -> None:
@@ -257,11 +262,13 @@ class FakeQuantize(HybridBlock):
         """Whether a scale is stored."""
         if self.scale._data is None:
             return False
+        # zero is the mark of "not yet": no grid can have a step of zero
         return bool((self.scale.data().asnumpy() > 0).all())
 
     def update_ema(self) -> None:
         """Store the range that the moving average has reached; nothing happens before it has seen a batch."""
         low, high, weight = self.ema.data().asnumpy().astype("float64")
+        # divided by the weight, the average forgets that it began at zero: a constant input reads right after one batch
         if weight > 0:
             self.set_qparams(reference.qparams_of_range(low / weight, high / weight, self.spec))
 
@@ -272,6 +279,7 @@ class FakeQuantize(HybridBlock):
 
     @staticmethod
     def _store(parameter: Parameter, values: np.ndarray) -> None:
+        # a calibration counts in float64 and may come without the axes of length one that broadcasting needs
         values = values.astype("float32").reshape(parameter.shape)
         if parameter._data is None:
             parameter.initialize()

@@ -26,10 +26,13 @@ else:
 
 def retyped(layer: Block, cls: type) -> Block:
     """A copy of a Gluon layer as a subclass: same name, options and Parameter objects, own children and hooks."""
+    # Block.__setattr__ refuses a child of an unrelated class and the class itself, so that the copy is dressed from
+    # outside; children and hooks are copied apart, else both layers would share the dictionaries
     new = copy.copy(layer)
     for name in ("_children", "_reg_params", "_forward_hooks", "_forward_pre_hooks"):
         object.__setattr__(new, name, copy.copy(getattr(layer, name)))
     object.__setattr__(new, "__class__", cls)
+    # what was traced of the float layer would go on computing in float
     new._clear_cached_op()
     return new
 
@@ -51,6 +54,7 @@ def make_writable(parameter: Parameter) -> None:
     (MXNet 1.9.1: "Check failed: to.IsDefaultData()", at some later call). Other weights can.
     """
     if parameter._data is not None and len(parameter.shape) == 3:
+        # the one call that replaces a parameter's memory instead of writing into it
         parameter.reset_ctx(parameter.list_ctx())
 
 
@@ -153,6 +157,7 @@ class QuantizedLayer(QuantizedBlock):
             The weight is quantized as it leaves it, with its granularity.
         """
         options = dict(options or {})
+        # the only option that belongs to the layer and not to one of its quantizers
         self.gradient_bits = options.pop("gradient_bits", None)
         if input_spec is not None:
             self.input_quantizer = make_quantizer(METHODS.get(input_method).activation, input_spec, (1,),
@@ -160,6 +165,7 @@ class QuantizedLayer(QuantizedBlock):
             self.input_quantizer.reorder_first = True
         if weight_spec is not None:
             shape = self.weight.shape
+            # the axis that is not the output channels' is the inputs', in a transposed convolution the first
             options["fan_out"] = int(np.prod(shape)) // shape[1 - self.channel_axis]
             if transform is not None:
                 self.weight_transform = transform
@@ -186,6 +192,7 @@ class QuantizedLayer(QuantizedBlock):
             y = self.computed(F, x, weight, bias)
         if self.output_quantizer is not None:
             y = self.output_quantizer(y)
+        # behind everything else: forward it is the identity, and backward it comes first
         return y if self.gradient_bits is None else quantize_gradient(F, y, self.gradient_bits)
 
     def computed(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
@@ -195,6 +202,7 @@ class QuantizedLayer(QuantizedBlock):
     def rounded(self, F: ModuleType, weight: Tensor) -> Tensor:
         """`weight` as its quantizer leaves it."""
         quantizer, transform = self.weight_quantizer, self.weight_transform
+        # a frozen weight was rounded in place by `fix_params`: what is stored is what engines hold
         if quantizer is None or quantizer.frozen:
             return weight
         weight = plain_layout(weight)
@@ -215,6 +223,7 @@ class QuantizedLayer(QuantizedBlock):
     def fixed_weight(self) -> mx.nd.NDArray:
         """What the weight (NDArray) is replaced with so that it need not be quantized again; its scale is stored."""
         assert self.weight_quantizer is not None
+        # the factor of a folded BatchNorm is divided out again: the layer multiplies it back at every forward pass
         fixed = self.weight_quantizer.fix(self.effective_weight())
         if self.weight_transform is not None:
             fixed = self.weight_transform.back(mx.nd, fixed)

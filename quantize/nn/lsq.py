@@ -69,7 +69,11 @@ class LSQFakeQuantize(UniformFakeQuantize):
 
     def step(self, F: ModuleType, scale: Tensor, growth: Tensor, x: Optional[Tensor] = None) -> Tensor:
         """The step, with the gradient towards `growth` that the class states for a tensor `x`."""
+        # 1 + elu grows linearly above the start, as the paper's step does, and stays positive below it; the floor keeps
+        # the smallest float32 from becoming a division by zero
         ratio = F.maximum(1 + F.LeakyReLU(growth, act_type="elu", slope=1.0), LEAST_RATIO)
+        # the value is cut off from the graph and the gradient comes by a term that is exactly zero: the paper's
+        # gradient towards the step, whatever the parametrisation's own would be
         return F.BlockGrad(scale * ratio) + self._slope(F, ratio, scale, x)
 
     def _slope(self, F: ModuleType, value: Tensor, scale: Tensor, x: Optional[Tensor]) -> Tensor:
@@ -82,6 +86,7 @@ class LSQFakeQuantize(UniformFakeQuantize):
 
     def set_qparams(self, qparams: QParams) -> None:
         """Start again from this step."""
+        # the trained number counts from the stored step, so that a new start means no growth
         super().set_qparams(qparams)
         self._store(self.growth, np.zeros(self.growth.shape))
 
@@ -103,6 +108,7 @@ class LSQActivation(LSQFakeQuantize):
         if x is None:
             return slope
         # the operator counts the whole batch
+        # 1 / sqrt(n * images) times sqrt(images) is 1 / sqrt(n); the shape is only known when the graph runs
         images = F.cast(F.slice_axis(F.shape_array(x), axis=0, begin=0, end=1), "float32")
         return F.reshape_like(F.broadcast_mul(F.reshape(slope, shape=(-1,)), F.sqrt(images)), slope)
 

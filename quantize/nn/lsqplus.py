@@ -48,6 +48,7 @@ class LSQPlusFakeQuantize(LSQActivation):
         """The spec without its symmetry: the zero point is trained."""
         if spec.grid != "mid_tread":
             raise SpecError(f"{cls.method}: a trained offset needs a grid with a level at zero, got {spec}")
+        # asymmetric, for a stored zero point, which is where the offset starts from
         return spec.with_(symmetric=False)
 
     def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor, growth: Tensor, offset: Tensor,
@@ -55,6 +56,7 @@ class LSQPlusFakeQuantize(LSQActivation):
         """Fake-quantized `x`: by the trained numbers in `offline` mode, else as `UniformFakeQuantize`."""
         if self.mode != "offline":
             return super().quantize(F, x, scale, ema, growth, zero_point)
+        # trained in units of the scale, so that one learning rate serves layers of any range
         real = F.BlockGrad(scale * offset) + self._slope(F, offset, scale, x)
         return lsq_plus(F, x, self.step(F, scale, growth, x), real, self.spec)
 
@@ -71,5 +73,6 @@ class LSQPlusFakeQuantize(LSQActivation):
         """The grid as it is now."""
         step = super().get_qparams().scale
         steps = self.scale.data().asnumpy() * self.offset.data().asnumpy() / step
+        # the trained offset lies between two steps, a zero point is a code: rounded as the forward pass rounds it
         zero_point = self.spec.qmin - reference.ROUND[self.spec.rounding](steps)
         return QParams(step, np.clip(zero_point, self.spec.qmin, self.spec.qmax).astype(np.int32))

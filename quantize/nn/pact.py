@@ -56,6 +56,8 @@ class PACTFakeQuantize(UniformFakeQuantize):
         self.alpha = self._alpha_parameter(alpha)
 
     def _alpha_parameter(self, start: float) -> Parameter:
+        # with weight decay, unlike the steps of LSQ: the paper's regulariser of alpha is what keeps the range from
+        # growing
         return self._trained_parameter("alpha", (1,), start, wd_mult=1)
 
     @classmethod
@@ -85,6 +87,7 @@ class PACTFakeQuantize(UniformFakeQuantize):
 
     def set_qparams(self, qparams: QParams) -> None:
         """Let alpha be the largest level of this grid."""
+        # in float32, so that dividing by qmax again gives the same step
         self._store(self.alpha, np.asarray(qparams.scale) * np.float32(self.spec.qmax))
 
     def get_qparams(self) -> QParams:
@@ -94,6 +97,7 @@ class PACTFakeQuantize(UniformFakeQuantize):
     @property
     def calibrated(self) -> bool:
         """Whether there is an alpha."""
+        # alpha has a start of its own (the paper's 10, or an option), so that no calibration is needed
         return self.alpha._data is not None
 
 
@@ -125,4 +129,5 @@ class DoReFaActivation(PACTFakeQuantize):
         super().__init__(spec, scale_shape, mode, alpha, prefix, params)
 
     def _alpha_parameter(self, start: float) -> Parameter:
+        # no gradient, but a parameter nevertheless: it is saved, and a calibration can set it
         return self._statistic("alpha", (1,), start)

@@ -27,6 +27,7 @@ def tune() -> bool:
         return False
     try:
         mallopt = ctypes.CDLL(None).mallopt
+    # musl, macOS and Windows have no mallopt
     except (OSError, AttributeError):
         return False
     done = all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) for name, value in _SETTINGS)

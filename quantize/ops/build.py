@@ -41,6 +41,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256((mxnet / "include" / "mxnet" / "lib_api.h").read_bytes())
     for source in sorted(SOURCES.glob("*.*")):
         digest.update(source.name.encode() + source.read_bytes())
+    # flags decide about last bits as sources do
     digest.update(" ".join(CFLAGS + NVCC_FLAGS).encode())
     return f"{MARK}mxnet-{version};{digest.hexdigest()[:16]};"
 
@@ -85,6 +86,7 @@ def build(force: bool = False) -> Path:
         raise ConfigError("no C++ compiler found (g++ or clang++): install one (Debian, Ubuntu: apt-get install g++) "
                           "and run python -m quantize.ops build")
     LIBRARY.parent.mkdir(exist_ok=True)
+    # beside its place, since a rename across file systems would be a copy that can be cut off
     with tempfile.TemporaryDirectory(dir=str(LIBRARY.parent)) as folder:
         commands = compile_commands(compiler, find_nvcc(), Path(folder))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -102,6 +104,7 @@ def compile_commands(compiler: str, nvcc: Optional[str], folder: Path) -> Dict[P
     if nvcc:
         flags += ["-DFQ_CUDA", "-I", str(cuda_include(nvcc))]
     commands = {}
+    # MXNet's own half of the interface is compiled in: the wheel has it as a source only
     for source in sorted(SOURCES.glob("*.cc")) + [mxnet / "src" / "lib_api.cc"]:
         commands[folder / (source.stem + ".o")] = [compiler, *flags, "-c", str(source)]
     if nvcc:

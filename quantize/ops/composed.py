@@ -21,8 +21,10 @@ def fake_quantize(F: ModuleType, x: Tensor, scale: Tensor, spec: QuantSpec, zero
                   multiplier: Optional[Tensor] = None) -> Tensor:
     """See `quantize.ops.entry.fake_quantize`."""
     parts = _view(F, x, spec)
+    # ranges carry no gradient here; what trains them (LSQ, PACT) has operators of its own
     scale, zero_point, multiplier = (None if operand is None else _view_scale(F, F.BlockGrad(operand), spec)
                                      for operand in (scale, zero_point, multiplier))
+    # the common grid by the shorter way: round_ste and clip bring the right gradient along
     if spec.grid == "mid_tread" and spec.rounding == "half_away":
         y = _round_ste(F, parts, scale, spec, zero_point, multiplier)
     else:
@@ -42,8 +44,10 @@ def online_qparams(F: ModuleType, x: Tensor, spec: QuantSpec) -> Tuple[Tensor, O
 
     Equals `quantize.reference.find_qparams`; an all-zero part gets scale 1.
     """
+    # a gradient through max |x| would reach one element alone, and is none of the straight-through estimator's
     x = F.BlockGrad(x)
     if spec.symmetric:
+        # an unsigned grid has no levels below zero: a negative peak would be a negative scale
         peak = _reduce(F, F.max, F.abs(x) if spec.signed else F.relu(x), spec)
         return _nonzero(peak / spec.max_level), None
     return _from_range(F, _reduce(F, F.min, x, spec), _reduce(F, F.max, x, spec), spec)
@@ -55,6 +59,7 @@ def tracking_fake_quantize(F: ModuleType, x: Tensor, state: Tensor, spec: QuantS
         raise ConversionError("the composed back end cannot update a moving average inside a hybridized network; run "
                               "eagerly, or build the native operators (python -m quantize.ops build)")
     with autograd.pause():
+        # the mean of the images' own ranges, not the batch's range, which grows with the batch size
         images = x.reshape((x.shape[0], -1))
         new = F.concat(F.minimum(images.min(axis=1), 0).mean(), F.maximum(images.max(axis=1), 0).mean(),
                        F.ones((1,), ctx=x.context), dim=0)
@@ -71,6 +76,7 @@ def tracking_fake_quantize(F: ModuleType, x: Tensor, state: Tensor, spec: QuantS
 def lsq(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec, grad_scale: Optional[float] = None) -> Tensor:
     """See `quantize.ops.entry.lsq`."""
     parts, step_view = _view(F, x, spec), _view_scale(F, step, spec)
+    # every factor is cut off: the gradients are given explicitly at the end
     steps = F.broadcast_div(F.BlockGrad(parts), F.BlockGrad(step_view))
     codes = _round(F, steps, spec)
     clipped = F.clip(codes, spec.qmin, spec.qmax)
@@ -90,6 +96,7 @@ def lsq_plus(F: ModuleType, x: Tensor, step: Tensor, offset: Tensor, spec: Quant
     parts = _view(F, x, spec)
     step_view, offset_view = _view_scale(F, step, spec), _view_scale(F, offset, spec)
     data, fixed = F.BlockGrad(parts), F.BlockGrad(step_view)
+    # zero must stay a code, or padding would no longer be zero
     zero_point = F.clip(spec.qmin - _round(F, F.BlockGrad(offset_view) / fixed, spec), spec.qmin, spec.qmax)
     values, inside = _values(F, data, fixed, spec, zero_point, None)
     steps = F.broadcast_div(data, fixed)
@@ -108,6 +115,7 @@ def pact(F: ModuleType, x: Tensor, alpha: Tensor, levels: int, calibrated: bool 
     flat, fixed = F.reshape(x, shape=(-1,)), F.BlockGrad(alpha)
     data = F.BlockGrad(flat)
     scale = fixed / levels
+    # clipped before it is divided: rounding x / scale first could end one level above alpha
     values = F.broadcast_mul(F.round(F.broadcast_div(F.broadcast_minimum(F.relu(data), fixed), scale)), scale)
     above = F.broadcast_greater_equal(data, fixed)
     inside = (data >= 0) * (1 - above)
@@ -120,6 +128,7 @@ def pact(F: ModuleType, x: Tensor, alpha: Tensor, levels: int, calibrated: bool 
 
 def dorefa(F: ModuleType, w: Tensor, levels: int) -> Tensor:
     """See `quantize.ops.entry.dorefa`."""
+    # float32's tanh differs between MXNet, NumPy and the C library in the last bit, which decides levels
     t = F.tanh(F.cast(F.BlockGrad(w), "float64"))
     divisor = _nonzero(F.max(F.abs(t)))
     clamped = F.cast(_flat(F, F.broadcast_div, t, divisor), "float32")
@@ -131,11 +140,13 @@ def dorefa(F: ModuleType, w: Tensor, levels: int) -> Tensor:
 def sign(F: ModuleType, x: Tensor) -> Tensor:
     """See `quantize.ops.entry.sign`."""
     data = F.BlockGrad(x)
+    # sign(0) is 0 in MXNet, and contrib.sign_ste lets the gradient pass everywhere: neither is binary
     return _with_gradient(F, 2 * (data >= 0) - 1, (F.abs(data) <= 1, x))
 
 
 def _grad_factor(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec) -> Tensor:
     """(1,): 1 / sqrt(elements of a part * qmax)."""
+    # one part has as many elements as there are for each scale, whatever the granularity
     per_part = F.cast(F.size_array(x), "float32") / F.cast(F.size_array(step), "float32")
     return F.rsqrt(per_part * spec.qmax)
 
@@ -156,6 +167,7 @@ def _values(F: ModuleType, parts: Tensor, scale: Tensor, spec: QuantSpec, zero_p
     """(value on the grid, mask of the gradient)."""
     steps = F.broadcast_div(parts, scale) if multiplier is None else F.broadcast_mul(parts, multiplier)
     if spec.grid == "mid_rise":
+        # level k stands for the interval from k to k + 1: the highest one ends at qmax + 1
         mask = (steps >= spec.qmin) * (steps <= spec.qmax + 1)
         return F.broadcast_mul(F.clip(F.floor(steps), spec.qmin, spec.qmax) + 0.5, scale), mask
     codes = _round(F, steps, spec)
@@ -196,6 +208,7 @@ def _nonzero(scale: Tensor) -> Tensor:
 
 
 def _flat(F: ModuleType, function: Callable[..., Tensor], x: Tensor, one: Tensor) -> Tensor:
+    # MXNet broadcasts between equal ranks only
     return F.reshape_like(function(F.reshape(x, shape=(-1,)), one), x)
 
 
@@ -214,6 +227,7 @@ def _view(F: ModuleType, x: Tensor, spec: QuantSpec) -> Tensor:
         return F.reshape(x, shape=(-1,))
     if isinstance(spec.granularity, PerGroup):
         axis, groups = spec.granularity.axis, spec.granularity.groups
+        # 0 keeps an axis, -4 splits the next into two, -2 keeps the rest: no size needs to be known
         return F.reshape(x, shape=(0,) * axis + (-4, groups, -1, -2))
     return x
 

@@ -23,6 +23,7 @@ _warned: List[bool] = []
 
 def choose(name: str, device_type: str) -> str:
     """The back end for a network on a device ("cpu", "gpu"): `auto` is composed where the native one has no kernels."""
+    # an operator without a kernel for the device would fail in the middle of a run
     if name == "auto" and device_type == "gpu" and not native.runs_on_gpu():
         return "composed"
     return name
@@ -38,6 +39,7 @@ def backend(name: str = "auto") -> ModuleType:
     if name == "auto":
         if not native.why_not():
             return native
+        # once in a process: a network has dozens of quantizers
         if not _warned:
             _warned.append(True)
             logger.warning("native operators are missing, the composed ones are several times slower: %s",
@@ -94,6 +96,7 @@ def lsq_plus(F: ModuleType, x: Tensor, step: Tensor, offset: Tensor, spec: Quant
 
     Step and offset have the scale's shape; gradients as `reference_trained.lsq_plus_gradient`. Always composed.
     """
+    # no native operator: its gradients are three, and it is seldom used
     return composed.lsq_plus(F, x, step, offset, spec)
 
 

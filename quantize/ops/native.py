@@ -37,10 +37,12 @@ def _load() -> str:
         hint = "" if build.find_compiler() else " (needs a C++ compiler, for example g++)"
         return f"not built: run python -m quantize.ops build{hint}"
     built, wanted = build.built_from(library), build.fingerprint()
+    # an operator library that was compiled against another MXNet reads its structures wrongly, and crashes
     if built != wanted:
         return (f"{library} was built for another MXNet or from other sources ({built or 'no mark'}, wanted {wanted}): "
                 "run python -m quantize.ops build")
     import mxnet as mx
+    # before the first backward pass, and only where the user has not decided
     os.environ.setdefault(_IN_PLACE_CAP, "100000")
     try:
         mx.library.load(str(library), verbose=False)
@@ -71,6 +73,7 @@ def fake_quantize(F: ModuleType, x: "Tensor", scale: "Tensor", spec: QuantSpec, 
 
 def online_fake_quantize(F: ModuleType, x: "Tensor", spec: QuantSpec) -> "Tensor":
     """See `quantize.ops.entry.online_fake_quantize`."""
+    # the second output is the range, which the operator's own backward pass reads
     return F.fq_online(_guard(F, x), **_grid(spec))[0]
 
 
@@ -96,6 +99,7 @@ def dorefa(F: ModuleType, w: "Tensor", levels: int) -> "Tensor":
 
 def quantize_gradient(F: ModuleType, x: "Tensor", bits: int) -> "Tensor":
     """See `quantize.ops.entry.quantize_gradient`."""
+    # the noise comes from MXNet's generator, so that mx.random.seed repeats it
     return F.fq_gradient(_guard(F, x), F.random.uniform_like(x, -0.5, 0.5), levels=2 ** bits - 1)
 
 
@@ -106,6 +110,7 @@ def sign(F: ModuleType, x: "Tensor") -> "Tensor":
 
 def integer_codes(F: ModuleType, x: "Tensor", multiplier: "Tensor", qmax: int, run: int) -> "Tensor":
     """See `quantize.ops.entry.integer_codes`."""
+    # an operator without a backward pass must not be asked for one
     return F.BlockGrad(F.fq_codes(x, multiplier, qmax=qmax, run=run))
 
 
@@ -127,5 +132,6 @@ def _grid(spec: QuantSpec) -> Dict[str, int]:
 def _guard(F: ModuleType, x: "Tensor") -> "Tensor":
     """`x`, behind an identity where it is a variable that a gradient may be accumulated into."""
     import mxnet as mx
+    # an identity costs a copy, so it stands only where a gradient could be added to: in front of variables
     is_variable = x.get_children() is None if isinstance(x, mx.sym.Symbol) else x.grad is not None
     return F.identity(x) if is_variable else x
