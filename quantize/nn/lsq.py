@@ -69,8 +69,8 @@ class LSQFakeQuantize(UniformFakeQuantize):
 
     def step(self, F: ModuleType, scale: Tensor, growth: Tensor, x: Optional[Tensor] = None) -> Tensor:
         """The step, with the gradient towards `growth` that the class states for a tensor `x`."""
-        # 1 + elu grows linearly above the start, as the paper's step does, and stays positive below it; the floor keeps
-        # the smallest float32 from becoming a division by zero
+        # 1 + elu grows linearly above the start, as the paper's step does, and stays positive below it;
+        # the floor keeps it from vanishing, where every value would be clipped and no gradient could lead back
         ratio = F.maximum(1 + F.LeakyReLU(growth, act_type="elu", slope=1.0), LEAST_RATIO)
         # the value is cut off from the graph and the gradient comes by a term that is exactly zero: the paper's
         # gradient towards the step, whatever the parametrisation's own would be
