@@ -70,7 +70,9 @@ def correct_biases(net: Block, batches: Iterable, method: str = "parallel", imag
         raise ConfigError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     layers = _layers_with_bias(net)
     x = _first_images(batches, images, ctx)
+    # a second call must not correct the first one's corrections
     restore_biases(net)
+    # hooks are not called in hybridized networks
     with _unfixed(net), eager(net):
         found = METHODS[method](net, layers, x)
         corrections = {path: correction.asnumpy() for path, correction in found.items()}
@@ -79,6 +81,7 @@ def correct_biases(net: Block, batches: Iterable, method: str = "parallel", imag
             raise DataError(f"{path}: the output holds NaN or infinity for the calibration images")
     for path, layer in layers:
         if path in found:
+            # kept as it was: subtracting the correction again would not give the same bits
             layer.float_bias = layer.bias.data(x.context).copy()
             layer.bias.set_data(layer.float_bias + found.pop(path))
     return corrections
@@ -155,6 +158,7 @@ def _parallel(net, layers, x) -> Corrections:
 
     def see(path, layer, output):
         is_float = all(quantizer.mode == "float" for _, quantizer in layer.quantizers())
+        # the first use alone: a layer that is called twice has one bias
         (wanted if is_float else got).setdefault(path, _channel_means(layer, output))
 
     with mode(net, "float"), _seen(layers, see), contextlib.ExitStack() as hooks:
@@ -175,6 +179,7 @@ def _sequential(net, layers, x) -> Corrections:
         if path not in corrections:
             corrections[path] = wanted[path] - _channel_means(layer, output)
         shift = corrections[path].reshape(_channels_shape(layer, output))
+        # in place, so that no hook has to return another array, which Gluon's hooks cannot
         mx.nd.broadcast_add(output, shift, out=output)  # what the layers after it get
 
     with mode(net, "float"), _seen(layers, see):
@@ -202,6 +207,7 @@ def _seen(layers, see):
 
 
 def _on_output(path, layer, see):
+    # the layer's own activation is the last thing it calls: what goes into it is the sum with the bias
     if layer.act is not None:
         return layer.act.register_forward_pre_hook(lambda _, inputs: see(path, layer, inputs[0]))
     return layer.register_forward_hook(lambda _, inputs, output: see(path, layer, output))

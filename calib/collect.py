@@ -61,6 +61,7 @@ def collect(net: Block, batches: Iterable, factories: Mapping[str, Callable[[], 
         raise CalibrationError("nothing to calibrate: no activation of the network is quantized")
     if observers is not None:
         _check_paths(chosen, observers)
+    # weights stay float: ranges are those of the network that is to be reached
     with mode(net, "float", "weight"), mode(net, "observe", "activation"), _released(chosen):
         stream = checked_batches(batches, ctx)
         first = next(stream, None)
@@ -69,6 +70,7 @@ def collect(net: Block, batches: Iterable, factories: Mapping[str, Callable[[], 
         runner = _runner(net, chosen, first)
         observers = observers or _make(runner.tensors, factories)
         feeds = _feeds(runner.tensors, observers)
+        # a hybridized block does not call its children's Python code, and so no quantizer
         with eager(net) if isinstance(runner, EagerRunner) else contextlib.nullcontext():
             runner.run(fixed_parts(first, stream, runner.part_size), feeds)
     return observers

@@ -36,6 +36,7 @@ def checked_batches(batches: Iterable, ctx: Optional[mx.Context]) -> Iterator[mx
 
 def _images(batch, number):
     padded = 0
+    # MXNet's iterators fill the last batch up with images from the front: they must not count twice
     if isinstance(batch, mx.io.DataBatch):
         padded, batch = batch.pad or 0, batch.data
     images = batch[0] if isinstance(batch, (list, tuple)) and len(batch) else batch
@@ -64,6 +65,7 @@ def fixed_parts(first: mx.nd.NDArray, rest: Iterable, size: int) -> Iterator[Tup
                 yield _joined(waiting), count, sizes
                 waiting, count, sizes = [], 0, []
     if count:
+        # a graph with a fixed shape is compiled once; the images that fill it up are cut off again
         waiting.append(mx.nd.zeros((size - count,) + first.shape[1:], first.context, first.dtype))
         yield _joined(waiting), count, sizes
 
@@ -86,17 +88,20 @@ class Feed:
 
     def add(self, collector: Any) -> None:
         """Add a collector; one that is there already stays there once."""
+        # the one observer whose result depends on where a batch ends
         wrapped = _ByBatch(collector) if isinstance(collector, EMAObserver) else collector
         self._collectors.setdefault(id(collector), wrapped)
 
     def update(self, x: np.ndarray, part: int, images: int, sizes: list) -> None:
         """Hand over what belongs to the real images of a part."""
+        # layers may fold other axes into the first (video frames, for example): so many rows belong to each image
         rows, left = divmod(len(x) * images, part)
         if left or not x.size:
             raise DataError(f"{self.path}: a tensor of shape {x.shape} for {part} images; its first axis must be the "
                             "images'")
         x = x[:rows]
         extremes = _extremes(x)
+        # two numbers for each image tell: a look at all values is only paid for the message
         if not np.isfinite(extremes).all():
             raise DataError(f"{self.path}: {int((~np.isfinite(x)).sum())} of {x.size} values are NaN or infinite")
         low, high = float(extremes[:, 0].min()) + 0.0, float(extremes[:, 1].max()) + 0.0
@@ -160,12 +165,14 @@ class GraphRunner:
         try:
             for path, quantizer in chosen.items():
                 quantizer.tracer = seen[path].append
+            # a trace with symbols: nothing is computed, and every quantizer says which tensor it sees
             net(mx.sym.var("data"))
             if not any(seen.values()):
                 raise CalibrationError("no quantizer is called")
             outputs = self._unique(seen)
             parameters = {p.name: p for p in net.collect_params().values()}
             self._inputs = [parameters.get(name) for name in outputs.list_inputs()]
+            # parameters that wait for their shape fail here, under a name, and not in the cached graph
             for parameter in self._inputs:
                 if parameter is not None:
                     parameter.data(example.context)
@@ -183,6 +190,7 @@ class GraphRunner:
     def _unique(self, symbols_of):
         """The observed tensors, each once; says in `tensors` which quantizer sees which."""
         symbols = [(path, symbol) for path, symbols in symbols_of.items() for symbol in symbols]
+        # two symbols of one tensor are different Python objects; the graph's own numbering knows them as one
         heads = json.loads(mx.sym.Group([symbol for _, symbol in symbols]).tojson(), strict=False)["heads"]
         outputs: Dict[tuple, Any] = {}
         seen: Dict[Any, Tuple[tuple, ...]] = {path: () for path in symbols_of}
@@ -204,6 +212,7 @@ class GraphRunner:
             results = self._graph(*[part[0] if p is None else p.data(part[0].context) for p in self._inputs])
             if before is not None:
                 self._hand_out(before[0], before[1], feeds)
+            # MXNet computes in the background: while NumPy counts one part, the next one is on its way
             before = results if isinstance(results, (list, tuple)) else [results], part
         self._hand_out(before[0], before[1], feeds)
 
@@ -211,18 +220,21 @@ class GraphRunner:
         images, *counts = part
         for key, result in zip(self._keys, results):
             values = _values(result)
+            # quantizers of the same tensors share their collectors, which must see each value once
             for tensors in dict.fromkeys(self.tensors[path] for path in self._calls[key]):
                 feeds[tensors].update(values, len(images), *counts)
 
 
 def _values(array):
     """The values of an NDArray; on the CPU without a copy, so only for as long as the NDArray lives."""
+    # everything else is copied: another device's memory, other types, and arrays without memory
     if array.context.device_type != "cpu" or array.dtype != np.float32 or not array.size:
         return array.asnumpy().astype(np.float32, copy=False)
     array.wait_to_read()
     data = ctypes.c_void_p()
     check_call(_LIB.MXNDArrayGetData(array.handle, ctypes.byref(data)))  # in the plain layout, whatever it was
     values = np.ctypeslib.as_array(ctypes.cast(data, ctypes.POINTER(ctypes.c_float)), array.shape)
+    # a collector that wrote into it would change what later layers compute
     values.flags.writeable = False
     return values
 
@@ -242,6 +254,7 @@ class EagerRunner:
             for path, quantizer in self._chosen.items():
                 quantizer.observer = _Slice(feeds[self.tensors[path]], len(part), images, sizes)
             self._net(part)
+            # an observer must have seen its part before the next one gives it other counts
             mx.nd.waitall()
 
 

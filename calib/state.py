@@ -59,6 +59,7 @@ class CalibrationState:
 
 def write_state(path: PathLike, state: CalibrationState) -> None:
     """Write a state, whole or not at all."""
+    # complete, it is the state of one process, to the byte: in how many parts it was made does not matter
     shards, have = (1, [0]) if state.complete else (state.shards, list(state.have))
     content = {"version": VERSION, "settings": state.settings, "network": state.network, "shards": shards,
                "have": have, "samples": state.samples, "data": state.data,
@@ -108,6 +109,7 @@ def merge_states(states: Sequence[Tuple[str, CalibrationState]]) -> CalibrationS
     """
     if not states:
         raise CalibrationError("no states to merge")
+    # messages and orders of merging that do not depend on the order of the command line
     (first_name, first), *others = ordered = sorted(states, key=lambda item: item[1].have)
     seen = dict.fromkeys(first.have, first_name)
     for name, state in others:
@@ -150,6 +152,7 @@ def _check_alike(first_name, first, name, state):
 
 
 def _copy(observer):
+    # not copy.deepcopy: what a file keeps is all that an observer is
     return type(observer).from_state(observer.state())
 
 
@@ -164,6 +167,7 @@ def _observer(state):
 
 
 def _text(content):
+    # one spelling for equal contents, or the checksum would depend on the order of keys
     return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 

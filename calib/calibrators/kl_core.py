@@ -31,8 +31,10 @@ def search_fractional(histogram: np.ndarray, levels: int, epsilon: float = 1e-4)
     within 5e-6 of the smallest divergence are compared with that rounding (`kl_rounded`).
     """
     bins = len(histogram)
+    # ncnn holds the shares in float32: rounded as there, summed in float64 here
     h = (histogram / float(histogram.sum())).astype(np.float32).astype(np.float64)
     mass, entropy = running(h), running(_xlogx(h + epsilon))
+    # the right edge of the last level lies on the end of the histogram, where there is no further bin
     padded = np.append(h, 0.0)
     divergences = []
     for t in blocks(levels, bins, levels):
@@ -46,6 +48,7 @@ def search_fractional(histogram: np.ndarray, levels: int, epsilon: float = 1e-4)
         # whole bins of each level: those from the first bin that its left edge does not cut
         whole = below[:, 1:] - below[:, :-1] - (cut * edge_bin)[:, :-1]
         whole += epsilon * (np.diff(lower, axis=1) - cut[:, :-1])
+        # what a clipped value turns into: it counts in the last bin that is kept
         tail = mass[-1] - mass[t]
         whole[:, -1] += tail
         divergence = entropy[t - 1] + _xlogx(h[t - 1] + epsilon + tail)
@@ -71,6 +74,7 @@ def search_occupied(histogram: np.ndarray, levels: int) -> int:
     total = mass[-1]
     divergences = []
     for t in blocks(levels, bins, levels):
+        # rounded up in whole numbers: a float edge would put bins on the boundary into either level
         edges = -(-(t[:, None] * np.arange(levels + 1)) // levels)
         level_mass = np.diff(mass[edges], axis=1)
         mean = level_mass / np.maximum(np.diff(occupied[edges], axis=1), 1)
@@ -104,6 +108,7 @@ def search_interpolated(histogram: np.ndarray, levels: int) -> int:
         k = nonempty[:np.searchsorted(nonempty, t[-1])]
         spread, cross = _interpolated(sums, k, h[k], t)
         last, tail, end = h[t - 1], total - mass[t], sums[:, -1]
+        # the published loop skips bins without Q, the outliers in them included
         tail = np.where(end > 0, tail, 0.0)  # Q = 0 there: left out
         spread += np.where((last == 0) & (tail > 0), end, 0.0)
         inside = entropy[t - 1] + _xlogx(last + tail)
@@ -128,6 +133,7 @@ def _interpolated(sums, k, counts, t):
     outside = k[sure:] >= t[:, None]
     q[:, sure:][outside] = 0
     spread = q.sum(axis=1)
+    # the logarithm of 1 adds nothing, and none is taken of 0
     q[:, sure:][outside] = 1
     return spread, np.log(q, out=q) @ counts
 
@@ -150,6 +156,7 @@ def first_minimum(divergences: np.ndarray) -> int:
     Values within 1e-12 are equal: candidates that clip nothing but empty bins tie exactly in the published loops, and
     the sums here round differently from candidate to candidate.
     """
+    # a NaN would win every comparison that argmin makes
     divergences = np.where(np.isfinite(divergences), divergences, np.inf)
     smallest = divergences.min()
     return int(np.argmax(divergences <= smallest + TIE)) if np.isfinite(smallest) else -1

@@ -78,6 +78,7 @@ class HistogramObserver(MinMaxObserver):
     def state(self) -> Dict[str, Any]:
         """The used part of the counts starts at bin `first`."""
         state = {key: value for key, value in vars(self).items() if key != "_counts"}
+        # only the used part is written: a state of 60 layers would else be mostly zeros
         used = np.flatnonzero(self._counts)
         first, last = (int(used[0]), int(used[-1]) + 1) if used.size else (SIDE_BINS, SIDE_BINS)
         return dict(state, observer=self.name, first=first - SIDE_BINS, counts=self._counts[first:last].tolist())
@@ -88,6 +89,7 @@ class HistogramObserver(MinMaxObserver):
         if not whole or first < 0 or first + len(counts) > 2 * SIDE_BINS:
             raise CalibrationError(f"the counts of a histogram observer must be whole numbers in bins {-SIDE_BINS} to "
                                    f"{SIDE_BINS - 1}")
+        # for its check of the number alone
         HistogramObserver(values["per_image"])
         if not SMALLEST_EXPONENT <= values["exponent"] <= 128 - SIDE_BITS or min(values["zeros"], values["values"]) < 0:
             raise CalibrationError("the exponent or a number of values of a histogram observer is out of range")
@@ -97,6 +99,7 @@ class HistogramObserver(MinMaxObserver):
     def step(self, size: int) -> int:
         """Of an image of `size` values every `step(size)`-th is counted, from the first on."""
         step = 1 if self.per_image is None else -(-size // self.per_image)
+        # a step that divides the width would take the same columns of every row
         while math.gcd(step, size) != 1:
             step += 1
         return step
@@ -104,6 +107,7 @@ class HistogramObserver(MinMaxObserver):
     def _update(self, x, low, high):
         super()._update(x, low, high)
         self.values += x.size
+        # before anything is counted, so that no value lies outside
         self._widen(exponent_of(max(-low, high)))
         size = x.size // len(x)
         step = self.step(size)
@@ -178,5 +182,6 @@ def _count(values, factor, counts, signed):
     found = np.bincount(index)
     first = 0 if signed else SIDE_BINS
     counts[first:first + found.size] += found
+    # zeros were counted with the first bin above zero: they are no values of a bin, but a number of their own
     counts[SIDE_BINS] -= zeros
     return zeros
