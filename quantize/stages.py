@@ -177,8 +177,16 @@ def read_input(graph: LayerGraph, step: Step, x: mx.nd.NDArray) -> mx.nd.NDArray
 
 
 def run_operator(step: Step, inputs: Sequence[mx.nd.NDArray], **changes: object) -> Any:
-    """The output of one operator, or a list of them."""
+    """The output of one operator, or a list of them, as in inference also while gradients are recorded.
+
+    They must be recorded in training mode: without it oneDNN's pooling keeps no places of maxima, and its gradient is
+    garbage.
+    """
     op = step.op
+    if op == "Dropout":
+        return inputs[0]
+    if op == "BatchNorm":
+        changes["use_global_stats"] = True
     if op.startswith("_contrib_"):
         function = getattr(mx.nd.contrib, op[len("_contrib_"):])
     else:

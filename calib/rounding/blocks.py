@@ -105,7 +105,7 @@ class Joint:
             values = {key: _mixed(_rows(floating[key], rows), _rows(value, rows), method.drop, random)
                       for key, value in quantized.items()}
             wanted = {key: _rows(value, rows) for key, value in wanted.items()}
-            with mx.autograd.record(train_mode=False):
+            with mx.autograd.record():
                 missed = self._missed(self._run(values, self._soft(layers, method.drop, random)), wanted)
             missed.backward()
             for path, layer in layers.items():

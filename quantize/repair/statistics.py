@@ -135,7 +135,7 @@ def _add_importance(graph, images, found, random):
             return y + probe
         return y
 
-    with mx.autograd.record(train_mode=False):
+    with mx.autograd.record():
         values = run_steps(graph, {graph.data: images}, (0, len(graph.steps)), float_product(graph), see)
         output = values[graph.head]
         loss = _log_likelihood(output.reshape((len(images), -1)), random)

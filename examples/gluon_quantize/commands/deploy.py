@@ -33,6 +33,7 @@ def build_parser(prog: str = PROG, target: Optional[Target] = None) -> Parser:
     options.add_choice_of_layers(parser)
     options.add_fixed_calibration(parser)
     options.add_repair(parser)
+    options.add_goal(parser)
     _add_files(parser, target)
     _add_proof(parser, target)
     group = parser.add_argument_group("the run")
@@ -108,7 +109,7 @@ def request_of(args: argparse.Namespace) -> "DeployRequest":
         options.calibration_request(args), options.run_request(args), options.repair_request(args),
         output=args.output, force=args.force, bgr=args.bgr, use_engine=not args.no_engine,
         verify_images=args.verify_images, latency_runs=args.latency_runs,
-        wanted=tuple(flag for flag in offered if is_given(args, flag)))
+        goal=options.goal_request(args), wanted=tuple(flag for flag in offered if is_given(args, flag)))
 
 
 def work(args: argparse.Namespace) -> None:

@@ -12,7 +12,7 @@ from gluon_quantize.commands.image_options import add_preprocessing, preprocessi
 from gluon_quantize.commands.parser import EASYQUANT, MODES, Asking, calibration_method, whole
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
-from gluon_quantize.runs.requests import AUTO, CalibrationFiles, CalibrationRequest, RepairRequest
+from gluon_quantize.runs.requests import AUTO, CalibrationFiles, CalibrationRequest, GoalRequest, RepairRequest
 from quantize.errors import ConfigError
 from quantize.winograd import GRANULARITIES, NONE, POINTS
 
@@ -168,6 +168,25 @@ def add_repair(parser: argparse.ArgumentParser) -> None:
 def repair_request(args: argparse.Namespace) -> RepairRequest:
     """What the options of `add_repair` ask for."""
     return RepairRequest(args.equalize, args.learn_rounding, args.rounding_progress)
+
+
+def add_goal(parser: argparse.ArgumentParser) -> None:
+    """What the network must keep."""
+    group = parser.add_argument_group("the goal")
+    group.add_argument("--accuracy-drop", type=float, metavar="POINTS",
+                       help="try calibrations, bias correction, equalization, learned rounding, and layers in float, "
+                            "until no more than so many points of Top-1 are lost; say what each costs (default: no "
+                            "goal)")
+    group.add_argument("--agreement", type=float, metavar="SHARE",
+                       help="the same, until so large a share of the images gets the float network's class, without "
+                            "labels: 0.98 (default: no goal)")
+
+
+def goal_request(args: argparse.Namespace) -> Optional[GoalRequest]:
+    """The goal that is asked for; None without one."""
+    if args.accuracy_drop is None and args.agreement is None:
+        return None
+    return GoalRequest(args.accuracy_drop, args.agreement)
 
 
 def add_load_table(group: argparse._ArgumentGroup) -> None:

@@ -11,8 +11,10 @@ from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.report.accuracy import engines_text
 from gluon_quantize.report.calibration import trust_contents
 from gluon_quantize.report.steps import step_text
+from gluon_quantize.runs.attempt import Attempt
 from gluon_quantize.runs.calibration import Quantized
 from gluon_quantize.runs.deploy import DeployResult, Reported, Verified, Warned
+from gluon_quantize.runs.goal import Reached
 from gluon_quantize.runs.outputs import RESULT
 from quantize.files import write_whole
 
@@ -34,6 +36,40 @@ def _verified(step: Verified, networks: bool = False) -> str:
     if step.certificate is None:
         return f"\nNothing is compared: {step.engine} has neither an engine nor an exact simulation here"
     return "\n" + verification_text(step.certificate, step.engine)
+
+
+@step_text.register
+def _attempt(step: Attempt, networks: bool = False) -> str:
+    return "tried      " + attempt_text(step)
+
+
+@step_text.register
+def _reached(step: Reached, networks: bool = False) -> str:
+    return "\n" + reached_text(step)
+
+
+def attempt_text(tried: Attempt) -> str:
+    """What an attempt is worth, in a line."""
+    engine = "" if tried.milliseconds is None else f", {tried.milliseconds:.2f} ms"
+    return (f"{tried.name}: Top-1 {tried.predictions.top1_count} ({-tried.drop:+.2f} points), agreement "
+            f"{tried.agreement:.2%}, {tried.size:,} bytes{engine}; took {tried.seconds:.0f} s")
+
+
+def reached_text(step: Reached) -> str:
+    """Whether the goal is kept, and by what."""
+    goal = step.goal
+    asked = [f"Top-1 at most {goal.drop:g} points below float"] if goal.drop is not None else []
+    asked += [f"agreement of at least {goal.agreement:.2%}"] if goal.agreement is not None else []
+    verdict = "kept by" if step.holds else "NOT reached by anything that was tried; the best is deployed:"
+    return f"goal       {' and '.join(asked)}: {verdict} {step.best.name}"
+
+
+def reached_contents(step: Reached) -> Dict[str, Any]:
+    """The same for result.json."""
+    return {"drop": step.goal.drop, "agreement": step.goal.agreement, "holds": step.holds, "best": step.best.name,
+            "tried": [{"name": item.name, "top1_count": item.predictions.top1_count, "drop": item.drop,
+                       "agreement": item.agreement, "bytes": item.size, "seconds": item.seconds,
+                       "milliseconds": item.milliseconds} for item in step.tried]}
 
 
 @step_text.register
@@ -78,5 +114,7 @@ def write_result(folder: pathlib.Path, settings: Dict[str, Any], result: DeployR
                 "sizes": result.sizes, "latency_ms": result.latency,
                 "verification": result.certificate["sides"] if result.certificate else {},
                 "calibration": trust_contents(result.trust)}
+    if result.reached is not None:
+        contents["goal"] = reached_contents(result.reached)
     contents["files"] = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")

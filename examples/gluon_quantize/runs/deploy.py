@@ -9,7 +9,7 @@
 
 import json
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from mxnet.gluon import Block
@@ -23,11 +23,13 @@ from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import proof
 from gluon_quantize.runs.calibration import Calibration, Trust
 from gluon_quantize.runs.deployment import Deployment, deployment, lowered, write_files, write_table
+from gluon_quantize.runs.goal import Reached, reach
 from gluon_quantize.runs.outputs import PLAN, reserved, staged
 from gluon_quantize.runs.repair import equalize
 from gluon_quantize.runs.requests import (
     CalibrationFiles,
     CalibrationRequest,
+    GoalRequest,
     ImagesRequest,
     NetworkRequest,
     PostTrainingRequest,
@@ -40,7 +42,7 @@ from quantize.convert.rules import Plan
 from quantize.errors import ConfigError, DeployError
 from quantize.files import write_whole
 
-__all__ = ["CalibrationFiles", "CalibrationRequest", "DeployRequest", "DeployResult", "ImagesRequest",
+__all__ = ["CalibrationFiles", "CalibrationRequest", "DeployRequest", "DeployResult", "GoalRequest", "ImagesRequest",
            "NetworkRequest", "QuantizationRequest", "RepairRequest", "RunRequest", "deploy"]
 
 
@@ -64,6 +66,8 @@ class DeployRequest(PostTrainingRequest):
         Timed runs of the float and the int8 files.
     wanted : tuple of str
         Flags of what else the target offers: `deploy.target.Extra` and `deploy.target.Report`.
+    goal : GoalRequest, optional
+        Try methods until the network keeps it; the best that was found is deployed, whether it does or not.
     """
 
     quantization: QuantizationRequest = QuantizationRequest(target="ncnn", merge_bn=True, exclude_first=False)
@@ -75,6 +79,7 @@ class DeployRequest(PostTrainingRequest):
     verify_images: int = 50
     latency_runs: int = 20
     wanted: Tuple[str, ...] = ()
+    goal: Optional[GoalRequest] = None
 
     def __post_init__(self) -> None:
         if not self.quantization.target or self.calibration is None:
@@ -105,6 +110,8 @@ class DeployResult:
         Milliseconds of one image: float, int8, ratio, runs, threads; None without the engine.
     trust : Trust
         How far the ranges can be trusted.
+    reached : Reached or None
+        What was tried for a goal.
     """
 
     net: Block
@@ -116,6 +123,7 @@ class DeployResult:
     sizes: Dict[str, Any]
     latency: Optional[Dict[str, Any]]
     trust: Trust
+    reached: Optional[Reached] = None
 
 
 # ---- what a deployment tells, beside what a calibration tells
@@ -167,6 +175,10 @@ def _deployed(request, progress, also_write):
     target = request.quantization.target
     target = find(target) if isinstance(target, str) else target
     _require_engine(request, target)
+    reached = None
+    if request.goal is not None:
+        reached = reach(request.goal, request, target if _runs(request, target) else None, progress)
+        request = reached.best.request
     task = open_task(request)
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
@@ -184,7 +196,7 @@ def _deployed(request, progress, also_write):
     with staged(request.output, request.force) as folder:
         work = _Folder(request, folder, task, deployed, images, progress)
         work.write(calibration)
-        result = work.result(before, scores, calibration.trust())
+        result = replace(work.result(before, scores, calibration.trust()), reached=reached)
         if also_write is not None:
             also_write(folder, result)
     return result

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The float network, changed so that it loses less when it is quantized."""
 
+import warnings
 from typing import Optional
 
 from gluon_quantize.progress import Silent
@@ -21,6 +22,10 @@ def equalize(request: PostTrainingRequest, task: Task, progress: Silent) -> Opti
     merge_bn(net)
     bar = progress.bar(task.calibration, "equalization")
     done = equalized(net, bar, noise_of(request.quantization), request.run.seed)
+    with warnings.catch_warnings():
+        # the graph is made here, where it is no cause for alarm that it has no merged BatchNorm's parameters
+        warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
+        net(task.example())
     progress.tell(done)
     return done
 
@@ -30,4 +35,4 @@ def noise_of(request: QuantizationRequest) -> Noise:
     if request.target:
         return Noise(granularity="channel")
     bits = [min(max(bits, 2), 16) for bits in (request.weight_bits, request.input_bits)]
-    return Noise(*bits, granularity="channel" if request.granularity == "channel" else "layer")
+    return Noise(*bits, granularity="channel" if request.usual_granularity == "channel" else "layer")

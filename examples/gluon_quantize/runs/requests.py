@@ -7,6 +7,7 @@ from typing import Any, Optional, Tuple
 from calib.rounding import ROUNDINGS
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
+from quantize.config import Rule
 from quantize.errors import ConfigError
 from quantize.winograd import NONE, parse_winograd
 
@@ -38,7 +39,9 @@ class QuantizationRequest:
     exclude_first : bool
         Leave the first convolution float.
     config : str or path, optional
-        JSON file of rules for single layers, applied after all others.
+        JSON file of rules for single layers, applied after those of the parameters above.
+    rules : tuple of Rule
+        Further ones, applied last.
 
     Raises
     ------
@@ -55,6 +58,7 @@ class QuantizationRequest:
     merge_bn: bool = False
     exclude_first: bool = True
     config: Optional[str] = None
+    rules: Tuple[Rule, ...] = ()
 
     def __post_init__(self) -> None:
         parse_winograd(self.winograd)
@@ -232,10 +236,43 @@ class SensitivityRequest:
         2 to 8.
     images : int
         So many of the calibration images.
+    operands : tuple of {'weight', 'input', 'layer'}
+        What is measured: see `calib.sensitivity.Row`.
     """
 
     bits: Tuple[int, ...] = (8, 4)
     images: int = 64
+    operands: Tuple[str, ...] = ("weight", "input", "layer")
+
+
+@dataclasses.dataclass(frozen=True)
+class GoalRequest:
+    """What a network must keep; methods are tried in the order of their costs until it does.
+
+    Parameters
+    ----------
+    drop : float, optional
+        Points of Top-1 that may be lost.
+    agreement : float, optional
+        Share of the images, 0 to 1, that must get the float network's class.
+
+    Raises
+    ------
+    ConfigError
+        For a goal that says nothing, or cannot be one.
+    """
+
+    drop: Optional[float] = None
+    agreement: Optional[float] = None
+
+    def __post_init__(self) -> None:
+        if self.drop is None and self.agreement is None:
+            raise ConfigError("a goal is a drop of Top-1 in points (--accuracy-drop), an agreement with the float "
+                              "network (--agreement), or both")
+        if self.drop is not None and not 0 <= self.drop <= 100:
+            raise ConfigError(f"--accuracy-drop {self.drop:g}: points of Top-1, from 0 to 100")
+        if self.agreement is not None and not 0 <= self.agreement <= 1:
+            raise ConfigError(f"--agreement {self.agreement:g}: a share of the images, from 0 to 1 (0.98, not 98)")
 
 
 @dataclasses.dataclass(frozen=True)

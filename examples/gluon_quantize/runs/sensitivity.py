@@ -21,7 +21,7 @@ def measure(request: PostTrainingRequest, asked: SensitivityRequest, task: Task,
     """The sensitivities of a converted and calibrated network, on the first of its calibration images."""
     images, labels = _first(task.calibration, asked.images)
     return sensitivities(task.net, images, asked.bits, labels=labels, ranges=ranges_of(request, task, outcome),
-                         progress=lambda items: progress.bar(items, "sensitivity", "layer"))
+                         progress=lambda items: progress.bar(items, "sensitivity", "layer"), operands=asked.operands)
 
 
 def ranges_of(request: PostTrainingRequest, task: Task, outcome: Outcome) -> Callable[[str, QuantSpec], QParams]:

@@ -141,7 +141,7 @@ def convert(request: QuantizationRequest, task: Task) -> mx.gluon.HybridBlock:
     rules = [] if request.target else _formats(request)
     if request.exclude_first:
         rules.append(Rule(op_names=tuple(trace(net).first_layers()), exclude=True, reason="first convolution"))
-    rules += task.rules
+    rules += [*task.rules, *request.rules]
     net.hybridize(static_alloc=True, static_shape=True)
     return convert_model(net, config_list=rules, target=request.target, example_input=task.example())
 

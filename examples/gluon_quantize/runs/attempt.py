@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: MIT
+"""A network quantized in one way of several, to see what that is worth."""
+
+import dataclasses
+import time
+from typing import Any, List, Optional
+
+import numpy as np
+from mxnet.gluon import Block
+
+from calib.budget import LayerSize
+from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.progress import SILENT, Silent
+from gluon_quantize.runs.calibration import Calibration
+from gluon_quantize.runs.repair import equalize
+from gluon_quantize.runs.requests import PostTrainingRequest
+from gluon_quantize.runs.task import Task, convert, evaluation, open_task
+from quantize.convert.rules import Plan
+from quantize.modes import quantized_layers
+from quantize.stages import LayerGraph
+
+FLOAT_BITS = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """One way to quantize, and what it is worth.
+
+    Attributes
+    ----------
+    name : str
+        What is done.
+    request : PostTrainingRequest
+    plan : Plan
+    predictions : Predictions
+    drop : float
+        Points of Top-1 lost against the float network; negative where some were won.
+    agreement : float
+        Share of the images with the float network's class.
+    size : int
+        Bytes of the parameters, with weights at their bits.
+    seconds : float
+        Quantizing and evaluating took so long.
+    milliseconds : float or None
+        Of one image in the engine, where it was asked.
+    """
+
+    name: str
+    request: PostTrainingRequest
+    plan: Plan
+    predictions: Predictions
+    drop: float
+    agreement: float
+    size: int
+    seconds: float
+    milliseconds: Optional[float] = None
+
+
+@dataclasses.dataclass
+class Quantizing:
+    """A network on its way: what an attempt leaves for those who want more of it."""
+
+    task: Task
+    calibration: Calibration
+    floating: Any = None
+
+
+def float_predictions(request: PostTrainingRequest, progress: Silent) -> Predictions:
+    """What the network says before anything is done to it."""
+    task = open_task(request)
+    progress.tell(task)
+    task.net.hybridize(static_alloc=True, static_shape=True)
+    return evaluation(request, task, "float", progress)
+
+
+def calibrated(request: PostTrainingRequest, before: Predictions, progress: Silent) -> Quantizing:
+    """The network converted, with its ranges."""
+    quiet = _Bars(progress)
+    task = open_task(request)
+    equalize(request, task, quiet)
+    convert(request.quantization, task)
+    calibration = Calibration(request, task, before, quiet)
+    calibration.calibrate()
+    return Quantizing(task, calibration)
+
+
+def attempt(name: str, request: PostTrainingRequest, before: Predictions, progress: Silent, measured=None) -> Attempt:
+    """Quantize as a request says, and evaluate.
+
+    Parameters
+    ----------
+    before : Predictions
+        Of the float network.
+    measured : object, optional
+        ``floating(task)`` is called with the task before and ``milliseconds(quantizing)`` after the network computes
+        quantized; for the engine's time.
+    """
+    start = time.perf_counter()
+    work = calibrated(request, before, progress)
+    if measured is not None:
+        work.floating = measured.floating(work.task)
+    work.calibration.switch_to_quantized()
+    after = work.calibration.evaluated()
+    milliseconds = None if measured is None else measured.milliseconds(work)
+    net = work.task.net
+    return Attempt(name, request, net.plan, after, 100 * (before.top1 - after.top1),
+                   after.agreement_count(before) / len(after.labels), parameter_bytes(net),
+                   time.perf_counter() - start, milliseconds)
+
+
+class _Bars(Silent):
+    """Shows bars, and tells nothing: many attempts would tell the same."""
+
+    def __init__(self, progress: Silent):
+        self.bar, self.counter = progress.bar, progress.counter
+
+
+def layer_size(layer, products: int = 0) -> LayerSize:
+    """What the bits of a quantized layer cost."""
+    quantizer = layer.weight_quantizer
+    others = (0 if layer.bias is None else int(np.prod(layer.bias.shape))) + int(np.prod(quantizer.scale.shape))
+    return LayerSize(int(np.prod(layer.weight.shape)), others, products)
+
+
+def parameter_bytes(net: Block) -> int:
+    """Bytes of a converted network's layers: quantized weights at their bits, everything else at 32."""
+    quantized, total = dict(quantized_layers(net)), 0
+    for path, layer in LayerGraph(net).layers.items():
+        quantizer = getattr(quantized.get(path), "weight_quantizer", None)
+        if quantizer is not None and quantizer.mode != "float":
+            total += layer_size(layer).size((quantizer.spec.bits, FLOAT_BITS))
+        else:
+            total += 4 * sum(int(np.prod(p.shape)) for p in (layer.weight, layer.bias) if p is not None)
+    return total
+
+
+__all__: List[str] = ["Attempt", "Quantizing", "SILENT", "attempt", "calibrated", "float_predictions", "layer_size",
+                      "parameter_bytes"]

@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: MIT
+"""Try methods in the order of their costs, until a network keeps what it must."""
+
+import pathlib
+import tempfile
+from dataclasses import dataclass, replace
+from typing import Iterator, List, Optional, Tuple
+
+from calib.sensitivity import LAYER
+from deploy.target import Target
+from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.progress import Silent
+from gluon_quantize.runs import proof
+from gluon_quantize.runs.attempt import Attempt, attempt, calibrated, float_predictions
+from gluon_quantize.runs.deployment import INTEGER, deployment, lowered, write_files
+from gluon_quantize.runs.methods import named_method
+from gluon_quantize.runs.requests import AUTO, GoalRequest, PostTrainingRequest, SensitivityRequest
+from gluon_quantize.runs.sensitivity import measure
+from quantize.config import Rule
+
+CALIBRATIONS = ("sqnr", "mse", "kl", "percentile")
+LATENCY_RUNS = 5
+MOST_BITS = 8
+
+
+@dataclass(frozen=True)
+class Reached:
+    """The end of a search.
+
+    Attributes
+    ----------
+    goal : GoalRequest
+    best : Attempt
+        The first that holds; where none does, the one that comes nearest.
+    holds : bool
+    tried : list of Attempt
+    """
+
+    goal: GoalRequest
+    best: Attempt
+    holds: bool
+    tried: List[Attempt]
+
+
+def reach(goal: GoalRequest, request: PostTrainingRequest, target: Optional[Target], progress: Silent) -> Reached:
+    """The first attempt that keeps the goal, of calibrations, bias correction, equalization, rounding, float layers.
+
+    Parameters
+    ----------
+    request : PostTrainingRequest
+        What is tried first; what is tried next changes it.
+    target : Target, optional
+        Its engine's time is taken for each attempt; None: no time is.
+    progress : Silent
+        Is told each Attempt, and Reached.
+    """
+    before = float_predictions(request, progress)
+    timed = None if target is None or target.engine is None else _Timed(request, target)
+    tried: List[Attempt] = []
+    for name, changed in _ladder(goal, request, before, tried, progress):
+        tried.append(attempt(name, changed, before, progress, timed))
+        progress.tell(tried[-1])
+        if missing(goal, tried[-1]) <= 0:
+            break
+    best = _best(goal, tried)
+    found = Reached(goal, best, missing(goal, best) <= 0, tried)
+    progress.tell(found)
+    return found
+
+
+def missing(goal: GoalRequest, tried: Attempt) -> float:
+    """How many points an attempt lacks to the goal; 0 or less where it holds."""
+    lacking = []
+    if goal.drop is not None:
+        lacking.append(tried.drop - goal.drop)
+    if goal.agreement is not None:
+        lacking.append(100 * (goal.agreement - tried.agreement))
+    return max(max(lacking), 0.0) if max(lacking) > 1e-9 else 0.0
+
+
+def _best(goal, tried):
+    """The attempt that lacks least; of several the one with the higher agreement, the earlier one of equals."""
+    return min(tried, key=lambda item: (missing(goal, item), -item.agreement))
+
+
+def _ladder(goal, request, before, tried, progress) -> Iterator[Tuple[str, PostTrainingRequest]]:
+    """What to try next, the cheapest first; each rung changes the best that was found before it."""
+    yield f"{request.calibration.method}, as asked", request
+    known = named_method(request.calibration.method).name
+    if not request.calibration.files.load_table:
+        for method in CALIBRATIONS:
+            if named_method(method).name != known:
+                yield method, replace(request, calibration=replace(request.calibration, method=method))
+    best = _best(goal, tried).request
+    if best.calibration.bias_correction != "sequential" and best.repair.rounding == "none":
+        yield _after(best, "biases corrected"), replace(best, calibration=replace(best.calibration,
+                                                                                bias_correction="sequential"))
+    best = _best(goal, tried).request
+    if not best.repair.equalize:
+        yield _after(best, "equalized"), replace(best, repair=replace(best.repair, equalize=True))
+    best = _best(goal, tried).request
+    if best.repair.rounding == "none":
+        yield _after(best, "rounding learned"), replace(
+            best, repair=replace(best.repair, rounding="gptq"), calibration=replace(best.calibration,
+                                                                                   bias_correction=AUTO))
+    yield from _float_layers(_best(goal, tried).request, before, progress)
+
+
+def _after(request, what):
+    """A name for what is added to a request."""
+    done = [request.calibration.method]
+    if request.calibration.bias_correction == "sequential":
+        done.append("biases corrected")
+    if request.repair.equalize:
+        done.append("equalized")
+    if request.repair.rounding != "none":
+        done.append("rounding learned")
+    return ", ".join([*done, what])
+
+
+def _float_layers(request, before, progress):
+    """Ever more layers in float, the most harmful first, but never all."""
+    work = calibrated(request, before, progress)
+    asked = SensitivityRequest(bits=(MOST_BITS,), operands=(LAYER,))
+    table = measure(request, asked, work.task, work.calibration.outcome, progress).table(LAYER)
+    harmful = sorted(table, key=lambda path: table[path][MOST_BITS].divergence)
+    count = 1
+    while count < len(harmful):
+        rule = Rule(op_names=tuple(harmful[:count]), exclude=True, reason="accuracy goal")
+        rules = request.quantization.rules + (rule,)
+        yield (_after(request, f"{count} of {len(harmful)} layers float ({', '.join(harmful[:count][:3])}"
+                      + (", ..." if count > 3 else "") + ")"),
+               replace(request, quantization=replace(request.quantization, rules=rules)))
+        count *= 2
+
+
+class _Timed:
+    """Takes the engine's time of an attempt."""
+
+    def __init__(self, request: PostTrainingRequest, target: Target):
+        self._request, self._target = request, target
+
+    def floating(self, task):
+        """The network lowered in float, before its biases are corrected."""
+        return lowered(self._target, task, integers=False)
+
+    def milliseconds(self, work) -> float:
+        """Of one image, in one thread."""
+        deployed = deployment(self._target, work.task, work.floating, work.calibration.outcome.method, False)
+        with tempfile.TemporaryDirectory() as folder:
+            write_files(pathlib.Path(folder), deployed, ())
+            return proof.latencies(work.task, deployed, pathlib.Path(folder), LATENCY_RUNS)[INTEGER]
+
+
+__all__ = ["Predictions", "Reached", "missing", "reach"]

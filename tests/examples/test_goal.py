@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: MIT
+"""Goals of a deployment: what is tried, when that ends, and what is deployed."""
+
+import json
+import re
+
+import pytest
+
+import deploy_ncnn
+from gluon_quantize.runs import goal as goals
+from gluon_quantize.runs.goal import missing
+from gluon_quantize.runs.requests import GoalRequest
+from quantize.errors import ConfigError
+
+
+def command(*arguments):
+    try:
+        return deploy_ncnn.main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.fixture
+def deployed(tmp_path, capfd):
+    """function(*arguments) -> (printed text, result.json): with weights of so few bits that something must be done."""
+    rules = tmp_path / "rules.json"
+
+    def run(weight, *arguments):
+        rules.write_text(json.dumps([{"op_types": ["Conv2D", "Dense"], "weight": weight}]))
+        assert command("--model", "digits_lenet", "--num-images", 100, "--config", rules, "--no-engine", "--force",
+                       "--output", tmp_path / "out", *arguments) == 0
+        return capfd.readouterr().out, json.loads((tmp_path / "out" / "result.json").read_text())
+    return run
+
+
+def test_the_first_attempt_that_holds_is_deployed(deployed):
+    out, result = deployed("int8/channel", "--accuracy-drop", 1)
+    assert [item["name"] for item in result["goal"]["tried"]] == ["sqnr, as asked"] and result["goal"]["holds"]
+    assert "kept by sqnr, as asked" in out
+
+
+def test_methods_are_tried_in_the_order_of_their_costs_until_one_holds(deployed):
+    out, result = deployed("int2/channel", "--agreement", 0.95)
+    goal = result["goal"]
+    names = [item["name"] for item in goal["tried"]]
+    assert goal["holds"] and names[-1] == goal["best"] and "rounding learned" in names[-1]
+    assert [words for words in ("mse", "biases corrected", "equalized") if any(words in name for name in names)] == [
+        "mse", "biases corrected", "equalized"]
+    assert all(item["agreement"] < 0.95 for item in goal["tried"][:-1])
+    assert result["accuracy"]["simulated"]["agreement_count"] >= 95
+    assert result["accuracy"]["simulated"]["agreement_count"] == round(100 * goal["tried"][-1]["agreement"])
+    assert len(re.findall("\ntried      ", out)) == len(names)
+
+
+def test_a_goal_that_nothing_reaches_is_said_and_the_best_deployed(deployed, monkeypatch):
+    monkeypatch.setattr(goals, "missing", lambda goal, tried: 2 - tried.agreement)
+    out, result = deployed("int2/channel", "--agreement", 1.0, "--num-calib-images", 20)
+    goal = result["goal"]
+    assert not goal["holds"] and "NOT reached" in out
+    assert [item for item in goal["tried"] if item["name"] == goal["best"]][0]["agreement"] == max(
+        item["agreement"] for item in goal["tried"])
+    floats = [item for item in goal["tried"] if "layers float" in item["name"]]
+    assert len(floats) == 3 and [item["bytes"] for item in floats] == sorted(item["bytes"] for item in floats)
+
+
+def test_what_a_goal_lacks():
+    class Tried:
+        drop, agreement = 1.5, 0.97
+    assert missing(GoalRequest(drop=2), Tried) == 0
+    assert missing(GoalRequest(drop=1), Tried) == pytest.approx(0.5)
+    assert missing(GoalRequest(drop=1, agreement=0.99), Tried) == pytest.approx(2)
+    assert missing(GoalRequest(agreement=0.97), Tried) == 0
+
+
+def test_bad_goals(capfd):
+    for arguments, says in ((("--accuracy-drop", -1), "from 0 to 100"), (("--agreement", 98), "0.98, not 98"),
+                            (("--agreement", "x"), "invalid float")):
+        assert command("--model", "digits_lenet", "--output", "x", *arguments) == 2
+        assert says in capfd.readouterr().err
+    with pytest.raises(ConfigError, match="--accuracy-drop"):
+        GoalRequest()
