@@ -19,6 +19,8 @@ from quantize.importers.onnx.shape_rules import RULES
 from quantize.importers.onnx.sizes import Length, OpenSize, Size, array_of, is_open, whole
 from quantize.importers.refused import Refused
 
+# onnx's own shape inference divides by these without a look, which ends the process.
+_DIVISORS = ("strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups", "num_outputs", "split")
 # ONNX writes sizes and axes as int64; longer constants say nothing about shapes.
 _SHORT = 64
 
@@ -62,7 +64,10 @@ class Facts:
         self.nodes: list[onnx.NodeProto] = []
         self._named: dict[str, Size] = {}
         for proto in nodes:
-            self._visit(proto)
+            try:
+                self._visit(proto)
+            except (IndexError, TypeError, ValueError, AttributeError, KeyError):
+                self.nodes.append(proto)  # malformed: the operator's function says how
 
     def value(self, name: str):
         """The array behind a tensor that depends on no image (sizes in it may be open), or None."""
@@ -144,6 +149,11 @@ class Facts:
 
     def _inferred_types(self, proto) -> dict:
         """What onnx infers of one node, open sizes under their names."""
+        if any(min(entry.ints, default=1) < 1 or (entry.type == onnx.AttributeProto.INT and entry.i < 1)
+               for entry in proto.attribute if entry.name in _DIVISORS):
+            return {}
+        if any(name in self.constants and not self.constants[name].all() for name in proto.input[3:]):
+            return {}  # a step of 0
         try:
             schema = onnx.defs.get_schema(proto.op_type, min(self.opset, onnx.defs.onnx_opset_version()), "")
             short = {name: numpy_helper.from_array(self.constants[name], name) for name in proto.input

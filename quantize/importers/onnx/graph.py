@@ -176,7 +176,7 @@ class Node:
         if key not in self.attributes:
             return default
         value = onnx.helper.get_attribute_value(self.attributes.pop(key))
-        return value.decode() if isinstance(value, bytes) else value
+        return value.decode(errors="replace") if isinstance(value, bytes) else value
 
     def only(self, key: str, *allowed):
         """An attribute that may have the `allowed` values only; the first is the default."""

@@ -3,6 +3,7 @@
 
 import logging
 
+import mxnet as mx
 from onnx import TensorProto
 
 from quantize.errors import ModelFileError
@@ -13,6 +14,9 @@ from quantize.importers.onnx.operators import OPERATORS
 from quantize.importers.refused import Refused
 
 logger = logging.getLogger(__name__)
+
+#: What a node with inputs, attributes or tensors of other kinds or sizes than the standard's makes of Python's code.
+MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
 def import_onnx(path, ctx=None, channels_first: bool = False) -> GraphBlock:
@@ -50,7 +54,23 @@ def import_onnx(path, ctx=None, channels_first: bool = False) -> GraphBlock:
     logger.info("%s: %d ONNX nodes, opset %d", graph.path, len(graph.model.graph.node), graph.opset)
     net = GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
     net.layout = graph.layout
+    _check_sizes(graph, net)
     return net
+
+
+def _check_sizes(graph: Graph, net: GraphBlock) -> None:
+    """ModelFileError where the sizes inside the network do not fit those that the file declares for its images."""
+    shape = net.input_shape
+    if not shape or None in shape[1:]:
+        return
+    try:
+        output = net(mx.sym.var("images"))
+        output = mx.sym.Group(list(output)) if isinstance(output, (list, tuple)) else output
+        output.infer_shape_partial(images=(graph.fixed or 1, *shape[1:]))  # infer_shape prints
+    except Exception as error:  # MXNet raises its own error, and a plain one for tensors that are too large
+        lines = [line for line in str(error).splitlines() if "rror" in line or "Check" in line]
+        raise ModelFileError(f"{graph.path}: the network does not fit images of shape {shape[1:]}: "
+                             f"{(lines or [str(error)])[-1].strip()[:300]}") from None
 
 
 def _input_steps(graph: Graph) -> list:
@@ -74,6 +94,8 @@ def _plan(graph: Graph) -> list:
                 _check_outputs(graph, node, steps)
         except Refused as reason:
             problems.setdefault(f"{node.op}: {reason}", []).append(node.label)
+        except MALFORMED as error:
+            problems.setdefault(f"{node.op}: malformed ({file.first_line(error)})", []).append(node.label)
         for output in node.outputs:
             graph.define(output)
     if problems:

@@ -4,8 +4,8 @@
 import numpy as np
 
 from quantize.importers.onnx.evaluate import attribute
-from quantize.importers.onnx.reshapes import reshaped
-from quantize.importers.onnx.sizes import whole
+from quantize.importers.onnx.reshapes import BATCH, reshaped
+from quantize.importers.onnx.sizes import OpenSize, is_open, whole
 
 
 def _reshape(proto, facts):
@@ -27,13 +27,17 @@ def _expand(proto, facts):
 
 
 def expanded(before, target, fixed):
-    """The shape of a tensor that is repeated to fit `target`, NumPy's rules; a fixed batch in `target` is the batch."""
+    """The shape of a tensor that is repeated to fit `target`, NumPy's rules; a fixed batch in `target` is the batch.
+
+    OpenSize where an open length might be 1, or another than the file says.
+    """
     rank = max(len(before), len(target))
     before = [1] * (rank - len(before)) + list(before)
     target = [1] * (rank - len(target)) + list(target)
-    # an open length is the images' own: a number there (the fixed batch, or 1) leaves it alone
-    return tuple(old if not isinstance(old, (int, np.integer)) or new == 1 else new
-                 for old, new in zip(before, target))
+    for old, new in zip(before, target):
+        if is_open(old) and new not in (1, old) and not (old == BATCH and new == fixed):
+            raise OpenSize(f"{old} as {new}")
+    return tuple(old if is_open(old) or new == 1 else new for old, new in zip(before, target))
 
 
 def _tile(proto, facts):

@@ -363,6 +363,20 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("nodes, words", [
+    ([node("Conv", "x w", strides=[0, 0])], "stride=[0, 0]"), ([node("Conv", "x w", group=0)], "group=0"),
+    ([node("MaxPool", kernel_shape=[2, 2], strides=[0, 1])], "stride=[0, 1]"),
+    ([node("ConvTranspose", "x w", dilations=[0, 1])], "dilation=[0, 1]"),
+    ([node("SpaceToDepth", blocksize=0)], "blocksize=0"), ([node("DepthToSpace", blocksize=0)], "blocksize=0"),
+    ([node("Slice", "x zero one one zero")], "a step of 0"),
+    ([node("GroupNormalization", "x g g", num_groups=0)], "num_groups=0")])
+def test_a_zero_where_onnx_itself_divides(nodes, words, tmp_path):
+    constants = dict(w=arr(4, 4, 3, 3), g=arr(4), zero=ints(0), one=ints(1))
+    with pytest.raises(ModelFileError) as error:
+        import_model(make_model(nodes, [1, 4, 8, 8], constants, 21), tmp_path)
+    one_line(error, words)
+
+
 @pytest.mark.parametrize("words", sorted(REFUSED))
 def test_unsupported_values_are_refused(words, tmp_path):
     constants = dict(w=W, p=ints(1, 0, 0, 0, 0, 0, 0, 0), s=np.float32([1, 1, 1.5, 1.5]), g=arr(4),

@@ -184,8 +184,8 @@ def _only_for_maxima(node, begin, end) -> bool:
     for reader in node.graph.uses.get(node.outputs[0], []):
         if reader is None or reader.op_type != "MaxPool" or any(attribute(reader, "pads", ())):
             return False
-        kernel = attribute(reader, "kernel_shape")
-        if any(pad >= size for pads in (begin[2:], end[2:]) for pad, size in zip(pads, kernel)):
+        kernel = attribute(reader, "kernel_shape", ())
+        if len(kernel) != 2 or any(pad >= size for pads in (begin[2:], end[2:]) for pad, size in zip(pads, kernel)):
             return False
     return True
 

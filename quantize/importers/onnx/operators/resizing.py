@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from quantize.importers.onnx.reshapes import shown
 from quantize.importers.onnx.sizes import Size, is_open
 from quantize.importers.refused import Refused
 
@@ -63,7 +64,7 @@ def _resize(node) -> list:
     if not moved:
         return node.alias()
     if len(before) != 4 or min(moved) < 2:
-        raise Refused(f"scales={scales} (supported: [1, 1, height, width])")
+        raise Refused(f"scales={scales} from {shown(before)} to {shown(after)} (supported: [1, 1, height, width])")
     integral = all(scale >= 1 and scale % 1 == 0 for scale in scales)
     if mode == "nearest" and rule in _REPEATING and integral:
         return _repeat(node, int(scales[2]), int(scales[3]))
@@ -106,7 +107,7 @@ def _sizes_and_scales(node):
                 after[axis] = int(np.floor(before[axis] * scale + 0.5))
     else:
         raise Refused("scales=[] (supported: [1, 1, height, width])")
-    if node.graph.fixed and not is_open(after[0]) and is_open(before[0]):
+    if is_open(before[0]) and not is_open(after[0]):  # the batch that was traced
         after[0], all_scales[0] = before[0], 1.0
     return before, tuple(after), all_scales
 

@@ -9,7 +9,7 @@ from mxnet.gluon import nn
 from quantize.importers.graph_block import LayerSpec
 from quantize.importers.onnx.reshapes import BATCH, codes, reshaped, shown
 from quantize.importers.onnx.shape_rules import expanded
-from quantize.importers.onnx.sizes import is_open
+from quantize.importers.onnx.sizes import OpenSize, is_open
 from quantize.importers.refused import Refused
 
 
@@ -115,7 +115,10 @@ def _expand(node) -> list:
     target = node.known(1)
     if node.sizes() is None:
         raise Refused("of an input of unknown shape")
-    after = expanded(node.sizes(), list(target), node.graph.fixed)
+    try:
+        after = expanded(node.sizes(), list(target), node.graph.fixed)
+    except OpenSize as error:
+        raise Refused(f"shape={shown(target)} of an input of open sizes {shown(node.sizes())}") from error
     before = (1,) * (len(after) - node.rank()) + tuple(node.sizes())
     if any(not is_open(old) and old != 1 and old != new for old, new in zip(before, after)):
         raise Refused(f"shape={shown(target)} of an input of shape {shown(node.sizes())}")
