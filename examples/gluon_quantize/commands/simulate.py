@@ -109,7 +109,8 @@ def _add_calibration(parser, usual):
     options.add_correction(group, usual.correction)
     group.add_argument("--eval-per-calib", action=Asking, switch=True, help="evaluate after every calibration pass")
     group.add_argument("--compare-calibrators", action=Asking, switch=True,
-                       help="one pass over the images, then accuracy and thresholds of every method, the best last")
+                       help="one pass over the images, then accuracy and thresholds of every method, sorted; the run "
+                            "ends with the best, or with --calib-mode where that is given")
     _add_files(parser.add_argument_group("calibration files"))
 
 
@@ -178,8 +179,9 @@ def calibration(args: argparse.Namespace) -> Optional[CalibrationRequest]:
         return None
     files = CalibrationFiles(load_table=args.load_table, save_table=args.save_table, shard=args.calib_shard,
                              save_state=args.save_state, merge_states=tuple(args.merge_states or ()))
+    best = args.compare_calibrators and "--calib-mode" not in getattr(args, "asking", ())
     return options.calibration_request(args, files, evaluate_passes=args.eval_per_calib,
-                                       compare=args.compare_calibrators)
+                                       compare=args.compare_calibrators, best=best)
 
 
 def quantization(args: argparse.Namespace) -> QuantizationRequest:

@@ -74,11 +74,14 @@ def comparison_text(comparison: Comparison) -> str:
     images = len(before.labels)
     lines = [f"{'method':<15}{'Top-1':>8}{'share':>9}{'same as float':>16}{'mean threshold':>18}",
              f"{'float':<15}{before.top1_count:>8}{before.top1:>9.2%}{'-':>16}{'-':>18}"]
-    for name, row in comparison.rows.items():
+    for name in comparison.ranking:
+        row = comparison.rows[name]
         after = row.predictions
         lines.append(f"{name:<15}{after.top1_count:>8}{after.top1:>9.2%}{after.agreement_count(before):>16}"
                      f"{row.ratio:>18.3f}{'  collapsed' if collapsed(before, after) else ''}")
-    title = f"Comparison of calibrations ({images} images; thresholds as shares of the largest magnitude)"
+    lines.append(f"best: {comparison.best}")
+    title = (f"Comparison of calibrations ({images} images; thresholds as shares of the largest magnitude; the best "
+             "last)")
     return "\n".join([title, *lines])
 
 

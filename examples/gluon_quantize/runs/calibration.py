@@ -2,7 +2,7 @@
 """The calibration of a run: ranges from a table, from states or from images; how far they can be trusted; files."""
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 from mxnet.gluon import Block
@@ -96,10 +96,27 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every method by its name, and the float network."""
+    """Every method by its name, and the float network; `chosen` is the method that was asked for."""
 
     rows: Dict[str, Compared]
     before: Predictions
+    chosen: str = ""
+
+    @property
+    def ranking(self) -> List[str]:
+        """Names from the worst to the best: by images with the float network's class, then by Top-1.
+
+        Of equals the chosen one is the best, then the first in the alphabet.
+        """
+        def worth(name: str) -> Tuple[int, int, bool]:
+            found = self.rows[name].predictions
+            return found.agreement_count(self.before), found.top1_count, name == self.chosen
+        return sorted(sorted(self.rows, reverse=True), key=worth)
+
+    @property
+    def best(self) -> str:
+        """The method that changes fewest of the float network's answers."""
+        return self.ranking[-1]
 
 
 @dataclass(frozen=True)
@@ -212,13 +229,15 @@ class Calibration:
     def _compare(self, observation):
         chosen = self.outcome
         largest, rows = observation.decided(chosen, named_method("minmax")).thresholds, {}
-        for method in observation.methods:
+        for method in self.progress.bar(observation.methods, "comparison", "method"):
             outcome = observation.decided(chosen, method)
             rows[method.name] = Compared(self._evaluation(), outcome.thresholds,
                                          mean_ratio(outcome.thresholds, largest))
-        self.comparison = Comparison(rows, self.before)
+        self.comparison = Comparison(rows, self.before, observation.method.name)
         self.progress.tell(self.comparison)
-        self.outcome = observation.decided(chosen, observation.method)
+        taken = self.comparison.best if self.request.calibration.best else observation.method.name
+        self.outcome = observation.decided(
+            chosen, next(method for method in observation.methods if method.name == taken))
 
     def evaluated(self) -> Predictions:
         """Predictions of the quantized network; a comparison has them already."""

@@ -241,7 +241,7 @@ class _Folder:
         if runs:
             sides.update(proof.in_engine(deployed, folder))
             export = proof.float_export(deployed, folder, self.images, scores, progress)
-            latency = proof.latencies(task, deployed, folder, self.request.latency_runs)
+            latency = proof.latencies(task, deployed, folder, self.request.latency_runs, progress)
         contents = None
         if sides:  # an engine that is not here, and no exact simulation of it: nothing can be compared
             contents = proof.compared(self.images, deployed, folder, sides, progress, export)

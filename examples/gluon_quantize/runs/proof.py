@@ -134,13 +134,14 @@ def sizes(deployed: Deployment, folder: pathlib.Path) -> Dict[str, object]:
     return dict(found, ratio=found[INTEGER] / found[FLOAT])
 
 
-def latencies(task: Task, deployed: Deployment, folder: pathlib.Path, runs: int) -> Dict[str, object]:
+def latencies(task: Task, deployed: Deployment, folder: pathlib.Path, runs: int,
+              progress: Silent) -> Dict[str, object]:
     """Milliseconds of one image in one thread, float and int8 in turn, and the ratio of their medians."""
     nets = {kind: InEngine(deployed, folder, kind, deployed.target.engine.ways[-1]) for kind in (FLOAT, INTEGER)}
     image = deployed.ordered(task.preprocessing.apply(task.images.load(0), task.images.origin(0))[None])
     times = {kind: [] for kind in nets}
     # in turn: whatever else the machine does meanwhile slows both
-    for _ in range(WARMUP + runs):
+    for _ in progress.bar(range(WARMUP + runs), "latency", "run"):
         for kind, net in nets.items():
             times[kind].append(net.seconds(image))
     median = {kind: 1e3 * float(np.median(seconds[WARMUP:])) for kind, seconds in times.items()}

@@ -143,6 +143,8 @@ class CalibrationRequest:
         Evaluate after every pass.
     compare : bool
         Also every other method, from the same pass.
+    best : bool
+        Of a comparison take the best method in the end, instead of `method`.
     files : CalibrationFiles
 
     Raises
@@ -161,6 +163,7 @@ class CalibrationRequest:
     bias_correction: str = AUTO
     evaluate_passes: bool = False
     compare: bool = False
+    best: bool = False
     files: CalibrationFiles = CalibrationFiles()
 
     def __post_init__(self) -> None:
