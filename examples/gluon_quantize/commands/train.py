@@ -15,23 +15,25 @@ class Shown(Terminal):
     def __init__(self, asked: Wanted):
         from gluon_quantize.report.training import step_text
         super().__init__(lambda step: step_text(step, asked.print_model))
-        self._request, self._verbose = asked.request, asked.verbose
+        self._request, self._verbose, self._table = asked.request, asked.verbose, asked.table
 
     def tell(self, step: Any) -> None:
         """See `Silent.tell`."""
-        from gluon_quantize.report.training import write_log
+        from gluon_quantize.report.training import write_log, write_table
         from gluon_quantize.runs.train import Begun, EpochDone
         if isinstance(step, Begun) and not self._verbose:
             return
         if isinstance(step, EpochDone):
-            write_log(self._request.output, self._request.settings, step.history)
+            write_log(self._request.output, self._request.settings, step.history, step.before)
+            if self._table:
+                write_table(self._request.output, step.history)
         super().tell(step)
 
 
 def train(asked: Wanted) -> None:
     """Train, and write and print what came of it."""
     # MXNet takes seconds to load, which --help need not wait for
-    from gluon_quantize.report import training
+    from gluon_quantize.report import curves, training
     from gluon_quantize.runs import train as runs
     request = asked.request
     result = runs.train(request, Shown(asked))
@@ -39,7 +41,7 @@ def train(asked: Wanted) -> None:
         return  # the first worker reports
     training.write_result(request.output, request.settings, result)
     if asked.plots:
-        training.plot(request.output, result.history)
+        curves.plot(request.output, result.history, result.before)
     say(training.result_text(result))
     say(f"written to {pathlib.Path(request.output)}")
 

@@ -55,6 +55,7 @@ class Wanted:
     print_model: bool
     plots: bool
     verbose: bool
+    table: bool
 
 
 class Methods:
@@ -190,6 +191,7 @@ def _add_run(parser):
     group.add_argument("--check-every", type=whole(1), default=1, metavar="N",
                        help="look for numbers that are not finite after each N steps (default: %(default)s)")
     group.add_argument("--no-plots", action="store_true", help="draw no plots")
+    group.add_argument("--csv", action="store_true", help="write epochs.csv too: a line for each epoch")
     add_device(group)
     add_seed(group)
     add_verbose(group)
@@ -204,7 +206,7 @@ def wanted(parser: Parser, args: argparse.Namespace) -> Wanted:
         _check(request)
     except ConfigError as error:
         parser.error(str(error))
-    return Wanted(request, args.print_model, not args.no_plots, args.verbose)
+    return Wanted(request, args.print_model, not args.no_plots, args.verbose, args.csv)
 
 
 def _check(request: TrainRequest):

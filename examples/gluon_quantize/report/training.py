@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: MIT
-"""What a training says: its steps and its result as text, as files, as plots."""
+"""What a training says: its steps and its result as text and as files."""
 
+import csv
+import io
 import json
-import logging
 import pathlib
 from typing import Any, Dict, List, Mapping
-
-import numpy as np
 
 from gluon_quantize.data.steps import steps_text
 from gluon_quantize.models.evaluation import Predictions
@@ -16,9 +15,8 @@ from gluon_quantize.report.steps import step_text
 from gluon_quantize.runs.train import Begun, EpochDone, Opened, TrainResult
 from quantize.files import write_whole
 
-logger = logging.getLogger(__name__)
-
-LOG, RESULT, PLAN, RULES, PLOTS = "log.json", "result.json", "plan.txt", "rules.json", "curves.png"
+LOG, RESULT, PLAN, RULES, TABLE = "log.json", "result.json", "plan.txt", "rules.json", "epochs.csv"
+FIRST = ("epoch", "loss", "top1", "top5", "is_best")  # columns of the table
 
 
 @step_text.register
@@ -35,12 +33,19 @@ def _opened(step: Opened, networks: bool = False) -> str:
         lines.append(str(step.net))
     if step.plan is not None:
         lines.append(f"\nPlan\n{step.plan}\n")
+    lines += [before_text(name, found) for name, found in step.before.items() if found]
     return "\n".join(lines)
 
 
 @step_text.register
 def _epoch_done(step: EpochDone, networks: bool = False) -> str:
     return epoch_text(step.record)
+
+
+def before_text(name: str, found: Mapping[str, Any]) -> str:
+    """One line for a network before the first epoch."""
+    return f"before     {name:<10}   Top-1 {found['top1']:.2%}  F1 {found['f1']:.2%}  informedness " \
+           f"{found['informedness']:.2%}"
 
 
 def epoch_text(record: Mapping[str, Any]) -> str:
@@ -71,9 +76,23 @@ def result_text(result: TrainResult) -> str:
     return "\n".join(lines + [final_text(name, found) for name, found in _scores(result).items()])
 
 
-def write_log(folder: str, settings: Mapping[str, Any], history: List[Dict[str, Any]]) -> None:
-    """log.json: the settings and a record of every epoch."""
-    _write_json(pathlib.Path(folder) / LOG, {"settings": dict(settings), "epochs": history})
+def write_log(folder: str, settings: Mapping[str, Any], history: List[Dict[str, Any]],
+              before: Mapping[str, Any]) -> None:
+    """log.json: the settings, the scores before the first epoch, and a record of every epoch."""
+    _write_json(pathlib.Path(folder) / LOG, {"settings": dict(settings), "before": dict(before), "epochs": history})
+
+
+def write_table(folder: str, history: List[Dict[str, Any]]) -> None:
+    """epochs.csv: one line for each epoch, one column for each number; thresholds are called range.LAYER."""
+    rows = [{**{name: value for name, value in record.items() if name != "ranges"},
+             **{f"range.{path}": value for path, value in record["ranges"].items()}} for record in history]
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    first = [name for name in FIRST if name in names]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, first + [name for name in names if name not in first], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(pathlib.Path(folder) / TABLE, text.getvalue())
 
 
 def write_result(folder: str, settings: Mapping[str, Any], result: TrainResult) -> None:
@@ -82,7 +101,8 @@ def write_result(folder: str, settings: Mapping[str, Any], result: TrainResult) 
     if result.plan is not None:
         write_whole(path / PLAN, str(result.plan) + "\n")
         _write_json(path / RULES, result.rules)
-    _write_json(path / RESULT, dict(_scores(result), best_epoch=result.best_epoch, settings=dict(settings)))
+    _write_json(path / RESULT, dict(_scores(result), before=result.before, best_epoch=result.best_epoch,
+                                     settings=dict(settings)))
 
 
 def _scores(result):
@@ -92,34 +112,3 @@ def _scores(result):
 
 def _write_json(path, contents):
     write_whole(path, json.dumps(contents, indent=1, sort_keys=True) + "\n")
-
-
-def plot(folder: str, history: List[Dict[str, Any]]) -> None:
-    """curves.png: loss, validation metrics and learned ranges, epoch by epoch."""
-    try:
-        import matplotlib
-    except ImportError:
-        logger.warning("no plots: they need matplotlib (pip install matplotlib, or leave them out with --no-plots)")
-        return
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-    figure, axes = pyplot.subplots(3, 1, figsize=(7, 10), sharex=True)
-    epochs = [record["epoch"] for record in history]
-    axes[0].plot(epochs, [record["loss"] for record in history])
-    axes[0].set_ylabel("training loss")
-    for name in ("top1", "f1", "informedness"):
-        axes[1].plot(epochs, [record[name] for record in history], label=name)
-    axes[1].set_ylabel("validation")
-    axes[1].legend()
-    for path in sorted({path for record in history for path in record["ranges"]}):
-        axes[2].plot(epochs, [record["ranges"].get(path, np.nan) for record in history], linewidth=0.8, label=path)
-    axes[2].set_ylabel("threshold")
-    axes[2].set_xlabel("epoch")
-    if axes[2].lines:
-        axes[2].legend(fontsize=4, ncol=2)
-    figure.tight_layout()
-    path = pathlib.Path(folder) / PLOTS
-    temporary = path.with_name(f".{path.name}")
-    figure.savefig(str(temporary), format="png", dpi=110)
-    pyplot.close(figure)
-    temporary.replace(path)

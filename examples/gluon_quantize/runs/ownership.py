@@ -15,7 +15,7 @@ KINDS = SIMULATION, TRAINING, DEPLOYMENT = ("simulation", "training", "deploymen
 RESULT, LOG, CHECKPOINTS = "result.json", "log.json", "checkpoints"
 FILES = "files"
 # half written by quantize.files (hidden or not), and by checkpoints
-_TEMPORARY = re.compile(r"\.?((best|final)\.params|(log|result|rules)\.json|plan\.txt|curves\.png|scores\.csv)\..*tmp$|"
+_TEMPORARY = re.compile(r"\.?((best|final)\.params|(log|result|rules)\.json|plan\.txt|curves\.png|epochs\.csv)\..*tmp$|"
                         r"epoch-\d+\.tmp$")
 
 

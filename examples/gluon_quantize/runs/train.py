@@ -14,7 +14,7 @@ import numpy as np
 from mxnet.gluon import Block
 
 from gluon_quantize.data.preprocess import Preprocessing
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Predictions, evaluate
 from gluon_quantize.models.metrics import confusion_matrix, mean_metrics
 from gluon_quantize.models.params import save_params
 from gluon_quantize.progress import SILENT, Silent
@@ -27,7 +27,7 @@ from gluon_quantize.training.rates import rates_of
 from gluon_quantize.training.request import FLOAT, TrainRequest
 from gluon_quantize.training.rules import check_method
 from gluon_quantize.training.stages import convert, enter_training, hooks_of, start_quantization
-from gluon_quantize.training.task import Task, loss_of, open_task
+from gluon_quantize.training.task import Task, loss_of, open_task, starts_random
 from gluon_quantize.training.workers import Workers
 from quantize.errors import ConfigError, DataError
 from quantize.modes import quantizers
@@ -53,6 +53,9 @@ class Opened:
         None for a training in float.
     preprocessing : Preprocessing
         Of test images; training images are augmented, too.
+    before : dict
+        Scores of the validation images before the first epoch: "float", and "calibrated", as the quantized network
+        starts; None for random weights, and for layers that are not quantized yet.
     """
 
     net: Block
@@ -62,14 +65,19 @@ class Opened:
     steps_per_epoch: int
     plan: Any
     preprocessing: Optional[Preprocessing] = None
+    before: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EpochDone:
-    """Told after each epoch, when its checkpoint is written: its record, and those of all epochs so far."""
+    """Told after each epoch, when its checkpoint is written: its record, and those of all epochs so far.
+
+    `before` are the scores before the first one, see `Opened`.
+    """
 
     record: Dict[str, Any]
     history: List[Dict[str, Any]]
+    before: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,6 +99,8 @@ class TrainResult:
         Of the network after the last epoch, for the test images.
     plan, rules
         How layers are quantized, and the config list that says so; None and empty for a training in float.
+    before : dict
+        Scores before the first epoch, see `Opened`.
     """
 
     net: Block
@@ -102,6 +112,7 @@ class TrainResult:
     predictions: Predictions
     plan: Any = None
     rules: List[Dict[str, Any]] = field(default_factory=list)
+    before: Dict[str, Any] = field(default_factory=dict)
 
 
 def train(request: TrainRequest, progress: Silent = SILENT) -> Optional[TrainResult]:
@@ -159,12 +170,32 @@ class _Training:
         self.task: Task = open_task(request)
         self.checkpoints = Checkpoints(self.folder / CHECKPOINTS, request.settings)
         self._check_checkpoints()
+        as_float = None if workers.rank else self._float_scores()
         self.net, self.rules = convert(request, self.task)
         self.run = self._run(workers)
         if request.resume:
             self.run.progress = self.checkpoints.load(self.net, self.run.optimizers)
         self._begin()
         workers.broadcast(self.net)
+        if not (workers.rank or self.run.progress.step):
+            self.run.progress.before = {"float": as_float, "calibrated": self._calibrated_scores()}
+
+    def _float_scores(self):
+        """What the network does before anything is done to it; None where its weights are random, and to resume."""
+        if starts_random(self.request) or (self.request.resume and self.checkpoints.folders()):
+            return None
+        net = self.task.model.net
+        net.hybridize(static_alloc=True, static_shape=True)
+        predictions = evaluate(net, self.task.validation, self.task.ctx, "float", self.progress)
+        net.hybridize(active=False)
+        return scores(predictions, self.task.classes)
+
+    def _calibrated_scores(self):
+        """What the quantized network does before the first step; None where it starts with random weights or later."""
+        request = self.request
+        if self.plan is None or self.run.start or (starts_random(request) and not request.start.weights):
+            return None
+        return self._scores("calibrated", self.task.validation)[0]
 
     def _check_checkpoints(self):
         if self.request.resume:
@@ -207,7 +238,7 @@ class _Training:
         """What there is to say before the first epoch."""
         task = self.task
         return Opened(self.net, task.model.name, task.dataset, len(task.training.indices), self.run.steps_per_epoch,
-                      self.plan, task.preprocessing)
+                      self.plan, task.preprocessing, self.run.progress.before)
 
     def fit(self):
         """Train epoch by epoch; after each one validate, keep the best, and write a checkpoint."""
@@ -226,7 +257,7 @@ class _Training:
                 save_params(self.net, self.folder / BEST)
             done.history.append(record)
             self.checkpoints.save(self.net, self.run.optimizers, done)
-            self.progress.tell(EpochDone(record, done.history))
+            self.progress.tell(EpochDone(record, done.history, done.before))
 
     def finish(self) -> TrainResult:
         """After the last epoch: batch norm measured anew where asked, and metrics on the test images."""
@@ -240,7 +271,7 @@ class _Training:
             self.net.load_parameters(str(self.folder / BEST))
             best, _ = self._scores("best", self.task.test)
         return TrainResult(self.net, self.task.classes, final, best, done.best_epoch, done.history, predictions,
-                           self.plan, self.rules)
+                           self.plan, self.rules, done.before)
 
     def _scores(self, description, batches):
         predictions = loop.validate(self.net, batches, self.task.ctx, description, self.progress)

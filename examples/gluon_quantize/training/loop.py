@@ -36,6 +36,8 @@ class Progress:
         Largest value of the metric that decides, and the epoch (from 0) that reached it; None before the first.
     history : list of dict
         One record for each epoch.
+    before : dict
+        Scores before the first epoch: "float" and "calibrated", each a dict, or None where there are none.
     """
 
     epoch: int = 0
@@ -43,6 +45,7 @@ class Progress:
     best: Optional[float] = None
     best_epoch: Optional[int] = None
     history: List[Dict[str, Any]] = field(default_factory=list)
+    before: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
