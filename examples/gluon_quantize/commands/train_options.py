@@ -129,8 +129,8 @@ def _add_start(parser):
                             "the result with -w")
     group.add_argument("--calib-mode", type=calibration_method("none"), metavar="MODE",
                        help="ranges of inputs at the start: a calibration method of simulate_quantization.py, or none: "
-                            "the method's own start, or what --params holds (default: what suits the method, sqnr, "
-                            "for bnn naive; none for random weights)")
+                            "the method's own start, or what --params holds (default: what suits the method: sqnr, "
+                            "with 4 bits of inputs or less mse, for bnn naive; none for random weights)")
     group.add_argument("--calib-images", type=whole(1), default=512, metavar="N",
                        help="training images of that calibration (default: %(default)s)")
 

@@ -10,7 +10,7 @@ from mxnet.gluon import Block
 from calib.calibrators import named_calibrator
 from calib.collect import calibrate, observe
 from calib.tiles import calibrate_tiles
-from gluon_quantize.training.request import FLOAT, TrainRequest
+from gluon_quantize.training.request import FLOAT, FormatsRequest, TrainRequest
 from gluon_quantize.training.rules import build_rules, named_rules
 from gluon_quantize.training.task import Task, starts_random
 from gluon_quantize.training.workers import Workers
@@ -29,6 +29,8 @@ from quantize.train import (
     start_training,
 )
 from quantize.winograd import NONE, parse_winograd
+
+FEW_BITS = 4  # of inputs: from here on sqnr's wide ranges cost more than they save
 
 
 def convert(request: TrainRequest, task: Task) -> Tuple[Block, List[Dict[str, Any]]]:
@@ -58,6 +60,12 @@ def load_weights(net: Block, path: str) -> None:
                              f"{str(error).splitlines()[0]}") from None
 
 
+def usual_calibrator(formats: FormatsRequest) -> str:
+    """The calibrator that serves best at the start: the method's own, but at few bits least squared error."""
+    usual = METHODS.get(formats.method).start_calibrator
+    return "mse" if usual == "sqnr" and formats.input_bits <= FEW_BITS else usual
+
+
 def start_quantization(request: TrainRequest, task: Task) -> None:
     """Ranges of inputs from a calibration, then every quantizer into the mode in which its method trains."""
     net, start = task.model.net, request.start
@@ -65,7 +73,7 @@ def start_quantization(request: TrainRequest, task: Task) -> None:
         return
     # a calibration runs in inference, where batch norm without statistics leaves ranges that training does not have
     trained = start.weights or request.schedule.float_epochs or not starts_random(request)
-    usual = METHODS.get(request.formats.method).start_calibrator if trained else "none"
+    usual = usual_calibrator(request.formats) if trained else "none"
     method = start.calibrator or usual
     if method != "none" and not start.clamp_only:
         calibrator = named_calibrator(method)
