@@ -11,7 +11,7 @@ from mxnet.gluon import Block
 from calib.calibrators import Calibrator
 from calib.feed import EagerRunner, Feed, GraphRunner, checked_batches, fixed_parts
 from calib.observers import HistogramObserver, Observer
-from quantize.errors import CalibrationError, ConfigError
+from quantize.errors import CalibrationError, ConfigError, DataError, last_line
 from quantize.modes import clear_cached_graphs, eager, mode, quantizers
 
 logger = logging.getLogger(__name__)
@@ -72,13 +72,19 @@ def collect(net: Block, batches: Iterable, factories: Mapping[str, Callable[[], 
         feeds = _feeds(runner.tensors, observers)
         # a hybridized block does not call its children's Python code, and so no quantizer
         with eager(net) if isinstance(runner, EagerRunner) else contextlib.nullcontext():
-            runner.run(fixed_parts(first, stream, runner.part_size), feeds)
+            try:
+                runner.run(fixed_parts(first, stream, runner.part_size), feeds)
+                mx.nd.waitall()
+            except mx.MXNetError as error:
+                raise DataError(f"the network cannot take batches of images of shape {first.shape[1:]}: "
+                                f"{last_line(error)}") from None
     return observers
 
 
 def observe(net: Block, batches: Iterable, calibrator: Calibrator, observers: Optional[Dict[str, Observer]] = None,
             ctx: Optional[mx.Context] = None) -> Dict[str, Observer]:
     """`collect` for one calibrator: structural path of the quantizer -> observer."""
+    _check_calibrator(calibrator)
     name = calibrator.observer
     earlier: Optional[Collected] = None
     if observers is not None:
@@ -117,6 +123,9 @@ def calibrate(net: Block, observers: Mapping[str, Any], calibrator: Calibrator) 
     observers : dict
         What `collect` or `observe` returned.
     """
+    _check_calibrator(calibrator)
+    if not isinstance(observers, Mapping):
+        raise CalibrationError(f"calibrate: wanted is what observe or collect returned, got {type(observers).__name__}")
     thresholds = {}
     for path, quantizer in quantizers(net, "activation"):
         observer = observers.get(path)
@@ -134,6 +143,13 @@ def calibrate(net: Block, observers: Mapping[str, Any], calibrator: Calibrator) 
             logger.warning("%s: %s", path, note)
     clear_cached_graphs(net)
     return thresholds
+
+
+def _check_calibrator(calibrator: Any) -> None:
+    if not isinstance(calibrator, Calibrator):
+        said = calibrator.__name__ + " itself" if isinstance(calibrator, type) else repr(calibrator)
+        raise ConfigError("a calibrator is wanted, such as calib.calibrators.named_calibrator('mse') or "
+                          f"Percentile(99.9), got {said}")
 
 
 class _Histograms:

@@ -14,7 +14,7 @@ from mxnet.gluon import Block
 
 from calib.observers import EMAObserver, Observer
 from calib.stability import ChannelActivity
-from quantize.errors import CalibrationError, DataError
+from quantize.errors import CalibrationError, DataError, last_line
 
 PART = 16  # images; also what part sizes are multiples of, so that matrix products always work on whole tiles
 MOST = 64
@@ -23,6 +23,9 @@ PART_BYTES = 256 * 2 ** 20  # of the observed tensors of one part
 
 def checked_batches(batches: Iterable, ctx: Optional[mx.Context]) -> Iterator[mx.nd.NDArray]:
     """The images of each batch, as NDArrays of one image shape; DataError names the batch that cannot be used."""
+    if isinstance(batches, (mx.nd.NDArray, np.ndarray)) or not isinstance(batches, Iterable):
+        raise DataError(f"batches: got one {type(batches).__name__}; wanted is something to iterate over, for instance "
+                        "a list of NDArrays (images, ...)")
     shape = None
     for number, batch in enumerate(batches, 1):
         images = _images(batch, number)
@@ -46,6 +49,7 @@ def _images(batch, number):
         raise DataError(f"batch {number} is a {type(images).__name__}; wanted are NDArrays of images, or (images, "
                         "label) pairs")
     images = images[:len(images) - padded] if padded else images
+    images = images.astype(np.float32, copy=False)
     if images.ndim < 2 or not images.size:
         raise DataError(f"batch {number} has the shape {images.shape}; wanted is (images, ...)")
     return images
@@ -166,7 +170,7 @@ class GraphRunner:
             for path, quantizer in chosen.items():
                 quantizer.tracer = seen[path].append
             # a trace with symbols: nothing is computed, and every quantizer says which tensor it sees
-            net(mx.sym.var("data"))
+            whole = net(mx.sym.var("data"))
             if not any(seen.values()):
                 raise CalibrationError("no quantizer is called")
             outputs = self._unique(seen)
@@ -179,6 +183,7 @@ class GraphRunner:
             # the factor of a folded BatchNorm is reshaped, and no shape is inferred backwards through that
             known = {p.name: p.shape for p in self._inputs if p is not None}
             shapes = outputs.infer_shape(data=(1,) + example.shape[1:], **known)[1]
+            self._check_rest(whole, parameters, example)
         except Exception as error:  # whatever Python code that looks at values raises when it is given a symbol
             raise CalibrationError(f"the graph cannot be traced: {str(error).splitlines()[0]}") from None
         finally:
@@ -186,6 +191,13 @@ class GraphRunner:
                 quantizer.tracer = None
         self.part_size = part_size(sum(math.prod(shape) for shape in shapes))
         self._graph = mx.nd.CachedOp(outputs, [("static_alloc", True), ("static_shape", True)])
+
+    @staticmethod
+    def _check_rest(whole, parameters, example):
+        """Images must fit the layers behind the last observed tensor, too, which are not computed here."""
+        if isinstance(whole, mx.sym.Symbol):
+            known = {name: parameters[name].shape for name in whole.list_inputs() if name in parameters}
+            whole.infer_shape(data=(1,) + example.shape[1:], **known)
 
     def _unique(self, symbols_of):
         """The observed tensors, each once; says in `tensors` which quantizer sees which."""
@@ -253,7 +265,11 @@ class EagerRunner:
         for part, images, sizes in parts:
             for path, quantizer in self._chosen.items():
                 quantizer.observer = _Slice(feeds[self.tensors[path]], len(part), images, sizes)
-            self._net(part)
+            try:
+                self._net(part)
+            except TypeError as error:  # of Python: a network that takes several inputs
+                raise DataError(f"the network cannot be run on one batch of images of shape {part.shape[1:]}: "
+                                f"{last_line(error)}") from None
             # an observer must have seen its part before the next one gives it other counts
             mx.nd.waitall()
 

@@ -124,12 +124,15 @@ class Extra:
         From (model, path of the file or folder).
     flag, help : str
         The command line's option that asks for it; without a flag it is always written.
+    check : function, optional
+        From a model, which need not be calibrated, to its problems: what `write` would refuse is said before long work.
     """
 
     file: str
     write: Callable[[Model, pathlib.Path], object]
     flag: str = ""
     help: str = ""
+    check: Optional[Callable[[Model], List[Problem]]] = None
 
 
 @dataclass(frozen=True)

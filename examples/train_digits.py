@@ -12,11 +12,12 @@ from tqdm import tqdm
 
 from gluon_quantize.data import preprocess
 from gluon_quantize.data.datasets import batches, open_dataset
-from gluon_quantize.models.loading import EMBEDDED_PARAMS
 from gluon_quantize.models.nets import digits_lenet
 from gluon_quantize.models.params import save_params
 from gluon_quantize.training.workers import NONE, Workers
 from quantize.errors import QuantizeError
+
+OUTPUT = "digits_lenet.params"  # in the current folder: the embedded weights are only replaced by name
 
 
 def parse_args(argv=None):
@@ -33,7 +34,7 @@ def parse_args(argv=None):
     parser.add_argument("--batch-size", type=positive, default=32, help="images per step")
     parser.add_argument("--seed", type=int, default=0, help="of the start weights and the order of the images")
     parser.add_argument("--kvstore", default=NONE, help="dist_sync: one of the workers of train_distributed.py")
-    parser.add_argument("--output", type=pathlib.Path, default=EMBEDDED_PARAMS, help="parameter file to write")
+    parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path(OUTPUT), help="parameter file to write")
     return parser.parse_args(argv)
 
 

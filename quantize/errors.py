@@ -6,6 +6,12 @@ class QuantizeError(Exception):
     """Anything wrong with what the user gave us; command lines print it as one line and exit with 2."""
 
 
+def last_line(error: BaseException) -> str:
+    """What an exception says, on one line: of MXNet's stack traces the end, which names the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
 class SpecError(QuantizeError):
     """A number format that cannot exist (bit width out of range, group count that does not divide, ...)."""
 

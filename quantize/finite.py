@@ -7,7 +7,7 @@ import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block, Parameter
 
-from quantize.errors import DataError, QuantizeError
+from quantize.errors import ConversionError, DataError, QuantizeError
 
 Inputs = Union[mx.nd.NDArray, Sequence[mx.nd.NDArray]]
 FLOATS = (np.float16, np.float32, np.float64)
@@ -31,6 +31,25 @@ def check_parameters(net: Block, advice: str = ADVICE, error: Type[QuantizeError
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         raise error(f"{found[0]}{more}: NaN or infinity among the values of the parameter; {advice}")
+
+
+def check_types(net: Block) -> None:
+    """ConversionError for weights in another type than float32, in which quantization computes."""
+    for name, parameter in net._collect_params_with_prefix().items():
+        if np.dtype(parameter.dtype).kind == "f" and np.dtype(parameter.dtype) != np.float32:
+            raise ConversionError(f"{name}: the parameter is {np.dtype(parameter.dtype).name}; quantization computes "
+                                  "in float32: call net.cast('float32') first, and give float32 images")
+
+
+def as_ndarrays(batch: Optional[Inputs], what: str = "batch") -> Optional[Inputs]:
+    """A batch (or its parts) with NumPy arrays as NDArrays; DataError for anything else than the two."""
+    if batch is None or isinstance(batch, mx.nd.NDArray):
+        return batch
+    if isinstance(batch, np.ndarray) and batch.dtype != object:
+        return mx.nd.array(batch, dtype=np.float32)
+    if isinstance(batch, (list, tuple)) and batch:
+        return tuple(as_ndarrays(part, what) for part in batch)
+    raise DataError(f"{what}: a {type(batch).__name__}; wanted is an NDArray or an array of images, or a tuple of them")
 
 
 def check_inputs(batch: Optional[Inputs], what: str = "the network's input") -> None:

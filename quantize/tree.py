@@ -5,6 +5,8 @@ from typing import Dict, Iterator, Tuple
 
 from mxnet.gluon import Block
 
+from quantize.errors import ConversionError
+
 
 def walk(net: Block, path: str = "") -> Iterator[Tuple[str, Block]]:
     """(structural path, block) of a block and everything in it; a shared block comes once.
@@ -13,7 +15,14 @@ def walk(net: Block, path: str = "") -> Iterator[Tuple[str, Block]]:
     ----------
     path : str
         Where `net` itself sits, when it is a part of a network.
+
+    Raises
+    ------
+    ConversionError
+        For anything but a Block.
     """
+    if not isinstance(net, Block):
+        raise ConversionError(f"a network is wanted (a gluon Block), got {type(net).__name__}")
     seen = set()
     stack = [(path, net)]
     while stack:

@@ -21,7 +21,7 @@ from quantize.convert.shortcuts import share_input_quantizers, skip_relus
 from quantize.convert.subclasses import settle_subclasses
 from quantize.convert.targets import check_plan, find_target, target_rules
 from quantize.errors import ConfigError, ConversionError
-from quantize.finite import check_parameters
+from quantize.finite import check_parameters, check_types
 from quantize.initialize import qparams_init
 from quantize.modes import clear_cached_graphs, is_converted, quantized_layers, quantizers
 from quantize.ops import BACKENDS, choose
@@ -75,6 +75,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     if backend not in BACKENDS:
         raise ConfigError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     _complete_shapes(net, example_input)
+    check_types(net)
     check_parameters(net)
     target = find_target(target)
     settle_subclasses(net, keep=tuple(convert_fn or ()))

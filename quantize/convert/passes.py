@@ -26,6 +26,13 @@ def bypass_bn(layer: nn.BatchNorm) -> BypassBatchNorm:
     return BypassBatchNorm.from_float(layer)
 
 
+def _check_initialized(net: Block) -> None:
+    for name, parameter in net._collect_params_with_prefix().items():
+        if parameter._data is None:
+            raise ConversionError(f"{name}: the parameter has no values yet, so nothing can be merged into it; call "
+                                  "net.initialize() or load parameters, and run the network once")
+
+
 def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]:
     """Fold every BatchNorm that follows a convolution or Dense into that layer; the network computes the same.
 
@@ -40,6 +47,7 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
     """
     if is_converted(net):
         raise ConversionError(f"{net.name}: merge BatchNorm before converting the network")
+    _check_initialized(net)
     settle_subclasses(net, merging=True)
     blocks = dict(walk(net))
     excluded = {id(block) for root in exclude for _, block in walk(root)}

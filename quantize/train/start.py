@@ -4,11 +4,11 @@
 from typing import Optional, Sequence, Union
 
 import numpy as np
-from mxnet import autograd, nd
+from mxnet import MXNetError, autograd, nd
 from mxnet.gluon import Block
 
-from quantize.errors import CalibrationError
-from quantize.finite import check_inputs, check_parameters
+from quantize.errors import CalibrationError, DataError, last_line
+from quantize.finite import as_ndarrays, check_inputs, check_parameters
 from quantize.modes import clear_cached_graphs, eager, mode, quantizers
 from quantize.nn.fake_quantize import FakeQuantize
 
@@ -37,6 +37,7 @@ def start_training(net: Block, batch: Optional[Inputs] = None, ranges: str = "em
         For NaN or infinity in the batch, or in a parameter, which is named.
     """
     check_parameters(net)
+    batch = as_ndarrays(batch, "start_training")
     check_inputs(batch)
     activations = list(quantizers(net, "activation"))
     unset = [(path, quantizer) for path, quantizer in activations
@@ -74,7 +75,11 @@ def _measure(net: Block, batch: Inputs, chosen: Sequence[FakeQuantize]) -> None:
         for quantizer in chosen:
             quantizer.observer, quantizer.mode = _Start(quantizer), "observe"
         try:
-            net(*(batch if isinstance(batch, (list, tuple)) else (batch,)))
+            parts = batch if isinstance(batch, (list, tuple)) else (batch,)
+            net(*parts)
+        except (MXNetError, TypeError) as error:  # a wrong shape, or another number of inputs
+            raise DataError(f"start_training: the network cannot take a batch of {len(parts)} inputs, of the shapes "
+                            f"{', '.join(str(part.shape) for part in parts)}: {last_line(error)}") from None
         finally:
             for quantizer in chosen:
                 quantizer.observer = None

@@ -5,10 +5,12 @@ import json
 
 import pytest
 
-from gluon_quantize.commands import deploy, simulate, train_options
+from gluon_quantize.commands import deploy, simulate, train_distributed, train_options
 from gluon_quantize.commands.main import main
 from gluon_quantize.report.accuracy import remedies
 from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest
+from gluon_quantize.training.workers import Workers
+from quantize.errors import ConfigError
 
 DIGITS = ("simulate", "--model", "digits_lenet", "-j", "1", "--num-images", "20")
 NEW = "gluon-quantize simulate"
@@ -126,3 +128,19 @@ def test_the_same_things_have_one_name():
         having = [command for command in names if option in names[command]]
         assert having == list(names) or (option == "--quant-type" and "deploy" not in having), option
     assert {"--weight-bits", "--input-bits"} <= names["simulate"] & names["train"]
+
+
+@pytest.mark.parametrize("script", ["train", "train_qat.py", "folder/train_digits.py"])
+def test_workers_of_our_own_trainings_train_together(script):
+    assert train_distributed.worker_command(script, ["--output", "o"])[-2:] == ["--kvstore", "dist_sync"]
+    assert train_distributed.worker_command(script, ["--kvstore=none"])[-1] == "--kvstore=none"
+    assert train_distributed.worker_command("mine.py", ["a"])[1:] == ["mine.py", "a"]
+
+
+def test_workers_that_would_train_alone_are_refused(monkeypatch):
+    monkeypatch.setenv("DMLC_ROLE", "worker")
+    monkeypatch.setenv("DMLC_NUM_WORKER", "2")
+    with pytest.raises(ConfigError, match="one of 2 workers, and with --kvstore none each would train"):
+        Workers.connect("none")
+    monkeypatch.setenv("DMLC_NUM_WORKER", "1")
+    assert Workers.connect("none").count == 1

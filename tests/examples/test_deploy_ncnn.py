@@ -123,6 +123,30 @@ def test_the_python_program_names_the_class(whole):
     assert right == 3
 
 
+def test_the_python_program_says_what_is_wrong(whole, tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("no image")
+
+    def run(*arguments):
+        command = [sys.executable, str(whole[0] / "run_ncnn.py"), *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True)
+    for arguments, code, says in (((), 2, "the following arguments are required: IMAGE"), (("--help",), 0, "usage: "),
+                                  ((text,), 1, f"error: {text}: cannot be read as an image"),
+                                  ((tmp_path / "absent",), 1, "absent: cannot be read as an image")):
+        done = run(*arguments)
+        assert done.returncode == code and says in done.stdout + done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def test_what_caffe_cannot_hold_is_said_before_the_calibration(refused, monkeypatch, capfd):
+    from deploy.target import Problem
+    from deploy.targets.caffe.target import CaffeTarget
+    from gluon_quantize.runs.calibration import Calibration
+    monkeypatch.setattr(CaffeTarget, "check", lambda self, model: [Problem(model.nodes[0].name, "not in Caffe")])
+    monkeypatch.setattr(Calibration, "calibrate", lambda self: pytest.fail("calibrated"))
+    refused(*FEW, "--caffe", says=["ncnn with --caffe cannot hold this network", "features.0: not in Caffe"])
+
+
 # --- options ------------------------------------------------------------------------------------------------------
 
 def test_a_table_gives_the_same_files(whole, deployed):

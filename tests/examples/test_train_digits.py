@@ -41,3 +41,8 @@ def test_bad_options(arguments, capsys):
         train_digits.parse_args(arguments)
     assert caught.value.code == 2
     capsys.readouterr()
+
+
+def test_the_embedded_weights_are_replaced_by_name_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert train_digits.parse_args([]).output.resolve() == tmp_path / "digits_lenet.params"

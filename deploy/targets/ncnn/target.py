@@ -27,12 +27,12 @@ from deploy.target import Side as Computed
 from deploy.targets.ncnn import constraints, guards, headroom, programs, runner, writer
 from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
 from deploy.targets.ncnn.deviations import AARCH64, deviations
-from deploy.targets.ncnn.param import parse_param
+from deploy.targets.ncnn.param import Network, parse_param
 from deploy.targets.ncnn.runner import EXACT, EXACT_AARCH64, Options, Runner
 from deploy.targets.ncnn.side import side, sum_limits
 from deploy.targets.ncnn.table import write_model_table
 from deploy.targets.ncnn.winograd import WinogradArithmetic
-from quantize.errors import DeployError
+from quantize.errors import DataError, DeployError
 from quantize.files import read_text
 
 NAME = "model"
@@ -85,6 +85,17 @@ class NcnnSimulation(Simulation):
         """A function from images to codes and outputs."""
         from deploy.targets.ncnn import simulate
         return simulate.side(net, model)
+
+
+def _check_shapes(network: Network, inputs: Any) -> None:
+    """DataError for images of another shape than the file says: ncnn would compute something from them."""
+    stated = {layer.outputs[0]: tuple(layer.parameters[key] for key in (2, 1, 0) if key in layer.parameters)
+              for layer in network.layers if layer.type == "Input"}
+    given = inputs if isinstance(inputs, Mapping) else dict.fromkeys(stated, inputs)
+    for blob, shape in stated.items():
+        found = np.shape(given.get(blob))
+        if shape and blob in given and found[1:] != shape:
+            raise DataError(f"input {blob}: wanted are images (n, {', '.join(map(str, shape))}), got the shape {found}")
 
 
 @TARGETS.register(constraints.NAME)
@@ -143,6 +154,7 @@ class NcnnTarget(Target):
         network = parse_param(read_text(param), str(param))
         read = {blob for layer in network.layers for blob in layer.inputs}
         names = [blob for blob in network.blobs if blob not in read]
+        _check_shapes(network, inputs)
         options = options or self.engine.ways[0].options
         found = Runner(param, param.with_suffix(".bin"), options).run(inputs, names)
         return tuple(found[name] for name in names)
@@ -159,7 +171,10 @@ class NcnnTarget(Target):
         """The calibration table that ncnn2int8 reads; Caffe's files, from which ncnn's own tools start."""
         return (Extra("ncnn.table", write_model_table),
                 Extra("caffe", self._write_caffe, "--caffe",
-                      "also write a prototxt and a caffemodel, for caffe2ncnn"))
+                      "also write a prototxt and a caffemodel, for caffe2ncnn", self._check_caffe))
+
+    def _check_caffe(self, model: Model) -> List[Problem]:
+        return find("caffe", winograd=self.winograd).check(model)
 
     def _write_caffe(self, model: Model, folder: pathlib.Path) -> None:
         folder.mkdir()

@@ -5,6 +5,7 @@ A scheduler, a server and the workers run on this machine; when one of them fail
 """
 
 import argparse
+import pathlib
 import signal
 import sys
 from typing import List, Optional
@@ -23,7 +24,7 @@ EPILOG = """examples:
   {prog} --workers 4 --here 2 --address 10.0.0.1:9000 --join train_qat.py ... --kvstore dist_sync
       (the same on a second machine)
 """
-TRAIN = "train"
+TRAIN, SCRIPTS = "train", ("train_qat.py", "train_digits.py")
 
 
 def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
@@ -66,11 +67,12 @@ def parse(argv: Optional[List[str]], prog: str = PROG) -> LaunchRequest:
 
 
 def worker_command(script: str, arguments: List[str]) -> List[str]:
-    """The command of a worker: a script's, or that of the command `train`."""
-    if script != TRAIN:
-        return [sys.executable, script, *arguments]
-    together = [] if any(argument.startswith("--kvstore") for argument in arguments) else ["--kvstore", "dist_sync"]
-    return [sys.executable, "-m", "gluon_quantize", TRAIN, *arguments, *together]
+    """The command of a worker: a script's, or that of the command `train`; ours are told to train together."""
+    said = any(argument.startswith("--kvstore") for argument in arguments)
+    ours = script == TRAIN or pathlib.Path(script).name in SCRIPTS
+    together = ["--kvstore", "dist_sync"] if ours and not said else []
+    command = ["-m", "gluon_quantize", TRAIN] if script == TRAIN else [script]
+    return [sys.executable, *command, *arguments, *together]
 
 
 def show(name: str, line: str):

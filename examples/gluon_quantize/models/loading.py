@@ -118,7 +118,7 @@ def _open_small(source, ctx):
 
 
 def _random_weights(net, name, ctx):
-    logger.warning("%s has random weights: neither --params nor --pretrained is given", name)
+    logger.warning("%s has random weights; give trained ones with --params FILE", name)
     net.initialize(mx.init.Xavier(), ctx=ctx)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Optional, Tuple
 from mxnet.gluon import Block
 
 from deploy.proof.certificate import write_certificate
-from deploy.target import Problem, Target, find
+from deploy.target import Problem, Target, find, raise_problems
 from gluon_quantize.data.batches import Batches, requested
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.evaluation import Predictions
@@ -188,6 +188,7 @@ def _deployed(request, progress, also_write):
     scores = proof.float_scores(task.net, images, progress) if _runs(request, target) else None
     net = convert(request.quantization, task)
     progress.tell(net.plan)
+    _check_extras(request, target, task)
     calibration = Calibration(request, task, before, progress)
     calibration.calibrate()
     floating = lowered(target, task, integers=False)
@@ -200,6 +201,13 @@ def _deployed(request, progress, also_write):
         if also_write is not None:
             also_write(folder, result)
     return result
+
+
+def _check_extras(request, target: Target, task: Task) -> None:
+    """Refuse before calibration what an extra that is asked for could not hold."""
+    for extra in target.extras():
+        if extra.check is not None and extra.flag in request.wanted:
+            raise_problems(extra.check(lowered(target, task, integers=False)), f"{target.name} with {extra.flag}")
 
 
 def _runs(request, target: Target) -> bool:

@@ -74,6 +74,9 @@ class Workers:
         ConfigError for a process that no launcher started, and for stores that do not keep workers equal.
         """
         if kind == NONE:
+            if os.environ.get(ROLE) == "worker" and os.environ.get(COUNT, "1") != "1":
+                raise ConfigError(f"this process is one of {os.environ[COUNT]} workers, and with --kvstore none each "
+                                  "would train a network of its own into one folder; give --kvstore dist_sync")
             return cls()
         if kind not in KINDS:
             raise ConfigError(f"kvstore {kind!r}: must be one of {', '.join((NONE,) + KINDS)}: these keep workers "
