@@ -2,7 +2,7 @@
 """What quantizing each layer alone, and leaving each layer alone float, does to a network's outputs."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import mxnet as mx
@@ -77,12 +77,15 @@ class Sensitivities:
     images : int
     passes : float
         Forward passes spent, counted in multiply-adds of layers.
+    products : dict
+        Layer -> multiply-adds for one image.
     """
 
     rows: List[Row]
     everything: Dict[int, Effect]
     images: int
     passes: float
+    products: Dict[str, int] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
@@ -143,7 +146,7 @@ def sensitivities(net: Block, batches: Iterable, bits: Sequence[int] = (8, 4), *
     work = _Measuring(graph, images, labels, ranges or rescaled(graph.quantized))
     rows, everything = work.rows(bits, operands, progress)
     clear_cached_graphs(net)
-    found = Sensitivities(rows, everything, sum(map(len, images)), work.passes())
+    found = Sensitivities(rows, everything, sum(map(len, images)), work.passes(), work.products())
     logger.info("%d measurements for %.1f forward passes, %.2f of one each", len(rows) + len(everything),
                 found.passes, found.ratio)
     return found
@@ -168,6 +171,10 @@ class _Measuring:
         """Multiply-adds spent, over those of one pass."""
         whole = sum(self._products.get(index, 0) for calls in self._graph.calls.values() for index in calls)
         return self._spent / max(whole, 1)
+
+    def products(self) -> Dict[str, int]:
+        """Layer -> multiply-adds for one image."""
+        return {path: sum(self._products.get(index, 0) for index in self._graph.calls[path]) for path in self._paths}
 
     def rows(self, bits, operands, progress):
         """(measurements, {bits: effect of quantizing everything}).

@@ -27,6 +27,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "simulate": Command("simulate", "quantize a network on this machine and say what it loses"),
+    "search": Command("search", "search bits for each layer: the best network of a size, or the smallest that is good"),
     "train": Command("train", "retrain it with fake quantization, so that it gets back what rounding costs"),
     "train-distributed": Command("train_distributed", "train in several processes or on several machines"),
     "deploy": Command("deploy", "write the files that ncnn runs in int8, and prove that they compute the same"),

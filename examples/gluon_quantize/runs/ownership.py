@@ -30,14 +30,14 @@ def kind_of(folder: pathlib.Path) -> Optional[str]:
 
 
 def manifest(folder: pathlib.Path) -> Optional[Set[str]]:
-    """Names of the files that a deployment wrote into a folder; None where none did.
+    """Names of the files that a deployment, or a search, wrote into a folder; None where none did.
 
     The certificate lists them, and so does result.json; both are absent only where a caller of Python has asked for
     neither.
     """
     certificate, result = _read(folder / JSON), _read(folder / RESULT)
     found = [{pathlib.PurePosixPath(name).name for name in contents[FILES]} for contents, is_one in (
-        (certificate, certificate.get("format") == FORMAT), (result, "accuracy" in result))
+        (certificate, certificate.get("format") == FORMAT), (result, "accuracy" in result or "curve" in result))
         if is_one and isinstance(contents.get(FILES), (dict, list))]
     return set().union(*found, {JSON, TEXT, RESULT}) if found else None
 

@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: MIT
+"""Bits for each layer, searched from the command line."""
+
+import json
+
+import pytest
+
+from gluon_quantize.commands.main import main
+from gluon_quantize.runs.search import NetworkRequest, SearchRequest
+from quantize.errors import ConfigError
+
+FEW = ("search", "--model", "digits_lenet", "--num-images", 100)
+
+
+def command(*arguments):
+    try:
+        return main([str(argument) for argument in arguments])
+    except SystemExit as stop:
+        return stop.code
+
+
+@pytest.fixture
+def found(tmp_path, capfd):
+    """function(*arguments) -> (printed text, result.json, rules.json) of a search that went well."""
+    def run(*arguments):
+        assert command(*FEW, "--output", tmp_path / "out", "--force", *arguments) == 0
+        return (capfd.readouterr().out, *(json.loads((tmp_path / "out" / name).read_text())
+                                         for name in ("result.json", "rules.json")))
+    return run
+
+
+def test_a_size_is_kept_and_the_rules_make_the_same_network(found, tmp_path, capfd):
+    out, result, rules = found("--size", 0.5)
+    assert result["met"] and result["best"]["share"] <= 0.5 and "<- chosen" in out
+    assert [rule["op_names"] for rule in rules] == [[f"features.{i}"] for i in (0, 4, 8, 12)] + [["output"]]
+    assert len({rule["weight"] for rule in rules}) > 1 and {rule["input"] for rule in rules} == {"auto8"}
+    curve = result["curve"]
+    assert [point["share"] for point in curve] == sorted(point["share"] for point in curve)
+    assert sum("top1_count" in point for point in curve) >= 3
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"curve.png", "plan.txt", "result.json",
+                                                                    "rules.json"}
+    assert command("simulate", "--model", "digits_lenet", "--num-images", 100, "--merge-bn", "--exclude-first-conv",
+                   "false", "--learn-rounding", "gptq", "--config", tmp_path / "out" / "rules.json", "--output",
+                   tmp_path / "again") == 0
+    again = json.loads((tmp_path / "again" / "result.json").read_text())
+    assert again["quantized"]["top1_count"] == result["best"]["top1_count"]
+
+
+def test_bit_operations_take_bits_from_inputs(found):
+    _, result, rules = found("--operations", 0.4, "--curve-points", 1, "--bits", 4, 6)
+    assert result["met"] and result["best"]["share"] <= 0.4
+    assert {rule["input"] for rule in rules} - {"auto8"}
+
+
+def test_the_smallest_that_keeps_a_drop(found):
+    _, result, _ = found("--accuracy-drop", 1, "--bits", 2, 4, "--curve-points", 1)
+    assert result["met"] and result["best"]["drop"] <= 1 and result["best"]["share"] < 0.7
+    evaluated = [point for point in result["curve"] if "drop" in point]
+    assert all(point["share"] >= result["best"]["share"] for point in evaluated if point["drop"] <= 1)
+
+
+def test_a_size_that_cannot_be_kept_is_said(found):
+    out, result, rules = found("--size", 0.01, "--bits", 4, 8, "--curve-points", 1)
+    assert not result["met"] and "can NOT be kept" in out
+    assert {rule["weight"] for rule in rules} == {"int4/channel"}
+    found("--size", 0.01, "--bits", 4, 8, "--curve-points", 1)  # --force replaces what a search has written
+
+
+def test_bad_input(capfd):
+    for arguments in ((), ("--size", 0.5, "--operations", 0.5)):
+        assert command(*FEW, *arguments) == 2
+        assert "give one limit" in capfd.readouterr().err
+    with pytest.raises(ConfigError, match="give one limit"):
+        SearchRequest(NetworkRequest(model="digits_lenet"))
