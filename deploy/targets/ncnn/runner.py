@@ -154,7 +154,8 @@ class Runner(Session):
             if extractor.input(name, self._ncnn.Mat(value).clone()):
                 raise DeployError(f"ncnn refuses the input {name}")
         found = {}
-        for name in extract:
+        # in light mode a blob goes when the next layer has read it: the first ones first
+        for name in sorted(extract, key=self.blobs.index):
             code, blob = extractor.extract(name)
             if code:
                 raise DeployError(f"ncnn fails at the blob {name} (code {code}; it says why on the standard error)")

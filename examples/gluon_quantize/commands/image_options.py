@@ -6,7 +6,7 @@ import math
 from typing import Any, Dict, Tuple, Union
 
 from gluon_quantize.commands.parser import whole
-from gluon_quantize.data.request import COLOURS
+from gluon_quantize.data.request import AUTO, COLOURS, METRICS
 
 STATED = "(default: as the network's file says, else as usual for the data set)"
 
@@ -26,9 +26,21 @@ def add_preprocessing(group: argparse._ArgumentGroup) -> None:
                        help=f"what divides the rest, one value or one for each channel {STATED}")
 
 
+def add_loader(group: argparse._ArgumentGroup) -> None:
+    """Where images come from that are no data set, and what is said about the answers."""
+    group.add_argument("--data", metavar="MODULE:FUNCTION",
+                       help="images from a function of your own, of a module or a FILE.py, called with train or test; "
+                            "gluon_quantize.data.loader says what it gives. It may bring a metric of its own")
+    group.add_argument("--metric", choices=METRICS, default=AUTO,
+                       help="top1: how often the answer is the label; agreement: how close the outputs are to the "
+                            "float network's, which needs no labels; auto: agreement for networks that do not "
+                            "classify (default: %(default)s)")
+
+
 def preprocessing_fields(args: argparse.Namespace) -> Dict[str, Any]:
     """The fields of `ImagesRequest` that the options stand for."""
-    return {"resize": args.resize, "crop": args.crop, "colour": args.colour, "scale": args.scale,
+    return {"loader": args.data, "metric": args.metric, "resize": args.resize,
+            "crop": args.crop, "colour": args.colour, "scale": args.scale,
             "mean": tuple(args.mean) if args.mean else None, "std": tuple(args.std) if args.std else None}
 
 

@@ -8,7 +8,7 @@ import argparse
 from typing import Any, Dict, Optional
 
 from calib.rounding import ROUNDINGS
-from gluon_quantize.commands.image_options import add_preprocessing, preprocessing_fields
+from gluon_quantize.commands.image_options import add_loader, add_preprocessing, preprocessing_fields
 from gluon_quantize.commands.parser import EASYQUANT, MODES, Asking, calibration_method, whole
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
@@ -55,6 +55,7 @@ def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
         group.add_argument("--calib-data-dir", metavar="DIR",
                            help="calibration images, where they lie elsewhere (default: the training part of "
                                 "--data-dir)")
+    add_loader(group)
     add_preprocessing(group)
     group.add_argument("--num-images", type=whole(1), metavar="N",
                        help="evaluate only the first N images (default: all)")

@@ -3,7 +3,7 @@
 
 import collections
 import concurrent.futures
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Callable, Iterator, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -37,6 +37,16 @@ class Batches:
         """Batches of other images of the same data set."""
         return Batches(self._dataset, self._preprocessing, self._batch_size, indices, self._workers)
 
+    @property
+    def classes(self) -> Optional[int]:
+        """How many the data have; None where that is open."""
+        return self._dataset.exact_classes
+
+    @property
+    def metric(self) -> Optional[Callable]:
+        """The data's own, where they have one."""
+        return self._dataset.metric
+
     def identity(self, index: int) -> str:
         """What identifies an image on any machine."""
         return self._dataset.identity(index)
@@ -58,14 +68,14 @@ class Batches:
                         ahead.append(pool.submit(self._image, int(index)))
                     chosen = self._indices[start:start + self._batch_size]
                     images = [ahead.popleft().result() for _ in chosen]
-                    yield self._stack(images, chosen), self._dataset.labels[chosen]
+                    yield self._stack(images, chosen), self._dataset.raw_labels(chosen)
             finally:
                 for future in ahead:
                     future.cancel()
 
     def _image(self, index):
         """The float32 (C, H, W) array of one image."""
-        return self._preprocessing.apply(self._dataset.load(index), self._dataset.origin(index))
+        return self._dataset.prepared(index, self._preprocessing)
 
     def _stack(self, images, chosen):
         """One NDArray of equally large images."""

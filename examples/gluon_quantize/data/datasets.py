@@ -8,11 +8,13 @@ from gluon_quantize.data.arrays import open_cifar10, open_digits, open_mnist
 from gluon_quantize.data.batches import batches
 from gluon_quantize.data.folder import has_labels, open_image_folder, open_unlabelled
 from gluon_quantize.data.image_set import ImageSet
+from gluon_quantize.data.loader import open_loader
+from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.data.sampling import balanced_indices
 from quantize.errors import ConfigError, DataError
 from quantize.registry import closest
 
-__all__ = ["DATASETS", "balanced_indices", "batches", "open_calibration", "open_dataset"]
+__all__ = ["DATASETS", "balanced_indices", "batches", "open_calibration", "open_dataset", "open_images"]
 
 
 def open_imagenet(data_dir: Optional[pathlib.Path], split: str) -> ImageSet:
@@ -52,6 +54,20 @@ def open_dataset(name: str, data_dir: Union[None, str, pathlib.Path] = None, spl
     if split not in ("train", "test"):
         raise ConfigError(f"unknown split {split!r}; use 'train' or 'test'")
     return DATASETS[name](None if data_dir is None else pathlib.Path(data_dir).expanduser(), split)
+
+
+def open_images(request: ImagesRequest, dataset: str, split: str, labels: bool = True) -> ImageSet:
+    """One split of what a request names: a loader's, or a data set's; without `labels` any folder of images will do.
+
+    Raises as `open_dataset`.
+    """
+    if request.loader:
+        return open_loader(request.loader, split)
+    folder = request.folder
+    if dataset == "imagenet" and folder is not None and not labels:
+        path = pathlib.Path(folder).expanduser()
+        return open_dataset(dataset, folder, split) if has_labels(path, split) else open_unlabelled(path, split)
+    return open_dataset(dataset, folder, split)
 
 
 def open_calibration(name: str, data_dir: Union[None, str, pathlib.Path] = None) -> ImageSet:

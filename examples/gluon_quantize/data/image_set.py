@@ -2,12 +2,13 @@
 """What a data set is to the examples: labels known at once, images decoded one by one."""
 
 import os
-from typing import Iterable, Optional, Sequence, Union
+from typing import Callable, Iterable, Optional, Sequence, Union
 
 import numpy as np
 from PIL import Image, ImageFile
 
 from gluon_quantize.data.depth import in_bytes
+from gluon_quantize.data.preprocess import Preprocessing
 from quantize.errors import DataError
 
 
@@ -27,9 +28,17 @@ class ImageSet:
     ----------
     labelled : bool
         False: nothing is known of classes, and all labels are 0. Such images calibrate; they say nothing of accuracy.
+    metric : callable or None
+        Of the data's own; see `gluon_quantize.data.loader`.
     """
 
     labelled = True
+    metric: Optional[Callable] = None
+
+    @property
+    def exact_classes(self) -> Optional[int]:
+        """How many classes there are where all of them occur; None for folders, which may hold some of a thousand."""
+        return None
 
     def __init__(self, name: str, labels: Sequence[int], num_classes: int):
         self.name = name
@@ -42,6 +51,14 @@ class ImageSet:
     def load(self, index: int) -> Union[Image.Image, np.ndarray]:
         """Image `index`: a decoded PIL image or a uint8 array (H, W) or (H, W, 3) in RGB order."""
         raise NotImplementedError
+
+    def prepared(self, index: int, steps: Preprocessing) -> np.ndarray:
+        """float32 (C, H, W): image `index` as the network takes it."""
+        return steps.apply(self.load(index), self.origin(index))
+
+    def raw_labels(self, indices: np.ndarray) -> np.ndarray:
+        """The labels of some images."""
+        return self.labels[indices]
 
     def origin(self, index: int) -> str:
         """What to call image `index` in a message."""
@@ -58,6 +75,11 @@ class ArraySet(ImageSet):
     def __init__(self, name: str, images: np.ndarray, labels: Sequence[int], num_classes: int):
         super().__init__(name, labels, num_classes)
         self.images = images
+
+    @property
+    def exact_classes(self) -> Optional[int]:
+        """All of them occur."""
+        return self.num_classes
 
     def load(self, index: int) -> np.ndarray:
         """The uint8 array of image `index`."""

@@ -8,6 +8,8 @@ from quantize.errors import ConfigError
 
 # for networks that do not say what they were made for
 DATASET = "imagenet"
+TOP1, AGREEMENT, AUTO = "top1", "agreement", "auto"
+METRICS = (AUTO, TOP1, AGREEMENT)
 COLOURS = ("rgb", "bgr", "grey")
 
 
@@ -29,6 +31,11 @@ class ImagesRequest:
         Factor on the bytes.
     colour : {'rgb', 'bgr', 'grey'}, optional
         The channels that the network takes.
+    loader : str, optional
+        A function of one's own instead of a data set; see `gluon_quantize.data.loader`.
+    metric : {'auto', 'top1', 'agreement'}
+        What is said of the network's answers: how often they are the label, or how close they are to the float
+        network's. auto: the latter for networks that do not classify and for images without labels.
     count : int, optional
         Evaluate only the first so many images.
     batch_size : int
@@ -47,11 +54,15 @@ class ImagesRequest:
     std: Optional[Tuple[float, ...]] = None
     scale: Optional[float] = None
     colour: Optional[str] = None
+    loader: Optional[str] = None
+    metric: str = AUTO
 
     def __post_init__(self) -> None:
+        if self.loader and (self.dataset or self.folder):
+            raise ConfigError("--data reads images by a function; leave out --dataset and --data-dir")
         if self.colour not in (None, *COLOURS):
             raise ConfigError(f"colour {self.colour!r}; use one of {', '.join(COLOURS)}")
 
     def dataset_for(self, hint: Optional[str]) -> str:
-        """The data set's name, for a network that was made for `hint`."""
-        return self.dataset or hint or DATASET
+        """The data set's (or loader's) name, for a network that was made for `hint`."""
+        return self.loader or self.dataset or hint or DATASET

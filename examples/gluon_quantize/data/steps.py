@@ -5,7 +5,7 @@ import dataclasses
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from gluon_quantize.data.preprocess import CHANNELS, PRESETS, Preprocessing
-from gluon_quantize.data.request import COLOURS, ImagesRequest
+from gluon_quantize.data.request import COLOURS, DATASET, ImagesRequest
 from quantize.errors import ConfigError, DataError
 
 FILE, OPTION = "the network's file", "option"
@@ -39,6 +39,7 @@ def steps_for(request: ImagesRequest, dataset: str, stated: Optional[Preprocessi
         For values that do not go together.
     """
     if stated is None:
+        dataset = dataset if dataset in PRESETS else DATASET
         usual = GREY if channels == 1 and CHANNELS[PRESETS[dataset]().colour_order] != 1 else dataset
         note = "1 channel: grey" if usual != dataset else f"usual for {dataset}"
         steps = with_origin(PRESETS[usual](), f"assumed, {note}")

@@ -3,13 +3,16 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Iterable
+from typing import Any, Iterable, List, Optional, Union
 
 import mxnet as mx
 import numpy as np
 
+from gluon_quantize.models.responses import Responses, Sampler
 from gluon_quantize.progress import SILENT, Silent
 from quantize.errors import DataError
+
+MANY = 50  # images
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,27 @@ class Predictions:
     seconds : float
         Time spent in the network, without the first batch (which builds the graph) where there are more.
     timed_images : int
+    outputs : int or None
+        Classes that the network knows.
     """
 
     top5: np.ndarray
     labels: np.ndarray
     seconds: float
     timed_images: int
+    outputs: Optional[int] = None
+
+    classifies = True
+
+    @property
+    def near_chance(self) -> bool:
+        """Whether the network does hardly better than guessing; False for too few images to tell."""
+        images, classes = len(self.labels), self.outputs or 0
+        if classes < 2 or images < MANY or len(np.unique(self.labels)) < 2:
+            return False
+        chance = images / classes
+        spread = (chance * (1 - 1 / classes)) ** 0.5
+        return self.top1_count <= chance + max(3 * spread, 0.3 * chance)
 
     @property
     def top1_count(self) -> int:
@@ -62,22 +80,49 @@ class Predictions:
         return int((self.top5[:, 0] == other.top5[:, 0]).sum())
 
 
+Answers = Union[Predictions, Responses]
+
+
 def evaluate(net: mx.gluon.Block, batches: Iterable, ctx: mx.Context, description: str,
-             progress: Silent = SILENT) -> Predictions:
+             progress: Silent = SILENT, classes: bool = True) -> Answers:
     """Predictions of a network for all batches; `description` is what to call the network.
 
-    Raises DataError for images the network cannot take, labels beyond its outputs, and NaN or infinity in the outputs.
+    Parameters
+    ----------
+    batches : iterable
+        Of (images, labels). Its attributes `classes` (how many the data have) and `metric` (see
+        `gluon_quantize.data.loader`), where it has them, are heeded.
+    classes : bool
+        False: the network is no classifier of these images, and `Responses` come out, as for data with a metric of
+        their own.
+
+    Raises
+    ------
+    DataError
+        For images the network cannot take, outputs that do not fit the labels, and NaN or infinity in the outputs.
     """
+    metric = getattr(batches, "metric", None)
+    sampler = None if classes and metric is None else Sampler(metric)
     top5, labels, times = [], [], []
     for images, batch_labels in progress.bar(batches, description):
         start = time.perf_counter()
-        logits = _forward(net, images, ctx)
+        outputs = _forward(net, images, ctx)
         times.append((time.perf_counter() - start, len(images)))
-        _check(logits, batch_labels, description)
-        top5.append(np.argsort(-logits, axis=1, kind="stable")[:, :5])
+        _check_rows(outputs, len(images), sampler is not None)
+        if not all(np.isfinite(output).all() for output in outputs):
+            raise DataError(f"the {description} network's outputs hold NaN or infinity; check the weights and the "
+                            "preprocessing")
         labels.append(batch_labels)
+        if sampler is not None:
+            sampler.add(outputs, batch_labels)
+            continue
+        logits = _scores(outputs, batch_labels, getattr(batches, "classes", None))
+        top5.append(np.argsort(-logits, axis=1, kind="stable")[:, :5])
     timed = times[1:] or times
-    return Predictions(np.concatenate(top5), np.concatenate(labels), sum(t for t, _ in timed), sum(n for _, n in timed))
+    spent = sum(t for t, _ in timed), sum(n for _, n in timed)
+    if sampler is not None:
+        return sampler.responses(np.concatenate(labels), spent)
+    return Predictions(np.concatenate(top5), np.concatenate(labels), *spent, outputs=logits.shape[1])
 
 
 def first_output(out: Any) -> mx.nd.NDArray:
@@ -85,10 +130,14 @@ def first_output(out: Any) -> mx.nd.NDArray:
     return out if isinstance(out, mx.nd.NDArray) else first_output(out[0])
 
 
+def _flat(out: Any) -> List[mx.nd.NDArray]:
+    """Everything that a network puts out."""
+    return [out] if isinstance(out, mx.nd.NDArray) else [part for item in out for part in _flat(item)]
+
+
 def _forward(net, images, ctx):
     try:
-        out = first_output(net(images.as_in_context(ctx)))
-        return out.asnumpy().reshape(len(images), -1)
+        return [output.asnumpy() for output in _flat(net(images.as_in_context(ctx)))]
     except (mx.MXNetError, ValueError, AssertionError) as error:
         raise DataError(f"the network cannot take images of shape {tuple(images.shape[1:])}: {_gist(error)}; check "
                         "--dataset, --resize and --crop") from None
@@ -101,10 +150,25 @@ def _gist(error):
     return (told or lines or [type(error).__name__])[0]
 
 
-def _check(logits, labels, description):
-    if not np.isfinite(logits).all():
-        raise DataError(f"the {description} network's outputs hold NaN or infinity; check the weights and the "
-                        "preprocessing")
-    if labels.max() >= logits.shape[1]:
-        raise DataError(f"label {labels.max()} does not exist: the network has {logits.shape[1]} classes; check "
-                        "--dataset")
+def _check_rows(outputs, images, every):
+    """Each image must have an answer of its own: a reshape inside can mix them up."""
+    for number, output in enumerate(outputs if every else outputs[:1]):
+        if output.ndim == 0 or len(output) != images:
+            raise DataError(f"output {number} has the shape {output.shape} for {images} images: a reshape in the "
+                            "network mixes them. Give it images of the size that it was made for, or --batch-size 1")
+
+
+def _scores(outputs, labels, classes):
+    """(images, classes) of a classifier's first output; DataError for outputs that do not fit the labels."""
+    shape, scores = outputs[0].shape, outputs[0].reshape(len(outputs[0]), -1)
+    advice = "; --metric agreement compares with the float network instead"
+    if np.prod(shape[1:]) != max(shape[1:], default=1):
+        raise DataError(f"the network puts out {len(outputs)} tensors, the first of shape {shape[1:]} for each image, "
+                        f"and no scores of classes that labels could be compared with{advice}")
+    if labels.max() >= scores.shape[1]:
+        raise DataError(f"label {labels.max()} does not exist: the network has {scores.shape[1]} classes; check "
+                        f"--dataset, and that the labels are those it was trained with{advice}")
+    if classes is not None and classes != scores.shape[1]:
+        raise DataError(f"the network has {scores.shape[1]} classes, the data set {classes}: they are not those it was "
+                        f"trained with; check --dataset{advice}")
+    return scores

@@ -47,6 +47,8 @@ class LoadedModel:
         (C, H, W), where known.
     declares_size : bool
         Whether the network's file says so: images of another size are then refused.
+    classifies : bool
+        False for networks that are known to do something else: detection, segmentation, poses.
     """
 
     net: mx.gluon.HybridBlock
@@ -55,6 +57,7 @@ class LoadedModel:
     dataset_hint: Optional[str] = None
     input_shape: Optional[Tuple[int, int, int]] = None
     declares_size: bool = False
+    classifies: bool = True
 
     @property
     def channels(self) -> Optional[int]:

@@ -72,6 +72,8 @@ def comparison_text(comparison: Comparison) -> str:
     """The methods side by side."""
     before = comparison.before
     images = len(before.labels)
+    if not before.classifies:
+        return _closeness_table(comparison)
     lines = [f"{'method':<15}{'Top-1':>8}{'share':>9}{'same as float':>16}{'mean threshold':>18}",
              f"{'float':<15}{before.top1_count:>8}{before.top1:>9.2%}{'-':>16}{'-':>18}"]
     for name in comparison.ranking:
@@ -83,6 +85,18 @@ def comparison_text(comparison: Comparison) -> str:
     title = (f"Comparison of calibrations ({images} images; thresholds as shares of the largest magnitude; the best "
              "last)")
     return "\n".join([title, *lines])
+
+
+def _closeness_table(comparison: Comparison) -> str:
+    """The methods side by side, by how close the outputs are to the float network's."""
+    before = comparison.before
+    lines = [f"Comparison of calibrations ({len(before.labels)} images; thresholds as shares of the largest magnitude)",
+             f"{'method':<15}{'least SQNR dB':>15}{'agreement':>11}{'mean threshold':>18}"]
+    for name, row in comparison.rows.items():
+        same = row.predictions.agreement(before)
+        lines.append(f"{name:<15}{min(row.predictions.sqnr(before)):>15.1f}{'-' if same is None else f'{same:.2%}':>11}"
+                     f"{row.ratio:>18.3f}{'  collapsed' if collapsed(before, row.predictions) else ''}")
+    return "\n".join(lines)
 
 
 def comparison_contents(comparison: Optional[Comparison]) -> Dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any, Dict, Optional
 
 from deploy.proof.certificate import share_text, table
 from gluon_quantize.data.steps import origins
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.report.accuracy import engines_text
 from gluon_quantize.report.calibration import trust_contents
 from gluon_quantize.report.steps import step_text
@@ -104,7 +104,9 @@ def worth_text(result: DeployResult) -> str:
 
 def write_result(folder: pathlib.Path, settings: Dict[str, Any], result: DeployResult) -> None:
     """result.json; `settings` are the options of the command."""
-    def counts(predictions: Predictions) -> Dict[str, int]:
+    def counts(predictions: Answers) -> Dict[str, Any]:
+        if not predictions.classifies:
+            return {"metrics": dict(predictions.metrics), **predictions.compared(result.float)}
         return {"top1_count": predictions.top1_count, "top5_count": predictions.top5_count,
                 "agreement_count": predictions.agreement_count(result.float)}
     contents = {"settings": dict(settings, preprocessing=result.preprocessing.to_dict(),

@@ -6,7 +6,7 @@ import pathlib
 from typing import Any, Dict
 
 from gluon_quantize.data.steps import origins
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.report.calibration import comparison_contents, trust_contents
 from gluon_quantize.report.sensitivity import sensitivity_contents, write_plot
 from gluon_quantize.runs.outputs import PLAN, RESULT
@@ -29,6 +29,8 @@ def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[st
 def _asked_contents(result: SimulateResult) -> Dict[str, Any]:
     """What is there for options alone."""
     found: Dict[str, Any] = {}
+    if not result.quantized.classifies:
+        found["responses"] = result.quantized.compared(result.float)
     if result.learned:
         found["rounding"] = {layer.path: {"error": layer.error, "nearest_error": layer.nearest_error}
                              for layer in result.learned}
@@ -37,7 +39,9 @@ def _asked_contents(result: SimulateResult) -> Dict[str, Any]:
     return found
 
 
-def _counts(predictions: Predictions) -> Dict[str, Any]:
+def _counts(predictions: Answers) -> Dict[str, Any]:
+    if not predictions.classifies:
+        return {"metrics": dict(predictions.metrics), "images_per_second": predictions.images_per_second}
     return {"top1_count": predictions.top1_count, "top5_count": predictions.top5_count,
             "mean_class_accuracy": predictions.mean_class_accuracy,
             "images_per_second": predictions.images_per_second}

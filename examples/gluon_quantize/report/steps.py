@@ -6,11 +6,11 @@ from typing import Any
 
 from calib.sensitivity import Sensitivities
 from gluon_quantize.data.steps import steps_text
-from gluon_quantize.report.accuracy import accuracy_text
+from gluon_quantize.report.accuracy import accuracy_text, chance_text
 from gluon_quantize.report.calibration import comparison_text, equalization_text, quantized_text, trust_text
 from gluon_quantize.report.sensitivity import sensitivity_text
 from gluon_quantize.runs.calibration import Comparison, PassEvaluated, Quantized, StateWritten, TableWritten, Trust
-from gluon_quantize.runs.task import Task
+from gluon_quantize.runs.task import NearChance, Task
 from quantize.convert.rules import Plan
 from quantize.repair.equalize import Equalization
 
@@ -31,6 +31,11 @@ def step_text(step: Any, networks: bool = False) -> str:
 def _task(step: Task, networks: bool = False) -> str:
     text = f"\n{step.model.name} on {step.dataset} ({step.evaluated} images)\n\n{steps_text(step.preprocessing)}"
     return f"{text}\n{step.net}" if networks else text
+
+
+@step_text.register
+def _near_chance(step: NearChance, networks: bool = False) -> str:
+    return "\n" + chance_text(step.predictions)
 
 
 @step_text.register

@@ -3,7 +3,7 @@
 
 import contextlib
 import pathlib
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Union
 
 import mxnet as mx
 import numpy as np
@@ -16,7 +16,7 @@ from gluon_quantize.data.batches import Batches, requested
 from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.request import ImagesRequest
-from gluon_quantize.models.evaluation import Predictions, evaluate, first_output
+from gluon_quantize.models.evaluation import Answers, evaluate, first_output
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.deployment import FLOAT, INTEGER, Deployment
 from gluon_quantize.runs.observation import fingerprint
@@ -46,16 +46,18 @@ class InEngine:
 
     def __init__(self, deployed: Deployment, folder: pathlib.Path, kind: str, way: Way):
         self.session = deployed.target.engine.open(deployed.paths(folder, kind), way)
-        self.output = deployed.quantized.outputs[0]
+        self.outputs = list(deployed.quantized.outputs)
         self._deployed = deployed
 
-    def __call__(self, images: mx.nd.NDArray) -> mx.nd.NDArray:
+    def __call__(self, images: mx.nd.NDArray) -> Union[mx.nd.NDArray, List[mx.nd.NDArray]]:
         images = self._deployed.ordered(images.asnumpy())
-        return mx.nd.array(self.session.run(images, [self.output])[self.output])
+        found = self.session.run(images, self.outputs)
+        scores = [mx.nd.array(found[name]) for name in self.outputs]
+        return scores[0] if len(scores) == 1 else scores
 
     def seconds(self, image: np.ndarray) -> float:
         """Of one run on one image (1, channels, height, width) in the files' order."""
-        return float(self.session.latency(image, [self.output], repeats=1, warmup=0)[0])
+        return float(self.session.latency(image, self.outputs, repeats=1, warmup=0)[0])
 
 
 def float_scores(net: mx.gluon.Block, images: Batches, progress: Silent) -> List[np.ndarray]:
@@ -69,7 +71,7 @@ def float_export(deployed: Deployment, folder: pathlib.Path, images: Batches, sc
     """Scores of the float files in the engine against those of the float network (see `float_scores`)."""
     export, found = InEngine(deployed, folder, FLOAT, deployed.target.engine.float_way), Difference()
     for (part, _), expected in progress.bar(zip(images, scores), "float files", total=len(scores)):
-        found.update(export(part).asnumpy().reshape(expected.shape), expected)
+        found.update(first_output(export(part)).asnumpy().reshape(expected.shape), expected)
     return found
 
 
@@ -114,16 +116,16 @@ def compared(images: Batches, deployed: Deployment, folder: pathlib.Path, sides:
 
 
 def accuracies(task: Task, images: Batches, deployed: Deployment, folder: Optional[pathlib.Path],
-               progress: Silent) -> Dict[str, Predictions]:
+               progress: Silent) -> Dict[str, Answers]:
     """Predictions of the exact simulation and, with a `folder`, of its int8 files in the engine, by name."""
     target, net = deployed.target, task.net
     with contextlib.nullcontext(net) if target.simulation is None else target.simulation.exact(
             net, deployed.simulated) as exact:
-        found = {"simulated": evaluate(exact, images, task.ctx, "simulated", progress)}
+        found = {"simulated": evaluate(exact, images, task.ctx, "simulated", progress, task.classifies)}
     if folder is not None:
         name = f"{target.name} {INTEGER}"
         found[name] = evaluate(InEngine(deployed, folder, INTEGER, target.engine.ways[-1]), images, task.ctx, name,
-                               progress)
+                               progress, task.classifies)
     return found
 
 
@@ -138,7 +140,7 @@ def latencies(task: Task, deployed: Deployment, folder: pathlib.Path, runs: int,
               progress: Silent) -> Dict[str, object]:
     """Milliseconds of one image in one thread, float and int8 in turn, and the ratio of their medians."""
     nets = {kind: InEngine(deployed, folder, kind, deployed.target.engine.ways[-1]) for kind in (FLOAT, INTEGER)}
-    image = deployed.ordered(task.preprocessing.apply(task.images.load(0), task.images.origin(0))[None])
+    image = deployed.ordered(task.images.prepared(0, task.preprocessing)[None])
     times = {kind: [] for kind in nets}
     # in turn: whatever else the machine does meanwhile slows both
     for _ in progress.bar(range(WARMUP + runs), "latency", "run"):

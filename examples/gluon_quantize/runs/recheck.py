@@ -15,7 +15,7 @@ from typing import Any, Dict, Optional
 from deploy.ir import file
 from deploy.proof.certificate import FORMAT, JSON, file_facts, write_certificate
 from deploy.target import find
-from gluon_quantize.data.datasets import open_dataset
+from gluon_quantize.data.datasets import open_images
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.data.steps import steps_for
@@ -91,7 +91,7 @@ def _opened(request, folder):
     except (KeyError, TypeError, ValueError, QuantizeError) as error:
         raise ModelFileError(f"{found[0]}: says not how images are preprocessed: {error!r}") from None
     steps = steps_for(request.images, dataset, steps)
-    images = open_dataset(dataset, request.images.folder, "test")
+    images = open_images(request.images, dataset, "test")
     return (Deployment(name, target, model, model, model, steps),
             verification_batches(request.images, request.verify_images, images, steps))
 

@@ -12,12 +12,13 @@ from calib.rounding.learn import Learned, learn_rounding
 from calib.table import data_fingerprint
 from calib.tiles import calibrate_tiles
 from gluon_quantize.data.batches import Batches, requested
-from gluon_quantize.data.datasets import balanced_indices, open_calibration, open_dataset
+from gluon_quantize.data.datasets import balanced_indices, open_calibration, open_images
 from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.data.request import TOP1
 from gluon_quantize.data.steps import check_size, steps_for
 from gluon_quantize.models.device import start
-from gluon_quantize.models.evaluation import Predictions, evaluate
+from gluon_quantize.models.evaluation import Answers, Predictions, evaluate
 from gluon_quantize.models.loading import LoadedModel, open_model
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.methods import named_method
@@ -30,7 +31,15 @@ from quantize.errors import CalibrationError
 from quantize.modes import fix_params, quantize_input, quantized_layers
 from quantize.winograd import NONE, parse_winograd
 
+FLOAT = "float"
 UNLABELLED = 100  # classes that unlabelled images count as
+
+
+@dataclass(frozen=True)
+class NearChance:
+    """Told when the float network does hardly better than guessing: something about the images is not as it was."""
+
+    predictions: Predictions
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ class Task:
     preprocessing: Preprocessing
     ctx: mx.Context
     evaluated: int
+    metric: str = AUTO
 
     @property
     def net(self) -> mx.gluon.HybridBlock:
@@ -65,7 +75,14 @@ class Task:
     @property
     def image_shape(self) -> Tuple[int, int, int]:
         """(channels, height, width) of a preprocessed image."""
-        return self.preprocessing.apply(self.images.load(0), self.images.origin(0)).shape
+        return self.images.prepared(0, self.preprocessing).shape
+
+    @property
+    def classifies(self) -> bool:
+        """Whether answers are compared with labels, and not with the float network's."""
+        if self.metric != AUTO:
+            return self.metric == TOP1
+        return self.model.classifies and self.images.labelled
 
     def example(self) -> mx.nd.NDArray:
         """A black image, as a batch of one."""
@@ -83,11 +100,16 @@ def open_task(request: PostTrainingRequest) -> Task:
     calibration, calibration_set = None, "-"
     if _needs_images(request):
         calibration, calibration_set = _calibration_batches(request, dataset, steps)
-    images = open_dataset(dataset, request.images.folder, "test")
+    images = open_images(request.images, dataset, "test", labels=_needs_labels(request, model))
     task = Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx,
-                min(len(images), request.images.count or len(images)))
+                min(len(images), request.images.count or len(images)), request.images.metric)
     check_size(steps, task.image_shape, model.input_shape if model.declares_size else None, images.origin(0))
     return task
+
+
+def _needs_labels(request: PostTrainingRequest, model: LoadedModel) -> bool:
+    metric = request.images.metric
+    return metric == TOP1 or metric == AUTO and model.classifies
 
 
 def _needs_images(request: PostTrainingRequest) -> bool:
@@ -113,7 +135,9 @@ def _calibration_batches(request, dataset, steps):
     """(Batches of a class-balanced part of the calibration images, or of one shard of it; fingerprint of all of it)."""
     asked: CalibrationRequest = request.calibration
     folder = asked.folder or request.images.folder
-    images = open_calibration(dataset, folder)
+    loader = request.images.loader if asked.folder is None else None
+    images = open_images(request.images, dataset, "train") if loader else open_calibration(
+        "imagenet" if request.images.loader else dataset, folder)
     # without labels there are no classes to balance: as many as there would be of a hundred of them
     per_class = asked.per_class if images.labelled else asked.per_class * UNLABELLED
     indices = balanced_indices(images.labels, per_class, request.run.seed, warn=images.labelled)
@@ -155,10 +179,13 @@ def _formats(request) -> List[Rule]:
     return rules
 
 
-def evaluation(request: PostTrainingRequest, task: Task, description: str, progress: Silent) -> Predictions:
-    """Predictions of the task's network in its present state."""
+def evaluation(request: PostTrainingRequest, task: Task, description: str, progress: Silent) -> Answers:
+    """Answers of the task's network in its present state."""
     images = requested(request.images, task.images, task.preprocessing)
-    return evaluate(task.net, images, task.ctx, description, progress)
+    found = evaluate(task.net, images, task.ctx, description, progress, task.classifies)
+    if description == FLOAT and found.classifies and found.near_chance:
+        progress.tell(NearChance(found))
+    return found
 
 
 def _has_biases(net) -> bool:

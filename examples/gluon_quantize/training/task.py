@@ -7,7 +7,7 @@ import mxnet as mx
 import numpy as np
 
 from gluon_quantize.data.batches import Batches, batches
-from gluon_quantize.data.datasets import balanced_indices, open_dataset
+from gluon_quantize.data.datasets import balanced_indices, open_images
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.steps import check_size, steps_for
 from gluon_quantize.models.device import start
@@ -55,8 +55,8 @@ def open_task(request: TrainRequest) -> Task:
 
 def _with_images(request: TrainRequest, model, dataset, steps, ctx) -> Task:
     asked, seed, held_out = request.images, request.run.seed, request.training.hold_out
-    images, test = (open_dataset(dataset, asked.folder, split) for split in ("train", "test"))
-    shape = steps.apply(test.load(0), test.origin(0)).shape
+    images, test = (open_images(asked, dataset, split) for split in ("train", "test"))
+    shape = test.prepared(0, steps).shape
     check_size(steps, shape, model.input_shape if model.declares_size else None, test.origin(0))
     order = np.random.RandomState(seed).permutation(len(images)) if held_out else np.arange(len(images))
     if held_out >= len(images):
