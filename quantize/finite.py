@@ -11,6 +11,7 @@ from quantize.errors import ConversionError, DataError, QuantizeError
 
 Inputs = Union[mx.nd.NDArray, Sequence[mx.nd.NDArray]]
 FLOATS = (np.float16, np.float32, np.float64)
+AT_ONCE = 100  # arrays of one operator, which has room for 200 and writes beyond it without a word (MXNet 1.9.1)
 ADVICE = "the training diverged, or the file is damaged: use another one"
 
 
@@ -19,8 +20,10 @@ def not_finite(parameters: Dict[str, Parameter]) -> List[str]:
     arrays = {name: parameter.list_data()[0] for name, parameter in parameters.items()
               if parameter._data is not None and parameter.dtype in FLOATS + tuple(t.__name__ for t in FLOATS)}
     single = {name: array for name, array in arrays.items() if array.dtype == np.float32}
-    # one operator and one number for all of them, unless there is something to find
-    if single and bool(mx.nd.multi_all_finite(*single.values(), num_arrays=len(single)).asscalar()):
+    values = list(single.values())
+    parts = [values[start:start + AT_ONCE] for start in range(0, len(values), AT_ONCE)]
+    # one number for many of them, unless there is something to find
+    if all(bool(mx.nd.multi_all_finite(*part, num_arrays=len(part)).asscalar()) for part in parts):
         arrays = {name: array for name, array in arrays.items() if name not in single}
     return [name for name, array in arrays.items() if not np.isfinite(array.asnumpy()).all()]
 

@@ -54,7 +54,7 @@ def _shapes(graph: Graph, net: Block, inputs: Sequence[Shape]) -> Optional[Dict[
     given = {name: (1,) + tuple(shape[1:]) for name, shape in zip(graph.data_names, inputs)}
     names = set(internals.list_inputs())
     try:
-        found = internals.infer_shape_partial(**{name: shape for name, shape in {**known, **given}.items()
+        found = internals.infer_shape(**{name: shape for name, shape in {**known, **given}.items()
                                                  if name in names})[1]
     except mx.MXNetError:
         return None

@@ -7,6 +7,7 @@ from mxnet.gluon import nn
 
 from quantize.convert import convert_model, fake_bn
 from quantize.errors import CalibrationError, ConfigError, DataError, TrainingError
+from quantize.finite import not_finite
 from quantize.modes import quantizers, set_mode
 from quantize.nn import SignFakeQuantize
 from quantize.train import (
@@ -291,3 +292,13 @@ def test_networks_with_nan_are_not_converted(small_net):
     small_net[0].weight.set_data(mx.nd.array(weight))
     with pytest.raises(DataError, match="0.weight: NaN or infinity"):
         convert_model(small_net)
+
+
+def test_many_parameters_are_looked_at():
+    """One operator has room for 200 and dies of more."""
+    net = nn.HybridSequential()
+    net.add(*[nn.Dense(2, in_units=2) for _ in range(160)])
+    net.initialize()
+    assert not_finite(net.collect_params()) == []
+    net[150].bias.set_data(mx.nd.array([0, np.inf]))
+    assert not_finite(net._collect_params_with_prefix()) == ["150.bias"]
