@@ -63,6 +63,14 @@ def test_a_goal_that_nothing_reaches_is_said_and_the_best_deployed(deployed, mon
     assert len(floats) == 3 and [item["bytes"] for item in floats] == sorted(item["bytes"] for item in floats)
 
 
+def test_attempts_are_timed_in_the_engine(tmp_path, capfd):
+    pytest.importorskip("ncnn")
+    assert command("--model", "digits_lenet", "--num-images", 20, "--latency-runs", 1, "--agreement", 0.9, "--output",
+                   tmp_path / "out") == 0
+    tried = json.loads((tmp_path / "out" / "result.json").read_text())["goal"]["tried"]
+    assert tried[0]["milliseconds"] > 0 and " ms; took" in capfd.readouterr().out
+
+
 def test_what_a_goal_lacks():
     class Tried:
         drop, agreement = 1.5, 0.97

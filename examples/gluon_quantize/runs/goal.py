@@ -9,7 +9,7 @@ from typing import Iterator, List, Optional, Tuple
 from calib.sensitivity import LAYER
 from deploy.target import Target
 from gluon_quantize.models.evaluation import Predictions
-from gluon_quantize.progress import Silent
+from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import proof
 from gluon_quantize.runs.attempt import Attempt, attempt, calibrated, float_predictions
 from gluon_quantize.runs.deployment import INTEGER, deployment, lowered, write_files
@@ -149,7 +149,7 @@ class _Timed:
         deployed = deployment(self._target, work.task, work.floating, work.calibration.outcome.method, False)
         with tempfile.TemporaryDirectory() as folder:
             write_files(pathlib.Path(folder), deployed, ())
-            return proof.latencies(work.task, deployed, pathlib.Path(folder), LATENCY_RUNS)[INTEGER]
+            return proof.latencies(work.task, deployed, pathlib.Path(folder), LATENCY_RUNS, SILENT)[INTEGER]
 
 
 __all__ = ["Predictions", "Reached", "missing", "reach"]
