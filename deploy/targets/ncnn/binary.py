@@ -33,11 +33,16 @@ class Field:
     tagged: bool = False
 
 
+def stores(layer: Layer) -> bool:
+    """Whether what a layer of this type stores is known here."""
+    return layer.type in PLAIN or layer.type in _FIELDS
+
+
 def fields(layer: Layer) -> Tuple[Field, ...]:
     """What the .bin holds for a layer, in its order; DeployError for a type that this project does not know."""
     if layer.type in PLAIN:
         return ()
-    if layer.type not in _FIELDS:
+    if not stores(layer):
         raise DeployError(f"{layer.name}: what a layer of type {layer.type} stores is not known here")
 
     def size(number):

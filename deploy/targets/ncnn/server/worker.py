@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: MIT
+"""The program that holds the engine, in a process of its own: whatever ncnn does to it, the tool lives on.
+
+`deploy.targets.ncnn.process` starts it, and talks to it in lines of JSON, a request and its replies. Arrays lie in
+memory that both map. It needs the standard library, NumPy and ncnn, imports nothing of this project, and ends with the
+process that started it.
+"""
+
+import contextlib
+import ctypes
+import faulthandler
+import json
+import mmap
+import os
+import signal
+import sys
+import time
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Sequence, Tuple
+
+Places = Sequence[Tuple[str, int, List[int]]]  # name, place in memory, shape
+
+PROGRESS = 8  # bytes at the beginning of memory
+PR_SET_PDEATHSIG = 1  # Linux: be sent a signal when the parent ends
+
+
+class Server:
+    """One network at a time, and the memory that its arrays lie in."""
+
+    def __init__(self, replies: BinaryIO):
+        import ncnn
+        import numpy
+        self.ncnn, self.numpy, self.replies = ncnn, numpy, replies
+        self.net: Any = None
+        self.memory: Any = None
+
+    def serve(self, requests: Iterable[bytes]) -> None:
+        """Answer requests until there are no more."""
+        for line in requests:
+            request = json.loads(line)
+            getattr(self, "on_" + request.pop("do"))(**request)
+
+    def reply(self, **values: Any) -> None:
+        """A line to the other side."""
+        self.replies.write((json.dumps(values) + "\n").encode("ascii"))
+        self.replies.flush()
+
+    # ---- requests
+
+    def on_load(self, param: str, weights: str, options: Dict[str, Any]) -> None:
+        """Load the two files; which one was refused, or what the network has."""
+        self.net = self.ncnn.Net()
+        for name, value in options.items():  # later than this they have no effect
+            setattr(self.net.opt, name, value)
+        for load, path in ((self.net.load_param, param), (self.net.load_model, weights)):
+            if load(path):
+                self.net = None
+                return self.reply(refused=path)
+        option = self.net.opt
+        return self.reply(inputs=list(self.net.input_names()), blobs=[blob.name for blob in self.net.blobs()], options={
+            name: getattr(option, name) for name in sorted(dir(option))
+            if name.startswith("use_") or name == "num_threads"})
+
+    def on_unload(self) -> None:
+        """Forget the network; no reply."""
+        self.net = None
+
+    def on_memory(self, path: str, size: int) -> None:
+        """Map memory, after which its file may be deleted."""
+        with open(path, "r+b") as file:
+            self.memory = mmap.mmap(file.fileno(), size)
+        self.reply(mapped=size)
+
+    def on_run(self, inputs: Places, extract: List[str], count: int, seconds: float) -> None:
+        """Blobs of images, behind the inputs in memory; where they lie, or how much memory that needs.
+
+        The number of the image that is computed stands at the beginning of memory, for who waits.
+        """
+        end, places = self._end(inputs), {}  # type: int, Dict[str, Tuple[int, Tuple[int, ...]]]
+        first: Dict[str, Any] = {}
+        for number in range(count):
+            self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
+
+            def keep(name: str, value: Any, number: int = number) -> None:
+                if number:
+                    self._view(places[name][0], (count,) + places[name][1])[number] = value
+                else:
+                    first[name] = self.numpy.array(value)
+            with _limited(seconds):
+                failed = self._extract(inputs, number, extract, False, keep)
+            if failed:
+                return self.reply(failed=failed[0], code=failed[1])
+            if not number:
+                for name, value in first.items():
+                    places[name], end = (end, value.shape), end + value.nbytes * count
+                if end > len(self.memory):
+                    return self.reply(need=end)
+                for name, value in first.items():
+                    self._view(places[name][0], (count,) + value.shape)[0] = value
+        return self.reply(places=places)
+
+    def on_latency(self, inputs: Places, extract: List[str], runs: int, seconds: float) -> None:
+        """Seconds of runs on the first image, computed as applications do."""
+        found: List[float] = []
+        for number in range(runs):
+            self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
+            with _limited(seconds):
+                start = time.perf_counter()
+                failed = self._extract(inputs, 0, extract, True, lambda name, value: self.numpy.array(value))
+                found.append(time.perf_counter() - start)
+            if failed:
+                return self.reply(failed=failed[0], code=failed[1])
+        return self.reply(seconds=found)
+
+    def on_trace(self, inputs: Places, number: int, blobs: List[str], seconds: float) -> None:
+        """Compute one blob after another; each is told before it is computed, so that the last one told is the one."""
+        extractor = self._extractor(inputs, number)
+        for name in blobs:
+            self.reply(at=name)
+            with _limited(seconds):
+                extractor.extract(name)
+        self.reply(end=True)
+
+    # ---- ncnn
+
+    def _extractor(self, inputs, number):
+        extractor = self.net.create_extractor()
+        for name, place, shape in inputs:
+            # a copy that ncnn owns: around foreign memory a Mat has no reference count, which a first layer that
+            # computes in place looks at in light mode, and dies
+            extractor.input(name, self.ncnn.Mat(self._view(place, shape)[number]).clone())
+        return extractor
+
+    def _extract(self, inputs, number, extract, light, keep):
+        """Call keep(blob, array) for the blobs of an image in their order; (blob, code) where one fails.
+
+        An array is ncnn's own memory: a later layer that computes in place may overwrite it.
+        """
+        extractor = self._extractor(inputs, number)
+        extractor.set_light_mode(light)
+        for name in extract:
+            code, blob = extractor.extract(name)
+            if code:
+                return name, code
+            keep(name, self.numpy.asarray(blob))
+        return None
+
+    def _view(self, place, shape):
+        count = int(self.numpy.prod(shape))
+        return self.numpy.frombuffer(self.memory, self.numpy.float32, count, place).reshape(shape)
+
+    @staticmethod
+    def _end(inputs):
+        return max(place + 4 * _product(shape) for _, place, shape in inputs)
+
+
+def _product(shape):
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+@contextlib.contextmanager
+def _limited(seconds: float) -> Iterator[None]:
+    """Context that ends the process some time after the other side has given it up, whatever ncnn is doing."""
+    faulthandler.dump_traceback_later(2 * seconds + 5, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
+
+
+def end_with(parent: int) -> None:
+    """On Linux, die with the process `parent`; elsewhere the end of requests, and of the time limit, will do."""
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    except (AttributeError, OSError, TypeError):
+        return
+    if os.getppid() != parent:  # it has ended meanwhile
+        os._exit(1)
+
+
+def main(requests: Iterable[bytes], replies: BinaryIO) -> None:
+    """Serve until the requests end, or nobody reads the replies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side decides what an interrupt ends
+    with contextlib.suppress(BrokenPipeError):
+        Server(replies).serve(requests)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        end_with(int(sys.argv[1]))
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # whatever ncnn prints is no reply
+    main(sys.stdin.buffer, answers)
