@@ -23,6 +23,10 @@ PROGRESS = 8  # bytes at the beginning of memory
 PR_SET_PDEATHSIG = 1  # Linux: be sent a signal when the parent ends
 
 
+class Failed(Exception):
+    """ncnn returned an error: (blob, code)."""
+
+
 class Server:
     """One network at a time, and the memory that its arrays lie in."""
 
@@ -37,7 +41,10 @@ class Server:
         """Answer requests until there are no more."""
         for line in requests:
             request = json.loads(line)
-            getattr(self, "on_" + request.pop("do"))(**request)
+            try:
+                getattr(self, "on_" + request.pop("do"))(**request)
+            except Failed as failure:
+                self.reply(failed=failure.args[0], code=failure.args[1])
 
     def reply(self, **values: Any) -> None:
         """A line to the other side."""
@@ -86,9 +93,7 @@ class Server:
                 else:
                     first[name] = self.numpy.array(value)
             with _limited(seconds):
-                failed = self._extract(inputs, number, extract, False, keep)
-            if failed:
-                return self.reply(failed=failed[0], code=failed[1])
+                self._extract(inputs, number, extract, False, keep)
             if not number:
                 for name, value in first.items():
                     places[name], end = (end, value.shape), end + value.nbytes * count
@@ -105,10 +110,8 @@ class Server:
             self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
             with _limited(seconds):
                 start = time.perf_counter()
-                failed = self._extract(inputs, 0, extract, True, lambda name, value: self.numpy.array(value))
+                self._extract(inputs, 0, extract, True, lambda name, value: self.numpy.array(value))
                 found.append(time.perf_counter() - start)
-            if failed:
-                return self.reply(failed=failed[0], code=failed[1])
         return self.reply(seconds=found)
 
     def on_trace(self, inputs: Places, number: int, blobs: List[str], seconds: float) -> None:
@@ -127,11 +130,13 @@ class Server:
         for name, place, shape in inputs:
             # a copy that ncnn owns: around foreign memory a Mat has no reference count, which a first layer that
             # computes in place looks at in light mode, and dies
-            extractor.input(name, self.ncnn.Mat(self._view(place, shape)[number]).clone())
+            code = extractor.input(name, self.ncnn.Mat(self._view(place, shape)[number]).clone())
+            if code:
+                raise Failed(name, code)
         return extractor
 
     def _extract(self, inputs, number, extract, light, keep):
-        """Call keep(blob, array) for the blobs of an image in their order; (blob, code) where one fails.
+        """Call keep(blob, array) for the blobs of an image in their order; Failed where ncnn returns an error.
 
         An array is ncnn's own memory: a later layer that computes in place may overwrite it.
         """
@@ -140,9 +145,8 @@ class Server:
         for name in extract:
             code, blob = extractor.extract(name)
             if code:
-                return name, code
+                raise Failed(name, code)
             keep(name, self.numpy.asarray(blob))
-        return None
 
     def _view(self, place, shape):
         count = int(self.numpy.prod(shape))
