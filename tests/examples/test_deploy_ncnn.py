@@ -343,3 +343,38 @@ def test_a_full_disk(tmp_path):
 def test_without_a_network_it_explains_itself(capsys):
     assert command() == 0
     assert "Name a network" in capsys.readouterr().out
+
+
+def test_files_that_kill_the_engine_are_not_delivered(tmp_path, monkeypatch, capsys):
+    """The engine's process gets an `ncnn` that aborts; this one lives, says so in a line, and leaves nothing behind."""
+    pytest.importorskip("ncnn")
+    from deploy.targets.ncnn import process
+    (tmp_path / "path").mkdir()
+    (tmp_path / "path" / "ncnn.py").write_text(ABORTS, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "path"))
+    monkeypatch.setattr(process, "_waiting", [])
+    assert command(*FEW, "--output", tmp_path / "out") == 2
+    error, = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert re.search(r"ncnn ended with SIGABRT .*, on image 0, in the layer 'features\.\d+' \(Convolution\)", error)
+    assert not (tmp_path / "out").exists()
+    while process._waiting:
+        process._waiting.pop().close()
+
+
+ABORTS = '''
+import os, sys
+sys.path.remove(os.path.dirname(os.path.abspath(__file__)))
+del sys.modules["ncnn"]
+import ncnn
+class Extractor:
+    def __init__(self, extractor):
+        self.extractor = extractor
+    def __getattr__(self, name):
+        return getattr(self.extractor, name)
+    def extract(self, name):
+        if name.startswith("features."):
+            os.abort()
+        return self.extractor.extract(name)
+create = ncnn.Net.create_extractor
+ncnn.Net.create_extractor = lambda net: Extractor(create(net))
+'''
