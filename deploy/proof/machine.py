@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What results depend on besides the files: the processor and its instruction sets."""
 
+import ctypes
 import pathlib
 import platform
 from typing import Dict
@@ -9,16 +10,40 @@ import numpy as np
 
 CPU_FACTS = pathlib.Path("/proc/cpuinfo")
 # instruction sets that decide which kernels an engine takes, and how these round
+# what the kernel tells a process of an ARM processor: flag -> (entry of the auxiliary vector, bit)
+ARM_FLAGS = {"asimd": (16, 1), "fphp": (16, 9), "asimdhp": (16, 10), "asimddp": (16, 20), "sve": (16, 22),
+             "asimdfhm": (16, 23), "sve2": (26, 1), "i8mm": (26, 13), "bf16": (26, 14)}
 TELLING = ("sse", "avx", "fma", "f16c", "amx", "neon", "asimd", "sve", "i8mm", "bf16", "vfp")
 
 
 def machine() -> Dict[str, object]:
     """`cpu`, `architecture`, `flags` (empty where the system does not tell), and versions."""
     facts = _cpu_facts()
-    flags = (facts.get("flags") or facts.get("Features") or "").split()
-    return {"cpu": facts.get("model name") or platform.processor() or platform.machine(),
+    if platform.machine() == "aarch64":
+        cpu, flags = _arm(facts)
+    else:
+        cpu, flags = facts.get("model name"), (facts.get("flags") or facts.get("Features") or "").split()
+    return {"cpu": cpu or platform.processor() or platform.machine(),
             "architecture": platform.machine(), "flags": sorted(flag for flag in flags if _tells(flag)),
             "python": platform.python_version(), "numpy": np.__version__}
+
+
+def _arm(facts):
+    """Name and flags; an emulator shows the list of the processor it runs on, so that only flags are known."""
+    flags = (facts.get("Features") or "").split() or _told_flags()
+    if "CPU part" not in facts:
+        return "emulated", flags
+    part = f"implementer {facts.get('CPU implementer')} part {facts['CPU part']}"
+    return facts.get("Model") or facts.get("model name") or facts.get("Hardware") or part, flags
+
+
+def _told_flags():
+    try:
+        ask = ctypes.CDLL(None).getauxval
+    except (AttributeError, OSError):
+        return []
+    ask.restype, ask.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return [flag for flag, (entry, bit) in ARM_FLAGS.items() if ask(entry) >> bit & 1]
 
 
 def _tells(flag) -> bool:

@@ -13,6 +13,7 @@ from deploy.proof.compare import Difference, Observed
 from deploy.proof.machine import machine
 from deploy.proof.verify import verify
 from deploy.target import Target
+from quantize.errors import DeployError
 
 SIMULATION = "simulation"
 
@@ -77,6 +78,14 @@ class Subject:
     data: str = "-"
 
 
+def _numbers(images):
+    """The images; DeployError where they hold anything that is not finite."""
+    if not np.isfinite(images).all():
+        raise DeployError("an image holds values that are infinite or no numbers after its preprocessing: comparing "
+                          "what comes of them would prove nothing")
+    return images
+
+
 def prove(subject: Subject, sides: Mapping[str, Side], batches: Iterable[np.ndarray], *,
           versions: Optional[Mapping[str, str]] = None, export: Optional[Difference] = None,
           progress: Optional[Callable[[int], None]] = None) -> Dict[str, Any]:
@@ -98,11 +107,11 @@ def prove(subject: Subject, sides: Mapping[str, Side], batches: Iterable[np.ndar
     Raises
     ------
     DeployError
-        See `deploy.proof.verify.verify`.
+        See `deploy.proof.verify.verify`; also for images that are no numbers, of which any two computations agree.
     """
     model, target = subject.model, subject.target
     computing = {name: side.compute for name, side in sides.items()}
-    found = verify(model, target.arithmetic_here(), computing, batches, progress)
+    found = verify(model, target.arithmetic_here(), computing, map(_numbers, batches), progress)
     engine = target.engine
     # a version is stated only of what has computed: without the engine there may be none to ask
     ran = engine is not None and any(way_name(target, way.name) in sides for way in engine.ways)

@@ -28,7 +28,7 @@ FEW = DIGITS + ("--num-images", 20)
 LAYERS = ["features.0", "features.4", "features.8", "features.12", "output"]
 NAMES = ["calibration.table", "certificate.json", "certificate.md", "digits_lenet-float.bin",
          "digits_lenet-float.param", "digits_lenet-int8.bin", "digits_lenet-int8.param", "digits_lenet.ir",
-         "ncnn.table", "plan.txt", "result.json", "run_ncnn.cpp", "run_ncnn.py"]
+         "ncnn.table", "plan.txt", "result.json", "run_ncnn.cpp", "run_ncnn.py", "verification.npz"]
 
 
 def command(*arguments):

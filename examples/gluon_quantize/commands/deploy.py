@@ -133,10 +133,11 @@ def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
 
     def chosen(args):
         if args.recheck:
-            recheck.work(args)
-        elif not (args.model or args.onnx or args.symbol):
+            return recheck.work(args)
+        if not (args.model or args.onnx or args.symbol):
             print(running.NO_MODEL.format(prog=running.spelled(parser.prog)))
         else:
             check(parser, args)
             work(args)
+        return 0
     return running.run(parser, argv, chosen)

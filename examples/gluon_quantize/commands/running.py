@@ -86,13 +86,14 @@ def _log_shown():
 
 
 def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
-    """Parse, work, and return the exit code: 0, 2 for anything wrong with what was given, 130 when interrupted.
+    """Parse, work, and return the exit code: the work's, 2 for anything wrong with what was given, 130 if interrupted.
 
     Parameters
     ----------
     parser : Parser
         Its --list-models, where it has that, is answered here.
     work : function of the parsed arguments
+        What it returns is the exit code; None is 0.
     """
     with unix_output():
         args = parser.parse_args(argv)
@@ -102,7 +103,7 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
                 from gluon_quantize.models.loading import list_models
                 print("\n".join(list_models()))
             else:
-                work(args)
+                return work(args) or 0
         except QuantizeError as error:
             return _fail(error)
         except MemoryError as error:

@@ -6,10 +6,13 @@ import sys
 import time
 from typing import Any, Callable, Iterable, Iterator, Optional
 
-from tqdm import tqdm
-
 from gluon_quantize.progress import Silent
 from quantize.escape import shown
+
+try:
+    from tqdm import tqdm
+except ImportError:  # recheck needs nothing but NumPy and the engine
+    tqdm = None
 
 SECONDS = 10.0  # between lines of a log
 
@@ -77,7 +80,7 @@ class Terminal(Silent):
 
     def bar(self, items: Iterable, description: str, unit: str = "batch", total: Optional[int] = None) -> Iterable:
         """The items, with a bar."""
-        if sys.stderr.isatty():
+        if tqdm is not None and sys.stderr.isatty():
             return tqdm(items, desc=description, unit=unit, total=total)
         total = len(items) if total is None and hasattr(items, "__len__") else total
         return self._lines(items, description, unit, total)
@@ -93,7 +96,7 @@ class Terminal(Silent):
     @contextlib.contextmanager
     def counter(self, total: int, description: str, unit: str) -> Iterator[Callable[..., None]]:
         """Context of the function that moves a bar on, and shows the values it is given by name."""
-        if not sys.stderr.isatty():
+        if tqdm is None or not sys.stderr.isatty():
             lines = Lines(total, description, unit)
             yield lines.add
             lines.end()

@@ -3,15 +3,17 @@
 
 import collections
 import concurrent.futures
-from typing import Callable, Iterator, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, Tuple
 
-import mxnet as mx
 import numpy as np
 
 from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.request import ImagesRequest
 from quantize.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import mxnet as mx
 
 
 class Batches:
@@ -54,7 +56,13 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self._indices) // self._batch_size)
 
-    def __iter__(self) -> Iterator[Tuple[mx.nd.NDArray, np.ndarray]]:
+    def __iter__(self) -> "Iterator[Tuple[mx.nd.NDArray, np.ndarray]]":
+        import mxnet as mx  # where images are only compared there may be none
+        for images, labels in self.arrays():
+            yield mx.nd.array(images), labels
+
+    def arrays(self) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
+        """The same as NumPy arrays."""
         todo = iter(self._indices)
         ahead = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
@@ -77,15 +85,15 @@ class Batches:
         """The float32 (C, H, W) array of one image."""
         return self._dataset.prepared(index, self._preprocessing)
 
-    def _stack(self, images, chosen):
-        """One NDArray of equally large images."""
+    def _stack(self, images: List[np.ndarray], chosen: np.ndarray) -> np.ndarray:
+        """One array of equally large images."""
         for image, index in zip(images, chosen):
             if image.shape != images[0].shape:
                 raise DataError(f"{self._dataset.origin(index)}: {image.shape} after preprocessing, but "
                                 f"{self._dataset.origin(chosen[0])} is {images[0].shape}; set a crop so that all "
                                 "images of a batch "
                                 "are equally large")
-        return mx.nd.array(np.stack(images))
+        return np.stack(images)
 
 
 def batches(dataset: ImageSet, preprocessing: Preprocessing, batch_size: int,
@@ -129,3 +137,9 @@ def requested(request: ImagesRequest, images: ImageSet, steps: Preprocessing,
     if indices is None and request.count is not None:
         indices = np.arange(min(request.count, len(images)))
     return batches(images, steps, request.batch_size, indices, request.workers)
+
+
+def verification_batches(request: ImagesRequest, verified: int, images: ImageSet, steps: Preprocessing) -> Batches:
+    """The images on which everything is compared: `verified` of those that are evaluated, 0: all of them."""
+    count = min(request.count or len(images), verified or len(images), len(images))
+    return requested(request, images, steps, np.arange(count))

@@ -5,12 +5,12 @@ import json
 import pathlib
 from typing import Any, Dict, Optional
 
-from deploy.proof.certificate import share_text, table
 from gluon_quantize.data.steps import origins
 from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.report.accuracy import engines_text
 from gluon_quantize.report.calibration import trust_contents
 from gluon_quantize.report.steps import step_text
+from gluon_quantize.report.verification import verification_text
 from gluon_quantize.runs.attempt import Attempt
 from gluon_quantize.runs.calibration import Quantized
 from gluon_quantize.runs.deploy import DeployResult, Reported, Verified, Warned
@@ -75,19 +75,6 @@ def reached_contents(step: Reached) -> Dict[str, Any]:
 @step_text.register
 def _reported(step: Reported, networks: bool = False) -> str:
     return "\n" + step.text
-
-
-def verification_text(contents: Dict[str, Any], engine: str = "the engine") -> str:
-    """The certificate in a few lines."""
-    rows = [("compared with the integer engine", "identical codes", "LSB", "first deviation", "same Top-1")]
-    for side, facts in contents["sides"].items():
-        rows.append((side, share_text(facts["codes"]), f"{float(facts['codes']['largest']):g}",
-                     facts["first_deviation"] or "none", f"{facts['top1_agreement']}/{contents['images']}"))
-    lines = [f"Every quantized blob of {contents['images']} images", table(rows)]
-    if contents["float_export"] is not None:
-        lines.append(f"float files in {engine} against the float network: "
-                     f"{float(contents['float_export']['relative']):.2g} relative")
-    return "\n".join(lines)
 
 
 def worth_text(result: DeployResult) -> str:

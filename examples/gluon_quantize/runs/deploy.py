@@ -16,7 +16,7 @@ from mxnet.gluon import Block
 
 from deploy.proof.certificate import write_certificate
 from deploy.target import Problem, Target, find, raise_problems
-from gluon_quantize.data.batches import Batches, requested
+from gluon_quantize.data.batches import Batches, requested, verification_batches
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.progress import SILENT, Silent
@@ -184,7 +184,7 @@ def _deployed(request, progress, also_write):
     task.net.hybridize(static_alloc=True, static_shape=True)
     before = evaluation(request, task, "float", progress)
     equalize(request, task, progress)  # the files hold the equalized network, so its float answers are judged by
-    images = proof.verification_batches(request.images, request.verify_images, task.images, task.preprocessing)
+    images = verification_batches(request.images, request.verify_images, task.images, task.preprocessing)
     scores = proof.float_scores(task.net, images, progress) if _runs(request, target) else None
     net = convert(request.quantization, task)
     progress.tell(net.plan)
@@ -250,6 +250,7 @@ class _Folder:
             sides.update(proof.in_engine(deployed, folder))
             export = proof.float_export(deployed, folder, self.images, scores, progress)
             latency = proof.latencies(task, deployed, folder, self.request.latency_runs, progress)
+        proof.store_samples(self.images, deployed, folder)
         contents = None
         if sides:  # an engine that is not here, and no exact simulation of it: nothing can be compared
             contents = proof.compared(self.images, deployed, folder, sides, progress, export)

@@ -17,14 +17,15 @@ from deploy.ir.file import save
 from deploy.lower import lower
 from deploy.target import Problem, Target, raise_problems
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.runs import comparison
 from gluon_quantize.runs.calibration import save_table
+from gluon_quantize.runs.comparison import FLOAT, INTEGER
 from gluon_quantize.runs.observation import Outcome
 from gluon_quantize.runs.task import Task
 from quantize.errors import ConfigError
 from quantize.files import read_text, write_whole
 
 TABLE = "calibration.table"
-FLOAT, INTEGER = "float", "int8"
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,11 @@ class Deployment:
 
     def stem(self, kind: str) -> str:
         """What the target's files of a kind (`FLOAT`, `INTEGER`) are called."""
-        return f"{self.name}-{kind}"
+        return comparison.stem(self.name, kind)
 
     def paths(self, folder: pathlib.Path, kind: str) -> Tuple[pathlib.Path, ...]:
         """The target's files of a kind in a folder."""
-        return tuple(pathlib.Path(folder) / name for name in self.target.files(self.stem(kind)))
+        return comparison.paths(self.target, self.name, folder, kind)
 
     def ordered(self, images: np.ndarray) -> np.ndarray:
         """Images of the one channel order in the other, where these are two."""

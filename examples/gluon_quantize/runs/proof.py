@@ -8,28 +8,19 @@ from typing import Any, Dict, List, Optional, Union
 import mxnet as mx
 import numpy as np
 
-from deploy.proof.certificate import JSON, TEXT
 from deploy.proof.compare import Difference, Observed
-from deploy.proof.prove import SIMULATION, Side, Subject, engine_sides, prove
+from deploy.proof.prove import SIMULATION, Side
+from deploy.proof.samples import COUNT, write_samples
 from deploy.target import Way
-from gluon_quantize.data.batches import Batches, requested
-from gluon_quantize.data.image_set import ImageSet
-from gluon_quantize.data.preprocess import Preprocessing
-from gluon_quantize.data.request import ImagesRequest
+from gluon_quantize.data.batches import Batches
 from gluon_quantize.models.evaluation import Answers, evaluate, first_output
 from gluon_quantize.progress import Silent
-from gluon_quantize.runs.deployment import FLOAT, INTEGER, Deployment
+from gluon_quantize.runs.comparison import FLOAT, INTEGER, Compared, compare
+from gluon_quantize.runs.deployment import Deployment
 from gluon_quantize.runs.observation import fingerprint
-from gluon_quantize.runs.outputs import RESULT
 from gluon_quantize.runs.task import Task
 
 WARMUP = 3
-
-
-def verification_batches(request: ImagesRequest, verified: int, images: ImageSet, steps: Preprocessing) -> Batches:
-    """The images on which everything is compared: `verified` of those that are evaluated, 0: all of them."""
-    count = min(request.count or len(images), verified or len(images), len(images))
-    return requested(request, images, steps, np.arange(count))
 
 
 class InEngine:
@@ -91,7 +82,17 @@ def simulated(net: mx.gluon.Block, deployed: Deployment) -> Dict[str, Side]:
 
 def in_engine(deployed: Deployment, folder: pathlib.Path) -> Dict[str, Side]:
     """The int8 files in the engine, a side for each of its ways."""
-    return engine_sides(deployed.target, deployed.quantized, deployed.paths(folder, INTEGER))
+    return _compared(deployed, folder).in_engine()
+
+
+def _compared(deployed, folder):
+    return Compared(deployed.name, deployed.target, deployed.quantized, folder)
+
+
+def store_samples(images: Batches, deployed: Deployment, folder: pathlib.Path) -> None:
+    """The first images, and what the integer engine computes from them, in `verification.npz`."""
+    part, _ = next(iter(images.of(images.indices[:COUNT])))
+    write_samples(folder, deployed.target, deployed.quantized, deployed.ordered(part.asnumpy()))
 
 
 def compared(images: Batches, deployed: Deployment, folder: pathlib.Path, sides: Dict[str, Side], progress: Silent,
@@ -107,12 +108,9 @@ def compared(images: Batches, deployed: Deployment, folder: pathlib.Path, sides:
     export : Difference, optional
         What `float_export` has found.
     """
-    results = (JSON, TEXT, RESULT)
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in results)
-    subject = Subject(deployed.name, deployed.target, deployed.quantized, files, fingerprint(images))
-    with progress.counter(len(images.indices), "verification", "image") as count:
-        return prove(subject, sides, (deployed.ordered(part.asnumpy()) for part, _ in images),
-                     versions={"mxnet": mx.__version__}, export=export, progress=count)
+    batches = (deployed.ordered(part.asnumpy()) for part, _ in images)
+    return compare(_compared(deployed, folder), sides, batches, (fingerprint(images), len(images.indices)), progress,
+                   versions={"mxnet": mx.__version__}, export=export)
 
 
 def accuracies(task: Task, images: Batches, deployed: Deployment, folder: Optional[pathlib.Path],

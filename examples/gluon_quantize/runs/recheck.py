@@ -1,32 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Compare the files of an earlier deployment again, on this machine.
+"""Compare the files of an earlier deployment again, on this machine; Python, NumPy and the engine are enough for it.
 
     >>> from gluon_quantize.runs.recheck import RecheckRequest, recheck
     >>> result = recheck(RecheckRequest(folder, verify_images=10))
-    >>> result.certificate["sides"]["ncnn exact"]["top1_agreement"]
-    10
+    >>> result.certificate["sides"]["ncnn exact"]["top1_agreement"], result.reproduced
+    (10, True)
 """
 
 import json
 import pathlib
+import platform
 from dataclasses import dataclass
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
+from calib.table import data_fingerprint
 from deploy.ir import file
+from deploy.proof import samples
 from deploy.proof.certificate import FORMAT, JSON, file_facts, write_certificate
+from deploy.proof.machines import certificates, changes, keep_certificate, reproduced
+from deploy.proof.prove import way_name
 from deploy.target import find
-from gluon_quantize.data.datasets import open_images
-from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.request import ImagesRequest
-from gluon_quantize.data.steps import steps_for
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.runs.deployment import Deployment
+from gluon_quantize.runs.comparison import INTEGER, Compared, compare, paths
 from gluon_quantize.runs.outputs import reserved, staged
-from gluon_quantize.runs.proof import compared, in_engine, verification_batches
 from quantize.errors import DataError, DeployError, ModelFileError, QuantizeError
 from quantize.files import read_text
 
 EARLIEST = "ncnn"  # the target of files whose version did not say it yet
+EMBEDDED = ("digits",)  # images that come with this program, where Pillow is there to prepare them
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,12 @@ class RecheckRequest:
     folder : str or path
         Of an earlier deployment.
     images : ImagesRequest
+        Where it names neither a data set nor a folder: those that are stored with the deployment.
     verify_images : int
         On so many images, 0: all that the request has.
     output : str or path, optional
-        Folder for the new certificate, which appears whole or not at all.
+        Folder for the new certificate, which appears whole or not at all; None: it is kept in the deployment, beside
+        those of other machines.
     force : bool
         Replace it if it is there.
     """
@@ -55,9 +59,25 @@ class RecheckRequest:
 
 @dataclass(frozen=True)
 class RecheckResult:
-    """The certificate that was made on this machine, as `deploy.proof.certificate` has it."""
+    """What a comparison has come to.
+
+    Attributes
+    ----------
+    certificate : dict
+        That of this machine, as `deploy.proof.certificate` has it.
+    reproduced : bool
+        Every code is the integer engine's, with the options under which the engine is reproducible, or it is known why
+        not.
+    machines : list of dict
+        The certificates of all machines, this one's too.
+    notes : list of str
+        What differs from the machine that deployed.
+    """
 
     certificate: Dict[str, Any]
+    reproduced: bool
+    machines: List[Dict[str, Any]]
+    notes: List[str]
 
 
 def recheck(request: RecheckRequest, progress: Silent = SILENT) -> RecheckResult:
@@ -66,46 +86,107 @@ def recheck(request: RecheckRequest, progress: Silent = SILENT) -> RecheckResult
     Raises
     ------
     DataError, ModelFileError, DeployError
-        For a folder that no deployment has written, or whose files are not those of its certificate.
+        For a folder that no deployment has written, or whose files are not those of its certificate; without the
+        engine.
     """
     with reserved(request.output, request.force):
         folder = pathlib.Path(request.folder)
-        deployed, images = _opened(request, folder)
-        contents = compared(images, deployed, folder, in_engine(deployed, folder), progress)
+        opened, first = _opened(folder)
+        if opened.target.engine is None:
+            raise DeployError(f"{folder}: there is no engine for {opened.target.name} that could run its files")
+        opened.target.engine.require()
+        batches, data = _images(request, opened)
+        contents = compare(opened, opened.in_engine(), batches, data, progress)
         if request.output:
             with staged(request.output, request.force) as output:
                 write_certificate(output, contents)
-    return RecheckResult(contents)
+        else:
+            keep_certificate(folder, contents)
+    exact = way_name(opened.target, opened.target.engine.ways[0].name)
+    return RecheckResult(contents, reproduced(contents, exact), certificates(folder), _notes(opened, first, contents))
 
 
-def _opened(request, folder):
+def _opened(folder):
+    """The deployment, and the certificate that it came with."""
     found = sorted(folder.glob("*.ir"))
     if len(found) != 1:
         raise DataError(f"--recheck {folder}: {len(found)} .ir files; name a folder that deploy_ncnn.py has written")
-    _check_files(folder)
+    first = _checked(folder)
     model = file.load(found[0])
     try:
-        steps = Preprocessing.from_onnx_metadata(json.loads(model.metadata["preprocessing"]))
-        name, dataset = model.metadata["name"], request.images.dataset or model.metadata["dataset"]
-        target = find(model.metadata.get("target", EARLIEST))
-    except (KeyError, TypeError, ValueError, QuantizeError) as error:
-        raise ModelFileError(f"{found[0]}: says not how images are preprocessed: {error!r}") from None
-    steps = steps_for(request.images, dataset, steps)
-    images = open_images(request.images, dataset, "test")
-    return (Deployment(name, target, model, model, model, steps),
-            verification_batches(request.images, request.verify_images, images, steps))
+        name, target = model.metadata["name"], find(model.metadata.get("target", EARLIEST))
+    except (KeyError, TypeError, QuantizeError) as error:
+        raise ModelFileError(f"{found[0]}: says not what network it is, or for which engine: {error!r}") from None
+    if name != found[0].stem:  # files are found by this name, and must not be found elsewhere
+        raise ModelFileError(f"{found[0]}: calls itself {name!r}; it is not the file that was deployed")
+    stored = folder / samples.FILE
+    needed = [found[0], *paths(target, name, folder, INTEGER), *([stored] if stored.is_file() else [])]
+    for path in needed:
+        if path.name not in first["files"]:
+            raise DeployError(f"{path}: the certificate says nothing about this file; deploy again")
+    return Compared(name, target, model, folder), first
 
 
-def _check_files(folder):
-    """The files must be those that the certificate is about."""
+def _checked(folder):
+    """The certificate; DeployError where files are not those that it is about."""
     try:
         contents = json.loads(read_text(folder / JSON))
         stated = contents["files"] if contents["format"] == FORMAT else None
         facts = {name: of_file["sha256"] for name, of_file in stated.items()}
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         raise DataError(f"{folder / JSON}: is no certificate of this program") from None
     there = {path.name: path for path in folder.rglob("*") if path.is_file()}
+    there.update((path.name, path) for path in folder.iterdir() if path.is_file())
     for name, digest in facts.items():
         if name not in there or file_facts([there[name]])[name]["sha256"] != digest:
             raise DeployError(f"{folder / name}: is {'no more' if name in there else 'missing, not'} the file that the "
                               "certificate is about; deploy again")
+    return contents
+
+
+def _images(request, opened) -> Tuple[Any, Tuple[str, int]]:
+    """Batches in the order of channels of the files, and their (fingerprint, number)."""
+    named = request.images.folder or request.images.dataset or request.images.loader
+    stored = opened.folder / samples.FILE
+    embedded = opened.model.metadata.get("dataset") in EMBEDDED and _has_pillow()
+    if named or embedded or not stored.is_file():
+        return _from_data_set(request, opened.model)
+    found = samples.read_samples(stored, opened.model)
+    samples.check_samples(found, opened.model, opened.target.arithmetic_here())
+    return [found.inputs], (f"{len(found.inputs)} stored", len(found.inputs))
+
+
+def _has_pillow():
+    try:
+        import PIL.Image  # noqa: F401 (asked for)
+    except ImportError:
+        return False
+    return True
+
+
+def _from_data_set(request, model):
+    # Pillow is needed for these only
+    from gluon_quantize.data.batches import verification_batches
+    from gluon_quantize.data.datasets import open_images
+    from gluon_quantize.data.preprocess import Preprocessing
+    from gluon_quantize.data.steps import steps_for
+    try:
+        steps = Preprocessing.from_onnx_metadata(json.loads(model.metadata["preprocessing"]))
+        dataset = request.images.dataset or model.metadata["dataset"]
+    except (KeyError, TypeError, ValueError, QuantizeError) as error:
+        raise ModelFileError(f"{model.metadata.get('name')}.ir: says not how images are preprocessed: "
+                             f"{error!r}") from None
+    images = open_images(request.images, dataset, "test")
+    batches = verification_batches(request.images, request.verify_images, images,
+                                   steps_for(request.images, dataset, steps))
+    data = data_fingerprint(batches.identity(index) for index in batches.indices)
+    return (part for part, _ in batches.arrays()), (data, len(batches.indices))
+
+
+def _notes(opened, first, contents):
+    machine = platform.machine()
+    judge = opened.target.arithmetic_here().name
+    found = changes(first["machine"], contents["machine"])
+    if first["machine"].get("architecture") != machine:
+        found.append(f"the integer engine rounded as {judge} does on {machine}")
+    return found

@@ -65,9 +65,18 @@ private:
     Mat held;
 };
 
+class Option
+{
+public:
+    int num_threads = 0;
+    bool use_fp16_packed = true, use_fp16_storage = true, use_fp16_arithmetic = true, use_bf16_storage = false;
+    bool use_packing_layout = true, use_winograd_convolution = true;
+};
+
 class Net
 {
 public:
+    Option opt;
     int load_param(const char*) { return 0; }
     int load_model(const char*) { return 0; }
     Extractor create_extractor() const { return Extractor(); }
