@@ -178,6 +178,15 @@ class Node:
         value = onnx.helper.get_attribute_value(self.attributes.pop(key))
         return value.decode(errors="replace") if isinstance(value, bytes) else value
 
+    def take_again(self, key: str, default=None):
+        """An attribute's value; it is still to be taken."""
+        value = self.attributes.get(key)
+        return default if value is None else onnx.helper.get_attribute_value(value)
+
+    def put(self, key: str, value) -> None:
+        """Give the node another value of an attribute."""
+        self.attributes[key] = onnx.helper.make_attribute(key, value)
+
     def only(self, key: str, *allowed):
         """An attribute that may have the `allowed` values only; the first is the default."""
         value = self.take(key, allowed[0])

@@ -114,16 +114,41 @@ def _lp_pool(node) -> list:
         kernel=kernel, stride=strides, pool_type="lp", p_value=power)))
 
 
-def _global(kind):
+def _global(kind, reduction):
     def plan(node) -> list:
+        if node.sizes() is not None and node.rank() != 4:
+            return node.chain((reduction, dict(axis=tuple(range(2, node.rank())), keepdims=True)))
         return node.chain(LayerSpec(kind))
     return plan
 
 
+def _of_sequences(plan):
+    """A pooling of images that pools sequences (N, C, W) as images of one row."""
+    def either(node) -> list:
+        if len(node.take_again("kernel_shape", (0, 0))) != 1:
+            return plan(node)
+        for key, ahead in (("kernel_shape", [1]), ("strides", [1]), ("dilations", [1])):
+            if key in node.attributes:
+                node.put(key, ahead + list(node.take(key)))
+        if "pads" in node.attributes:
+            before, after = node.numbers("pads", 2, (0, 0))
+            node.put("pads", [0, before, 0, after])
+        row = node.helper("expand_dims", node.value(), axis=2)
+        sizes, result = node.sizes(), node.outputs[0]
+        node.inputs[0], node.outputs[0] = row.outputs[0], node.part("row") + ":out"
+        node.graph.define(node.inputs[0])
+        node.graph.facts.shapes[node.inputs[0]] = None if sizes is None else (*sizes[:2], 1, *sizes[2:])
+        steps = plan(node)
+        squeezed = Step(node.part("squeeze"), (node.outputs[0],), (result,), "squeeze", dict(axis=2))
+        node.outputs[0] = result
+        return [row, *steps, squeezed]
+    return either
+
+
 OPERATORS = {
-    "MaxPool": _max_pool,
-    "AveragePool": _average_pool,
-    "LpPool": _lp_pool,
-    "GlobalAveragePool": _global(nn.GlobalAvgPool2D),
-    "GlobalMaxPool": _global(nn.GlobalMaxPool2D),
+    "MaxPool": _of_sequences(_max_pool),
+    "AveragePool": _of_sequences(_average_pool),
+    "LpPool": _of_sequences(_lp_pool),
+    "GlobalAveragePool": _global(nn.GlobalAvgPool2D, "mean"),
+    "GlobalMaxPool": _global(nn.GlobalMaxPool2D, "max"),
 }

@@ -134,8 +134,24 @@ def matmul(draw, opset):
                 dict(constants, b=arr(units, seed=1)))
 
 
+def sequences(draw, op):
+    """A pooling of (N, C, W)."""
+    kernel = draw(st.integers(1, 4))
+    attrs = dict(kernel_shape=[kernel], **optional(draw, strides=[draw(st.integers(1, 3))], pads=[
+        draw(st.integers(0, kernel - 1)), draw(st.integers(0, kernel - 1))]))
+    return Case([node(op, **attrs)], arr(draw(st.integers(1, 3)), draw(sizes), draw(st.integers(4, 9))) - np.float32(2))
+
+
+def global_pooling(op):
+    def make(draw, opset):
+        return Case([node(op)], images(draw) if draw(st.booleans()) else tensor(draw, (3, 3)))
+    return make
+
+
 def pooling(op):
     def make(draw, opset):
+        if draw(st.integers(0, 3)) == 0:
+            return sequences(draw, op)
         kernel = pair(draw, 1, 4)
         attrs = dict(windows(draw, kernel, dilated=False), kernel_shape=kernel)
         if op == "AveragePool":
@@ -568,8 +584,8 @@ def small(x):
 STRATEGIES = {
     "Conv": (7, conv), "ConvTranspose": (7, conv_transpose), "BatchNormalization": (7, batch_norm), "Gemm": (11, gemm),
     "MatMul": (7, matmul), "MaxPool": (8, pooling("MaxPool")), "AveragePool": (7, pooling("AveragePool")),
-    "LpPool": (7, lp_pool), "GlobalAveragePool": (7, plain("GlobalAveragePool")),
-    "GlobalMaxPool": (7, plain("GlobalMaxPool")), "Dropout": (7, dropout),
+    "LpPool": (7, lp_pool), "GlobalAveragePool": (7, global_pooling("GlobalAveragePool")),
+    "GlobalMaxPool": (7, global_pooling("GlobalMaxPool")), "Dropout": (7, dropout),
     "Relu": (7, plain("Relu")), "Sigmoid": (7, plain("Sigmoid")), "Tanh": (7, plain("Tanh")),
     "Softplus": (7, plain("Softplus")), "Softsign": (7, plain("Softsign")),
     "LeakyRelu": (7, plain("LeakyRelu", alpha=-0.3)), "Elu": (7, plain("Elu", alpha=0.7)),
