@@ -2,6 +2,7 @@
 """An ONNX file becomes a HybridBlock made of ordinary Gluon layers."""
 
 import logging
+import re
 
 import mxnet as mx
 from onnx import TensorProto
@@ -15,6 +16,8 @@ from quantize.importers.refused import Refused
 
 logger = logging.getLogger(__name__)
 
+#: The time and the source file that MXNet writes into its messages.
+WHERE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+: ")
 #: What a node with inputs, attributes or tensors of other kinds or sizes than the standard's makes of Python's code.
 MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
@@ -66,11 +69,11 @@ def _check_sizes(graph: Graph, net: GraphBlock) -> None:
     try:
         output = net(mx.sym.var("images"))
         output = mx.sym.Group(list(output)) if isinstance(output, (list, tuple)) else output
-        output.infer_shape_partial(images=(graph.fixed or 1, *shape[1:]))  # infer_shape prints
+        output.infer_shape_partial(images=(shape[0] or 1, *shape[1:]))  # infer_shape prints
     except Exception as error:  # MXNet raises its own error, and a plain one for tensors that are too large
         lines = [line for line in str(error).splitlines() if "rror" in line or "Check" in line]
         raise ModelFileError(f"{graph.path}: the network does not fit images of shape {shape[1:]}: "
-                             f"{(lines or [str(error)])[-1].strip()[:300]}") from None
+                             f"{WHERE.sub('', (lines or [str(error)])[-1]).strip()[:300]}") from None
 
 
 def _input_steps(graph: Graph) -> list:
