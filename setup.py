@@ -39,7 +39,7 @@ class WithOperators(Distribution):
     def has_ext_modules(self):
         """Whether the wheel will hold machine code."""
         from quantize.ops import build
-        return build.find_compiler() is not None
+        return build.find_compiler() is not None or build.up_to_date()  # one that was compiled before goes in, too
 
 
 class AnyPython(bdist_wheel):

@@ -247,3 +247,11 @@ def test_a_file_in_its_place(tmp_path):
             check_new(tmp_path / "out", force)
     with pytest.raises(DataError, match="cannot be made"):
         check_new(tmp_path / "out" / "below", False)
+
+
+def test_a_full_disk_leaves_the_old_result(tmp_path, ways):
+    deployment_in(tmp_path / "out", "b")
+    with pytest.raises(DataError, match="No space left on device"), staged(tmp_path / "out", force=True) as folder:
+        (folder / "a").write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert tree(tmp_path) == ["out", "out/b", "out/result.json"] and (tmp_path / "out" / "b").read_text() == "old"

@@ -182,6 +182,18 @@ def test_shards_give_the_bytes_of_one_process(done, tmp_path, mode):
                                                                           ).read_bytes(), (number, name)
 
 
+@pytest.mark.parametrize("recorded", ["sqnr", "kl", "minmax"])
+def test_states_serve_every_method_but_moving_averages(done, tmp_path, recorded):
+    """Whatever method they were recorded with, as one run would decide."""
+    for number in (1, 2):
+        done(*FEW, "--calib-mode", recorded, "--calib-shard", f"{number}/2", "--save-state", tmp_path / f"{number}")
+    for mode in ("minmax", "mse", "aciq", "percentile:99.9", "kl-mxnet"):
+        done(*FEW, "--calib-mode", mode, "--merge-states", tmp_path / "1", tmp_path / "2", "--output", tmp_path / "a")
+        done(*FEW, "--calib-mode", mode, "--output", tmp_path / "b")
+        merged, alone = (json.loads((tmp_path / name / "result.json").read_text())["thresholds"] for name in "ab")
+        assert merged == alone and len(merged) == 4
+
+
 @pytest.fixture
 def shards(done, tmp_path):
     """Two states of two shards."""
@@ -197,13 +209,13 @@ def test_states_that_do_not_fit(refused, done, shards, tmp_path):
     refused(*merge, shards[0], says=["of 2 shards these are missing: 2"])
     refused(*merge, shards[0], shards[0], says=["both hold shard 1/2"])
     refused(*merge, tmp_path / "absent", says=["absent", "cannot be read"])
-    refused(*FEW, "--calib-mode", "minmax", "--merge-states", *shards, says=["needs the observer minmax"])
+    refused(*FEW, "--calib-mode", "naive", "--merge-states", *shards, says=["needs the observer ema"])
     refused(*merge, *shards, "--input-bits-width", 4, says=["1.json", "another network"])
     for options, says in ((("--num-sample", 2), ["calibration set"]), (("--calib-values", 9), ["values per image"])):
         done(*FEW, "--calib-mode", "kl", "--calib-shard", "2/2", "--save-state", other, *options)
         refused(*merge, shards[0], other, says=["other.json"] + says)
-    done(*FEW, "--calib-mode", "minmax", "--calib-shard", "2/2", "--save-state", other)
-    refused(*merge, shards[0], other, says=["other.json", "observers"])
+    done(*FEW, "--calib-mode", "naive", "--calib-shard", "2/2", "--save-state", other)
+    refused(*merge, shards[0], other, says=["other.json", "only states of one calibration"])
     other.write_bytes(shards[1].read_bytes()[:5000])
     refused(*merge, shards[0], other, says=["other.json", "not a whole calibration state"])
 

@@ -104,6 +104,8 @@ def test_two_stages_of_sat(trained):
     clamped, _, folder = trained("clamped", *SHORT, "--method", "sat", "--clamp-only", "--lr", "0.02")
     assert clamped["final"]["top1"] > 0.9
     result, _, second = trained("second", *SHORT, "--method", "sat", *FOUR, "-w", folder / "final.params")
+    _, _, other = trained("other", *SHORT, "--method", "sat", *FOUR, "--params", folder / "final.params")
+    assert_same_run(second, other)
     assert result["final"]["top1"] > 0.9
     assert "sat" in (second / "plan.txt").read_text()
     assert [rule for rule in json.loads((second / "rules.json").read_text()) if rule.get("options")] == [

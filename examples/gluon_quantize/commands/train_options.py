@@ -41,7 +41,7 @@ EPILOG = """examples:
   {prog} --model digits_lenet --method lsq --weight-bits 4 --input-bits 4 --epochs 3 --output out
   {prog} --onnx model.onnx --data-dir data --method lsq --weight-bits 4 --input-bits 4 --output out
   {prog} --model mnist_lenet --data-dir data --method sat --clamp-only --epochs 10 --output clamped
-  {prog} --model mnist_lenet --data-dir data --method sat -w clamped/final.params --output out
+  {prog} --model mnist_lenet --data-dir data --method sat --params clamped/final.params --output out
 
 A run that was killed goes on with the same command and --resume.
 """
@@ -123,10 +123,10 @@ def _add_start(parser):
     group.add_argument("--quant-start-step", type=whole(0), default=0, metavar="N",
                        help="quantize after N steps of the epochs that follow (default: %(default)s)")
     group.add_argument("-w", "--weights", metavar="FILE",
-                       help="start from the final.params of another run, of its clamped stage for example")
+                       help="start from the final.params of another run; --params takes such a file, too")
     group.add_argument("--clamp-only", action="store_true",
                        help="first stage of SAT: weights are clamped and nothing is rounded; the second stage takes "
-                            "the result with -w")
+                            "the result with --params")
     group.add_argument("--calib-mode", type=calibration_method("none"), metavar="MODE",
                        help="ranges of inputs at the start: a calibration method of simulate_quantization.py, or none: "
                             "the method's own start, or what --params holds (default: what suits the method: sqnr, "

@@ -59,6 +59,11 @@ def load_params(net: mx.gluon.Block, path: Union[str, os.PathLike], ctx: Optiona
         parameter.set_data(arrays[key].astype(parameter.dtype))
 
 
+def holds_quantizers(path: Union[str, os.PathLike]) -> bool:
+    """Whether a parameter file is of a quantized network; ModelFileError for one that cannot be read."""
+    return any("_quantizer." in name for name in _read(path))
+
+
 def _read(path):
     """Name -> array, without the ``arg:`` and ``aux:`` of exported files."""
     if not os.path.isfile(str(path)):

@@ -65,13 +65,24 @@ class Observation:
         self.asked = request.calibration
         self.method = named_method(self.asked.method)
         self.methods = compared_methods(self.method) if self.asked.compare else [self.method]
+        self.recorded = self._recorded()
+
+    def _recorded(self) -> List[Method]:
+        """The methods that can decide from what is observed: for a state all that see exact counts.
+
+        A moving average depends on the batches, so a state has it where it is asked for, and then nothing else.
+        """
+        if not (self.asked.files.save_state or self.asked.files.merge_states) or self.asked.compare:
+            return self.methods
+        exact = [method for method in compared_methods(self.method) if method.calibrator.observer != EMAObserver.name]
+        return [self.method] if self.method.calibrator.observer == EMAObserver.name else exact
 
     def passes(self) -> Iterator[Tuple[int, bool, Outcome]]:
         """After each pass over the images yields (its number, whether it is the last, Outcome so far).
 
         More than one pass changes the moving average of `naive` alone, so the exact methods take one.
         """
-        factories = factories_for([method.calibrator for method in self.methods], self.asked.values or None)
+        factories = factories_for([method.calibrator for method in self.recorded], self.asked.values or None)
         count = self.asked.passes if set(factories) == {EMAObserver.name} else 1
         factories = dict(factories, **{ChannelActivity.name: ChannelActivity})
         parts, observers = self._first_pass(factories, count)
@@ -107,7 +118,7 @@ class Observation:
             raise CalibrationError(f"--merge-states: of {state.shards} shards these are missing: "
                                    f"{', '.join(str(shard + 1) for shard in state.missing)}")
         have = set(next(iter(state.observers.values()), {}))
-        lacking = self._observer_names() - have
+        lacking = self._observer_names(self.methods) - have
         if lacking:
             raise CalibrationError(f"--calib-mode {self.asked.method}: needs the observer {', '.join(sorted(lacking))}"
                                    f", the states hold {', '.join(sorted(have))}; write the states with this "
@@ -138,12 +149,12 @@ class Observation:
     def _check_parameters(self, state):
         """A moving average is made while observing: one of other parameters cannot be decided from it."""
         made, wanted = state.settings.get("method"), self._settings().get("method")
-        if EMAObserver.name in self._observer_names() and made != wanted:
+        if EMAObserver.name in self._observer_names(self.methods) and made != wanted:
             raise CalibrationError(f"--calib-mode {self.asked.method}: the states were made with the parameters of "
                                    f"{made or 'the plain method'}; write the states with this --calib-mode")
 
-    def _observer_names(self):
-        return {method.calibrator.observer for method in self.methods}
+    def _observer_names(self, methods=None):
+        return {method.calibrator.observer for method in methods or self.recorded}
 
     def _bar(self, part, number, count, half=""):
         return self.progress.bar(part, f"calibration {number}/{count}{half}")

@@ -208,7 +208,8 @@ def switch_to_quantized(request: PostTrainingRequest, task: Task,
         calibrate_tiles(net, task.calibration, task.ctx)
     method = correction_of(request)
     if method != "none" and (asked.bias_correction != AUTO or _has_biases(net)):
-        corrections = correct_biases(net, task.calibration, method, ctx=task.ctx)
+        for _ in progress.bar([method], "bias correction", "pass"):
+            corrections = correct_biases(net, task.calibration, method, ctx=task.ctx)
     if request.repair.rounding != "none":
         learned = learn_rounding(net, task.calibration, request.repair.rounding, folder=request.repair.folder,
                                  seed=request.run.seed, ctx=task.ctx,

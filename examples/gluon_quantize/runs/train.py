@@ -7,7 +7,7 @@
 """
 
 import pathlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional
 
 import numpy as np
@@ -16,7 +16,7 @@ from mxnet.gluon import Block
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.evaluation import Predictions, evaluate
 from gluon_quantize.models.metrics import confusion_matrix, mean_metrics
-from gluon_quantize.models.params import save_params
+from gluon_quantize.models.params import holds_quantizers, save_params
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs.outputs import claimed
 from gluon_quantize.runs.ownership import TRAINING
@@ -136,6 +136,7 @@ def train(request: TrainRequest, progress: Silent = SILENT) -> Optional[TrainRes
         When numbers are no longer finite; the last checkpoint is kept.
     """
     check_method(request)
+    request = _with_trained_network(request)
     with Workers.connect(request.kvstore) as workers:
         if workers.rank:
             _Training(request, workers, SILENT).fit()
@@ -146,6 +147,14 @@ def train(request: TrainRequest, progress: Silent = SILENT) -> Optional[TrainRes
             progress.tell(training.opened())
             training.fit()
             return training.finish()
+
+
+def _with_trained_network(request: TrainRequest) -> TrainRequest:
+    """The request with parameters of a quantized network in their place: they go in behind the conversion."""
+    params = request.network.params
+    if not params or request.start.weights or not holds_quantizers(params):
+        return request
+    return replace(request, network=replace(request.network, params=""), start=replace(request.start, weights=params))
 
 
 def scores(predictions: Predictions, classes: int) -> Dict[str, Any]:
@@ -211,7 +220,7 @@ class _Training:
         per_epoch = len(images) // schedule.accumulate
         start = schedule.float_epochs * per_epoch + schedule.quant_start_step
         ratio = request.optimizer.float_lr / request.optimizer.lr if request.optimizer.lr else 1.0
-        run = loop.Run(self.net, images, optimizers, hooks_of(request, task, start, per_epoch, workers),
+        run = loop.Run(self.net, images, optimizers, hooks_of(request, task, start, per_epoch, workers, self.progress),
                        rates_of(schedule, per_epoch, ratio), task.ctx, request.run.seed, schedule.accumulate, start,
                        workers, loss=loss_of(request, task.ctx))
         if start >= schedule.all_epochs * run.steps_per_epoch:
@@ -225,7 +234,7 @@ class _Training:
         if step > self.run.start:
             enter_training(self.request, self.task)
         elif self.run.start == 0:
-            start_quantization(self.request, self.task)
+            start_quantization(self.request, self.task, self.progress)
         if step:
             self.run.hooks.before_step(step - 1)
 
@@ -263,7 +272,8 @@ class _Training:
         """After the last epoch: batch norm measured anew where asked, and metrics on the test images."""
         done, count = self.run.progress, self.request.schedule.reestimate_bn
         if count:
-            reestimate_bn(self.net, (x for _, (x, _) in zip(range(count), self.run.images.epoch(done.epoch))))
+            numbers = self.progress.bar(range(count), "batch norm")
+            reestimate_bn(self.net, (x for _, (x, _) in zip(numbers, self.run.images.epoch(done.epoch))))
         final, predictions = self._scores("test", self.task.test)
         save_params(self.net, self.folder / FINAL)
         best = None

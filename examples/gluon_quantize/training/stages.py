@@ -10,6 +10,7 @@ from mxnet.gluon import Block
 from calib.calibrators import named_calibrator
 from calib.collect import calibrate, observe
 from calib.tiles import calibrate_tiles
+from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.training.request import FLOAT, FormatsRequest, TrainRequest
 from gluon_quantize.training.rules import build_rules, named_rules
 from gluon_quantize.training.task import Task, starts_random
@@ -66,7 +67,7 @@ def usual_calibrator(formats: FormatsRequest) -> str:
     return "mse" if usual == "sqnr" and formats.input_bits <= FEW_BITS else usual
 
 
-def start_quantization(request: TrainRequest, task: Task) -> None:
+def start_quantization(request: TrainRequest, task: Task, progress: Silent = SILENT) -> None:
     """Ranges of inputs from a calibration, then every quantizer into the mode in which its method trains."""
     net, start = task.model.net, request.start
     if request.formats.method == FLOAT:
@@ -76,8 +77,8 @@ def start_quantization(request: TrainRequest, task: Task) -> None:
     usual = usual_calibrator(request.formats) if trained else "none"
     method = start.calibrator or usual
     if method != "none" and not start.clamp_only:
-        calibrator = named_calibrator(method)
-        calibrate(net, observe(net, task.calibration, calibrator, ctx=task.ctx), calibrator)
+        calibrator, images = named_calibrator(method), progress.bar(task.calibration, "calibration")
+        calibrate(net, observe(net, images, calibrator, ctx=task.ctx), calibrator)
         winograd = parse_winograd(request.formats.winograd)
         if winograd != NONE and winograd.inputs:
             quantize_input(net, enable=True, online=False)
@@ -96,7 +97,8 @@ def enter_training(request: TrainRequest, task: Task) -> None:
         set_mode(net, "float", "activation")
 
 
-def hooks_of(request: TrainRequest, task: Task, start: int, per_epoch: int, workers: Workers) -> Hook:
+def hooks_of(request: TrainRequest, task: Task, start: int, per_epoch: int, workers: Workers,
+             progress: Silent = SILENT) -> Hook:
     """What is done before and after steps.
 
     Parameters
@@ -110,7 +112,7 @@ def hooks_of(request: TrainRequest, task: Task, start: int, per_epoch: int, work
 
     def prepare():
         # each worker has BatchNorm statistics of its own until the end of an epoch
-        start_quantization(request, task)
+        start_quantization(request, task, progress)
         workers.broadcast(net)
     if start and request.formats.method != FLOAT:
         hooks.append(StartQuantization(net, start, prepare=prepare))
