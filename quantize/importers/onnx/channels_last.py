@@ -74,8 +74,8 @@ class Mover:
         rank = len(self.facts.shape(proto.input[0]) or ()) if proto.input else 0
         if not rank or proto.domain not in ("", "ai.onnx"):
             return False
-        if proto.op_type == "Transpose":
-            perm = tuple(attribute(proto, "perm") or reversed(range(rank)))
+        perm = permutation(proto, self.facts)
+        if perm is not None:
             if sorted(perm) != list(range(rank)):
                 return False
             source, before = self.pending.get(proto.input[0], (proto.input[0], tuple(range(rank))))
@@ -208,6 +208,23 @@ class Mover:
         return True
 
 
+def permutation(proto, facts: Facts):
+    """The order of axes that a Transpose makes, or a Reshape that moves an axis of length 1; None for other nodes.
+
+    tf2onnx writes such a Reshape for images of one channel.
+    """
+    before = facts.shape(proto.input[0]) if proto.input else None
+    if proto.op_type == "Transpose" and before is not None:
+        return tuple(attribute(proto, "perm") or reversed(range(len(before))))
+    after = facts.shapes.get(proto.output[0]) if proto.op_type == "Reshape" else None
+    if before is None or after is None or len(before) != 4 or len(after) != 4 or before == after:
+        return None
+    for axis, perm in ((3, TO_CHANNELS_FIRST), (1, TO_CHANNELS_LAST)):
+        if before[axis] == 1 and tuple(before[number] for number in perm) == tuple(after):
+            return perm
+    return None
+
+
 def wants_channels_last(facts: Facts, name: str, shape) -> bool:
     """Whether the graph's input is (N, H, W, C): what reads it goes on to a Transpose to (N, C, H, W)."""
     if shape is None or len(shape) != 4:
@@ -216,8 +233,9 @@ def wants_channels_last(facts: Facts, name: str, shape) -> bool:
     for proto in facts.nodes:
         if not reached.intersection(proto.input):
             continue
-        if proto.op_type == "Transpose":
-            found.append(tuple(attribute(proto, "perm") or ()))
+        perm = permutation(proto, facts)
+        if perm is not None:
+            found.append(perm)
         elif proto.op_type in _EACH | _JOINED | {"Pad"}:
             reached.update(proto.output)
         else:

@@ -10,7 +10,13 @@ from onnx import TensorProto
 from quantize.errors import ModelFileError
 from quantize.importers.graph_block import LayerSpec, Names, Step
 from quantize.importers.onnx import file
-from quantize.importers.onnx.channels_last import TO_CHANNELS_FIRST, TO_CHANNELS_LAST, Mover, wants_channels_last
+from quantize.importers.onnx.channels_last import (
+    TO_CHANNELS_FIRST,
+    TO_CHANNELS_LAST,
+    Mover,
+    permutation,
+    wants_channels_last,
+)
 from quantize.importers.onnx.facts import Facts
 from quantize.importers.onnx.reshapes import BATCH
 from quantize.importers.onnx.sizes import Size, known
@@ -97,7 +103,7 @@ class Graph:
         last = wants_channels_last(self.facts, self.input, self.input_shape)
         self.layout = "NHWC" if last and not channels_first else "NCHW"
         turned = last and channels_first
-        if not turned and all(proto.op_type != "Transpose" for proto in self.facts.nodes):
+        if not turned and all(permutation(proto, self.facts) is None for proto in self.facts.nodes):
             return
         mover = Mover(self.facts, self.outputs)
         if turned:

@@ -6,6 +6,7 @@ import json
 import mxnet as mx
 import numpy as np
 import pytest
+from onnx import TensorProto
 
 from tests.quantize.importers.onnx.judge import arr, as_arrays, check, import_model, ints, judged, make_model, node
 
@@ -98,3 +99,18 @@ def test_transposes_that_do_not_meet_are_kept(tmp_path):
     assert operators(net).count("transpose") == 1
     wide = [node("Transpose", "x", "t", perm=[1, 0, 2, 3]), node("Relu", "t")]
     check(make_model(wide, ["N", 6, 4, 5]), tmp_path, arr(2, 6, 4, 5))
+
+
+@pytest.mark.parametrize("target", [[-1, 1, 6, 7], [0, 1, 6, 7]])
+def test_a_reshape_of_one_channel_is_a_transpose(target, tmp_path):
+    """tf2onnx writes one for grey images, and computes with whole numbers before it."""
+    nodes = [node("Cast", "x", "f", to=1), node("Div", "f scale", "s"), node("Reshape", "s first", "i"),
+             node("Conv", "i w1", "c"), node("ReduceMean", "c", axes=[2, 3], keepdims=0)]
+    model = make_model(nodes, ["N", 6, 7, 1], dict(w1=arr(4, 1, 3, 3), scale=np.float32(255), first=ints(*target)),
+                       kind=TensorProto.UINT8)
+    x = np.random.RandomState(0).randint(0, 256, (2, 6, 7, 1)).astype("uint8")
+    assert check(model, tmp_path, x).layout == "NHWC"
+    net = import_model(model, tmp_path, channels_first=True)
+    assert net.input_shape == (None, 1, 6, 7) and not {"transpose", "Reshape"} & set(operators(net))
+    got = net(mx.nd.array(x.transpose(FIRST))).asnumpy()
+    np.testing.assert_allclose(got, judged(model, x)[0], rtol=1e-5, atol=1e-5)
