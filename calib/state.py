@@ -8,16 +8,34 @@ for all observers but EMA (an average over batches depends on how the set was cu
 import hashlib
 import json
 from dataclasses import dataclass, replace
-from typing import Any, Dict, Sequence, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
+
+import msgspec
+from typing_extensions import Annotated
 
 from calib.observers import OBSERVERS
 from calib.stability import ChannelActivity
 from calib.table import add_fingerprints
+from quantize.documents import checked, parse_json
 from quantize.errors import CalibrationError, ConfigError
 from quantize.files import PathLike, read_text, write_whole
 
 VERSION = 1
-KEYS = {"version", "settings", "network", "shards", "have", "samples", "data", "observers", "checksum"}
+MOST_SHARDS = 10 ** 6
+
+
+class Document(msgspec.Struct, forbid_unknown_fields=True):
+    """The file."""
+
+    version: int
+    settings: Dict[str, Any]
+    network: Annotated[str, msgspec.Meta(max_length=200)]
+    shards: Annotated[int, msgspec.Meta(ge=1, le=MOST_SHARDS)]
+    have: Annotated[List[Annotated[int, msgspec.Meta(ge=0, lt=MOST_SHARDS)]], msgspec.Meta(max_length=MOST_SHARDS)]
+    samples: Annotated[int, msgspec.Meta(ge=0, lt=2 ** 62)]
+    data: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{16}$")]
+    observers: Dict[str, Dict[str, Dict[str, Any]]]
+    checksum: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
 @dataclass(frozen=True)
@@ -71,27 +89,26 @@ def write_state(path: PathLike, state: CalibrationState) -> None:
 
 def read_state(path: PathLike) -> CalibrationState:
     """The state in a file; CalibrationError for a file that is damaged, cut off, or something else."""
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise CalibrationError(f"{path}: not a whole calibration state ({error}); write it again with "
-                               "--save-state") from None
-    if not isinstance(content, dict) or set(content) != KEYS:
+    content = parse_json(read_text(path), f"{path}: not a whole calibration state (write it again with --save-state)",
+                         CalibrationError)
+    if not isinstance(content, dict) or set(content) != set(Document.__struct_fields__):
         raise CalibrationError(f"{path}: not a calibration state")
     if content["version"] != VERSION:
-        raise CalibrationError(f"{path}: version {content['version']!r}, this program reads version {VERSION}")
+        raise CalibrationError(f"{path}: version {content['version']!r:.40}, this program reads version "
+                               f"{VERSION}")
+    document = checked(content, Document, str(path), CalibrationError)
     if content.pop("checksum") != _checksum(content):
         raise CalibrationError(f"{path}: the checksum does not fit: the file was changed or damaged; write it again "
-                               "with "
-                               "--save-state")
+                               "with --save-state")
+    if sorted(set(document.have)) != sorted(document.have) or max(document.have, default=0) >= document.shards:
+        raise CalibrationError(f"{path}: its shards {str(document.have)[:40]} are not some of {document.shards}")
     try:
         observers = {layer: {name: _observer(state) for name, state in of_layer.items()}
-                     for layer, of_layer in content["observers"].items()}
+                     for layer, of_layer in document.observers.items()}
     except CalibrationError as error:
         raise CalibrationError(f"{path}: {error}") from None
-    return CalibrationState(observers, content["network"], content["settings"], content["samples"], content["data"],
-                            content["shards"], tuple(content["have"]))
+    return CalibrationState(observers, document.network, document.settings, document.samples, document.data,
+                            document.shards, tuple(document.have))
 
 
 def merge_states(states: Sequence[Tuple[str, CalibrationState]]) -> CalibrationState:
@@ -157,7 +174,7 @@ def _copy(observer):
 
 
 def _observer(state):
-    name = state.get("observer")
+    name = str(state.get("observer"))
     if name == ChannelActivity.name:
         return ChannelActivity.from_state(state)
     try:

@@ -20,14 +20,14 @@ and trained: ``weight_method``, ``input_method``, ``output_method``, or ``method
 convolutions in the Winograd domain (`quantize.winograd`).
 """
 
-import json
 import re
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from quantize.errors import ConfigError, SpecError
-from quantize.files import PathLike
+from quantize.documents import parse_json
+from quantize.errors import ConfigError, DataError, SpecError
+from quantize.files import PathLike, read_text
 from quantize.registry import closest
 from quantize.spec import Granularity, PerChannel, PerGroup, PerTensor, QuantSpec
 from quantize.winograd import WinogradSpec, parse_winograd
@@ -140,7 +140,7 @@ class Rule:
                        **later.settings())
 
 
-_FORMAT = re.compile(r"(int|uint|auto)(?:(\d+)|\((\d+)\))((?:/[a-z]+)*)$")
+_FORMAT = re.compile(r"(int|uint|auto)(?:([0-9]{1,9})|\(([0-9]{1,9})\))((?:/[a-z]{1,20}){0,9})\Z")
 
 
 def parse_format(text: str, where: str = "format") -> Operand:
@@ -149,13 +149,13 @@ def parse_format(text: str, where: str = "format") -> Operand:
         return FLOAT
     match = _FORMAT.match(text) if isinstance(text, str) else None
     if match is None:
-        raise ConfigError(f"{where}: {text!r} is not a format; write for example 'int8/channel', 'uint4', 'auto8' or "
-                          "'float'")
+        raise ConfigError(f"{where}: {str(text)[:60]!r} is not a format; write for example 'int8/channel', 'uint4', "
+                          "'auto8' or 'float'")
     sign, bits, levels, words = match.groups()
     try:
         return _format({"int": True, "uint": False, "auto": None}[sign], bits, levels, words.split("/")[1:])
     except (SpecError, ConfigError) as error:
-        raise ConfigError(f"{where}: {text!r}: {error}") from None
+        raise ConfigError(f"{where}: {text[:60]!r}: {error}") from None
 
 
 def _format(signed: Optional[bool], bits: Optional[str], levels: Optional[str], words: Sequence[str]) -> Format:
@@ -188,7 +188,7 @@ def _rule(entry: Dict[str, Any], where: str) -> Rule:
     flags = {key: entry[key] for key in ("exclude", "fold_bn") if entry.get(key) is not None}
     for key, value in flags.items():
         if value not in (True, False):
-            raise ConfigError(f"{where}: {key!r} must be true or false, got {value!r}")
+            raise ConfigError(f"{where}: {key!r} must be true or false, got {str(value)[:60]!r}")
     operands = {key: parse_format(entry[key], f"{where}, key {key!r}")
                 for key in ("weight", "input", "output") if entry.get(key) is not None}
     weight = operands.get("weight")
@@ -226,8 +226,8 @@ def _options(entry: Dict[str, Any], where: str) -> Tuple[Tuple[str, Any], ...]:
 
 def _names(entry: Dict[str, Any], key: str, where: str) -> Tuple[str, ...]:
     names = entry.get(key, ())
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"{where}: {key!r} must be a list of strings, got {names!r}")
+    if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{where}: {key!r} must be a list of strings, got {str(names)[:200]!r}")
     return tuple(names)
 
 
@@ -235,12 +235,10 @@ def load_config(path: PathLike) -> List[Rule]:
     """Rules from a JSON file that holds a config list."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path}: cannot be read: {error}") from None
+        content = parse_json(read_text(path), f"config file {path}", ConfigError)
+    except DataError as error:
+        raise ConfigError(f"config file {error}") from None
     try:
-        return rules_from_config(json.loads(text))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"config file {path}: line {error.lineno} column {error.colno}: {error.msg}") from None
+        return rules_from_config(content)
     except ConfigError as error:
         raise ConfigError(f"config file {path}: {error}") from None

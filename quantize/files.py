@@ -2,17 +2,23 @@
 """Files are written whole or not at all, and read with errors that say which file."""
 
 import contextlib
+import errno
 import math
 import os
 import pathlib
+import secrets
+import stat
 from typing import Any, Iterator, Mapping, Union
 
 import numpy as np
 
 from quantize.errors import DataError
+from quantize.limits import claim, limit
 
 PathLike = Union[str, "os.PathLike[str]"]
 Content = Union[str, bytes]
+
+CHUNK = 2 ** 24  # bytes
 
 
 def write_together(contents: Mapping[PathLike, Content]) -> None:
@@ -44,18 +50,21 @@ def write_whole(path: PathLike, content: Content) -> None:
 def whole_file(path: PathLike) -> Iterator[pathlib.Path]:
     """Context with a temporary file; what was written there is in its place when the context ends well.
 
-    For libraries that write files themselves. DataError when the file cannot be written.
+    For libraries that write files themselves. The temporary file has a name that nobody can foresee, and is made by
+    this process or not at all: nothing is written through a link that somebody has planted. A file that was there
+    keeps its mode; a link in its place is replaced, and what it points to stays as it is. DataError when the file
+    cannot be written.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = None
     try:
-        temporary.touch()  # libraries have errors of their own for folders that are not there
+        temporary = _temporary(path)  # libraries have errors of their own for folders that are not there
         yield temporary
         os.replace(str(temporary), str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
-        if temporary.exists():
+        if temporary is not None and temporary.exists():
             temporary.unlink()
 
 
@@ -79,11 +88,44 @@ def check_params_size(path: PathLike, arrays: Mapping[str, Any]) -> None:
         raise DataError(f"{path}: cannot be written: only {written} of {size} bytes are on the disk, which is full")
 
 
-def read_text(path: PathLike) -> str:
-    """The text of a UTF-8 file; DataError when it cannot be read."""
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    """A new, empty file beside `path`, with its mode, or the mode that new files have."""
+    if not path.name:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    temporary = path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}.tmp")
+    handle = os.open(str(temporary), os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
-        return pathlib.Path(path).read_bytes().decode("utf-8")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+        with contextlib.suppress(FileNotFoundError):
+            before = os.lstat(str(path))
+            if stat.S_ISREG(before.st_mode):
+                os.fchmod(handle, stat.S_IMODE(before.st_mode))
+    finally:
+        os.close(handle)
+    return temporary
+
+
+def read_text(path: PathLike) -> str:
+    """The text of a UTF-8 file; DataError when it cannot be read, or is larger than `quantize.limits` allows."""
+    try:
+        return read_bytes(path).decode("utf-8")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not a text file (byte {error.start} is no UTF-8)") from None
+
+
+def read_bytes(path: PathLike) -> bytes:
+    """The content of a file; DataError when it cannot be read, or is larger than `quantize.limits` allows."""
+    try:
+        with open(str(path), "rb") as stream:
+            claim(os.fstat(stream.fileno()).st_size, str(path))
+            chunks, most = [], limit()  # devices and pipes have no size
+            while sum(map(len, chunks)) <= most:
+                chunks.append(stream.read(CHUNK))
+                if not chunks[-1]:
+                    break
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError as error:  # a name with a zero byte
+        raise DataError(f"{str(path)!r}: cannot be read: {error}") from None
+    content = b"".join(chunks)
+    claim(len(content), str(path))
+    return content

@@ -298,7 +298,7 @@ class _Spilled:
             np.save(file, array)
 
     def load(self) -> mx.nd.NDArray:
-        return mx.nd.array(np.load(self._path))
+        return mx.nd.array(np.load(self._path, allow_pickle=False))
 
     def __del__(self):
         if os.path.exists(self._path):

@@ -19,8 +19,9 @@ SOURCES = ("quantize", "calib", "deploy", "examples")
 LIBRARIES = ("quantize", "calib", "deploy")
 
 BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors",
-        "quantize.files", "quantize.escape", "quantize.winograd", "quantize.targets")
-LAYERS = ("quantize.nn", "quantize.ops") + BASE
+        "quantize.files", "quantize.escape", "quantize.limits", "quantize.documents", "quantize.npz",
+        "quantize.winograd", "quantize.targets")
+LAYERS = ("quantize.nn", "quantize.ops", "quantize.params_file") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config",
             "quantize.finite") + LAYERS
 
@@ -41,14 +42,19 @@ def rooms(*names: str) -> Tuple[str, ...]:
 ARROWS = {
     "quantize.errors":     (),
     "quantize.registry":   ("quantize.errors",),
-    "quantize.files":      ("quantize.errors",),
+    "quantize.limits":     ("quantize.errors",),
+    "quantize.files":      ("quantize.limits", "quantize.errors"),
     "quantize.escape":     (),
+    "quantize.documents":  ("quantize.files", "quantize.limits", "quantize.escape", "quantize.errors"),
+    "quantize.params_file": ("quantize.files", "quantize.limits", "quantize.errors"),
+    "quantize.npz":        ("quantize.files", "quantize.limits", "quantize.errors"),
     "quantize.targets":    ("quantize.registry", "quantize.errors"),
     "quantize.winograd":   ("quantize.registry", "quantize.errors"),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),
     "quantize.reference":  ("quantize.spec", "quantize.errors"),
     "quantize.reference_trained": ("quantize.reference", "quantize.spec", "quantize.errors"),
     "quantize.config":     ("quantize.spec", "quantize.winograd", "quantize.registry", "quantize.files",
+                            "quantize.documents",
                             "quantize.errors"),
     "quantize.ops":        ("quantize.spec", "quantize.reference", "quantize.errors"),
     "quantize.nn":         ("quantize.ops",) + BASE,
@@ -60,7 +66,8 @@ ARROWS = {
     "quantize.initialize": ("quantize.modes", "quantize.tree") + LAYERS,
     "quantize.convert":    ("quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config",
                             "quantize.finite") + LAYERS,
-    "quantize.importers":  ("quantize.registry", "quantize.errors"),
+    "quantize.importers":  ("quantize.registry", "quantize.errors", "quantize.escape", "quantize.limits",
+                            "quantize.files", "quantize.documents", "quantize.params_file"),
     "quantize.train":      NETWORKS,
     "quantize.storage":    ("quantize",) + NETWORKS,
     "quantize.interfaces": ("quantize.train",) + NETWORKS,

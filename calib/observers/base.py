@@ -11,6 +11,7 @@ from quantize.errors import CalibrationError, DataError
 from quantize.registry import Registry
 
 OBSERVERS: Registry = Registry("observer")
+LARGEST_SUM = 2 ** 800  # of 2**63 squares of the largest float32, in the smallest unit
 
 
 class Observer(ABC):
@@ -65,8 +66,10 @@ class Observer(ABC):
         if state.get("observer") != cls.name or set(state) != set(expected):
             raise CalibrationError(f"not the state of a {cls.name} observer: {sorted(state)}")
         for key, value in state.items():
-            if isinstance(value, bool) or not isinstance(value, _kinds(expected[key])):
+            if isinstance(value, bool) or not isinstance(value, _kinds(expected[key])) or not _is_possible(value):
                 raise CalibrationError(f"{key!r} in the state of a {cls.name} observer is {value!r}")
+        if not 0 <= state["samples"] < 2 ** 63:
+            raise CalibrationError(f"a {cls.name} observer has seen {state['samples']} images")
         observer._restore({key: value for key, value in state.items() if key != "observer"})
         return observer
 
@@ -88,6 +91,13 @@ class Observer(ABC):
     def _require_samples(self):
         if not self.samples:
             raise CalibrationError("nothing was observed")
+
+
+def _is_possible(value):
+    """Whether a value is one that observers come to: no NaN, and of whole numbers exact sums at most."""
+    if isinstance(value, int):
+        return abs(value) < LARGEST_SUM
+    return not isinstance(value, float) or not math.isnan(value)
 
 
 def _kinds(example):

@@ -10,8 +10,10 @@ from typing import Optional
 import numpy as np
 
 from calib.rounding.problem import Solution
+from quantize.documents import read_json
 from quantize.errors import ConfigError
 from quantize.files import write_whole
+from quantize.npz import read_npz
 
 HEADER = "rounding.json"
 
@@ -36,8 +38,8 @@ class Progress:
         self._folder = Path(folder)
         header = self._folder / HEADER
         if header.exists():
-            found = json.loads(header.read_text(encoding="utf-8")).get("identity")
-            if found != identity:
+            found = read_json(header, ConfigError)
+            if not isinstance(found, dict) or found.get("identity") != identity:
                 raise ConfigError(f"{self._folder}: holds the progress of another run (other network, ranges, images, "
                                   "method or seed); choose another folder, or remove this one")
             return
@@ -49,9 +51,9 @@ class Progress:
         path = self._path(number)
         if not path.exists():
             return None
-        with np.load(path) as arrays:
-            return Solution(arrays["codes"].astype(np.float64), arrays["scale"], arrays["bias"],
-                            float(arrays["error"]), float(arrays["nearest_error"]))
+        arrays = read_npz(path, ("codes", "scale", "bias", "error", "nearest_error"))
+        return Solution(arrays["codes"].astype(np.float64), arrays["scale"], arrays["bias"], float(arrays["error"]),
+                        float(arrays["nearest_error"]))
 
     def write(self, number: int, solution: Solution):
         """Keep a finished layer."""

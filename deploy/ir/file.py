@@ -18,6 +18,7 @@ in a file is ever run (there is no pickle).
 
 import io
 import json
+import os
 import struct
 import zipfile
 import zlib
@@ -29,8 +30,10 @@ import numpy as np
 
 from deploy.ir.model import NODE_TYPES, Model
 from deploy.ir.validate import ARRAY_TYPES, element_types, hints, inner, validate
+from quantize.documents import parse_json
 from quantize.errors import DeployError, ModelFileError
 from quantize.files import PathLike, write_whole
+from quantize.limits import claim
 
 FORMAT = "deploy.ir"
 VERSION = 1
@@ -125,6 +128,9 @@ def _members(stream):
             entries = archive.infolist()
             for entry in entries:
                 _demand(entry.compress_type == zipfile.ZIP_STORED, f"{entry.filename} is compressed")
+            size = os.fstat(stream.fileno()).st_size
+            _demand(sum(entry.file_size for entry in entries) <= size, "its members are larger than the file")
+            claim(2 * size, "its arrays", ModelFileError)
             members = {entry.filename: archive.read(entry) for entry in entries}
     except BROKEN as error:
         raise ModelFileError(f"not a model file, or damaged: {error}") from None
@@ -146,7 +152,7 @@ def _decode_model(members):
         model = Model(_words(content["inputs"]), _words(content["outputs"]),
                       tuple(reader.node(node) for node in content["nodes"]),
                       {name: tuple(shape) for name, shape in content["shapes"].items()}, dict(content["metadata"]))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ModelFileError(f"{MEMBER} is incomplete: {error!r:.200}") from None
     validate(model)
     text, arrays = _encode_model(model)
@@ -157,8 +163,8 @@ def _decode_model(members):
 
 def _parse(text):
     try:
-        content = json.loads(text.decode("ascii"))
-    except (ValueError, RecursionError) as error:
+        content = parse_json(text.decode("ascii"), f"{MEMBER} is not JSON", ModelFileError)
+    except UnicodeDecodeError as error:
         raise ModelFileError(f"{MEMBER} is not JSON: {error}") from None
     _demand(isinstance(content, dict) and content.get("format") == FORMAT, f"{MEMBER} is not of the format {FORMAT!r}")
     _demand(content.get("version") == VERSION,

@@ -13,6 +13,7 @@ from quantize.convert.plan import Plan
 from quantize.errors import ModelFileError
 from quantize.files import PathLike
 from quantize.initialize import start_weight
+from quantize.params_file import read_params
 
 if TYPE_CHECKING:  # a mixin, put in front of the class of whatever network is converted
     from mxnet.gluon import HybridBlock as _Base
@@ -82,9 +83,9 @@ class QuantizedNet(_Base):
         Trained steps of weights then start from the weights that were loaded.
         """
         try:
-            loaded = nd.load(str(filename))
-        except Exception as error:
-            raise ModelFileError(f"parameter file {filename}: cannot be read: {str(error).splitlines()[0]}") from None
+            loaded = read_params(filename)
+        except ModelFileError as error:
+            raise ModelFileError(f"parameter file {filename}: cannot be read: {error}") from None
         is_float = self._lacks_only_what_was_added(filename, loaded, allow_missing)
         super().load_parameters(str(filename), ctx=ctx, allow_missing=allow_missing or is_float, **options)
         if is_float:

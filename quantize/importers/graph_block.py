@@ -14,12 +14,15 @@ import numpy as np
 from mxnet.gluon import Block, HybridBlock
 
 from quantize.errors import DataError
+from quantize.importers.refused import one_line
 from quantize.importers.reshape_codes import size_after
+from quantize.limits import claim
 
 Tensor = Union[mx.nd.NDArray, mx.sym.Symbol]
 Context = Union[mx.Context, List[mx.Context]]
 
 RESHAPES = ("reshape", "Reshape")
+_IMAGES = "images_to_measure"
 
 
 class LayerSpec(NamedTuple):
@@ -120,16 +123,39 @@ class GraphBlock(HybridBlock):
         self._reshaping = any(step.op in RESHAPES for step in self._steps)
         self._reshaped: List[Tuple[str, mx.sym.Symbol, mx.sym.Symbol]] = []
         self._fitting: Set[Tuple[int, ...]] = set()
+        self._sized: Set[Tuple[int, ...]] = set()
 
     def forward(self, x: Tensor, *args: Tensor) -> Union[Tensor, List[Tensor]]:
         """The outputs for images `x`; DataError where their size does not fit the reshapes that the file holds."""
         if isinstance(x, mx.nd.NDArray):
             if x.dtype in (np.float16, np.float64):
                 x = x.astype("float32")
+            if x.shape not in self._sized:
+                self._sized.add(x.shape)
+                self._measure(x.shape)
             if self._active and self._reshaping and x.shape not in self._fitting:
                 self._check_traced_reshapes(x)
                 self._fitting.add(x.shape)
         return super().forward(x, *args)
+
+    def _measure(self, shape) -> None:
+        """DataError where images do not fit the file's network, or make a tensor that takes too much memory.
+
+        Only of the network as it was imported: quantized layers take the same sizes.
+        """
+        if any(type(child).__module__.split(".")[0] != "mxnet" for child in self._children.values()):
+            return
+        reshaped = self._reshaped
+        try:
+            outputs = super().forward(mx.sym.var(_IMAGES, shape=shape))
+            inside = mx.sym.Group(outputs if isinstance(outputs, list) else [outputs]).get_internals()
+            found = inside.infer_shape_partial(**{_IMAGES: shape})[1]
+        except (mx.MXNetError, ValueError, TypeError) as error:
+            raise DataError(f"images of shape {shape} do not fit the network: {one_line(error)}") from None
+        finally:
+            self._reshaped = reshaped
+        for name, size in zip(inside.list_outputs(), found or ()):
+            claim(4 * prod(size), f"{name} for images of shape {shape}")
 
     def _check_traced_reshapes(self, x) -> None:
         """Look at the reshapes of the hybridized network before it runs: MXNet's own check none."""
@@ -164,7 +190,7 @@ class GraphBlock(HybridBlock):
             if step.op:
                 operator = find_operator(F, step.op)
                 assert operator is not None  # the importer refused files with operators that MXNet lacks
-                result = operator(*inputs, name=step.name, **step.attrs)
+                result = _called(operator, step, inputs)
             else:
                 result = self._children[step.name](*inputs)
             values.update(zip(step.outputs, result if len(step.outputs) > 1 else [result]))
@@ -172,6 +198,14 @@ class GraphBlock(HybridBlock):
                 values.pop(name, None)
         results = [values[name] for name in self._outputs]
         return results[0] if len(results) == 1 else results
+
+
+def _called(operator, step, inputs) -> Any:
+    """What an operator makes; DataError, in one line, where the file's options or the images do not fit it."""
+    try:
+        return operator(*inputs, name=step.name, **step.attrs)
+    except (mx.MXNetError, ValueError, TypeError, OverflowError) as error:
+        raise DataError(f"{step.name}: {step.op} cannot be computed: {one_line(error)}") from error
 
 
 def _check_sizes(name, before, have, need) -> None:

@@ -1,6 +1,12 @@
 # SPDX-License-Identifier: MIT
 """What operator functions raise, and the ranges that options of windows must lie in; for both importers."""
 
+import contextlib
+from typing import Iterator
+
+from quantize.errors import ModelFileError, QuantizeError
+from quantize.escape import shown
+
 
 class Refused(Exception):
     """A node that cannot be imported; the text says why."""
@@ -11,3 +17,28 @@ def check_windows(kernel, strides, dilations=(1, 1), groups=1) -> None:
     for name, values in (("kernel", kernel), ("stride", strides), ("dilation", dilations), ("group", (groups,))):
         if any(isinstance(value, str) or value < 1 for value in values):
             raise Refused(f"{name}={list(values) if name != 'group' else groups} (supported: at least 1)")
+
+
+@contextlib.contextmanager
+def damage_named(path: str) -> Iterator[None]:
+    """Context for the import of a file: whatever its contents make fail is one ModelFileError that names it.
+
+    What files get wrong is checked where it is read; this is the net below, for options that only MXNet, Gluon or onnx
+    know the meaning of. The error that was met stays its cause.
+    """
+    try:
+        yield
+    except (QuantizeError, OSError):
+        raise
+    except Refused as error:
+        raise ModelFileError(f"{path}: cannot be imported: {error}") from None
+    except Exception as error:  # MXNetError, AssertionError, ValueError, TypeError, KeyError, RecursionError, ...
+        raise ModelFileError(f"{path}: cannot be imported, it is damaged or has options that are not known: "
+                             f"{one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, in one line: MXNet adds its own stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Stack trace")]
+    found = next((line for line in lines if "Check failed" in line or "Error" in line), lines[0] if lines else "")
+    return shown(found)[:300] or type(error).__name__

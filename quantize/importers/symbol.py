@@ -1,22 +1,44 @@
 # SPDX-License-Identifier: MIT
 """An exported MXNet network (`-symbol.json` and `.params`) becomes a HybridBlock made of ordinary Gluon layers."""
 
-import json
 import logging
 import os
 from typing import Dict, Iterable, List, Mapping, Optional, Sequence, Tuple, Union
 
-import mxnet as mx
+import msgspec
 import numpy as np
+from typing_extensions import Annotated
 
-from quantize.errors import ModelFileError
+from quantize.documents import checked, read_json
+from quantize.errors import DataError, ModelFileError
 from quantize.importers.graph_block import Context, GraphBlock, Names, Program, Step
-from quantize.importers.refused import Refused
+from quantize.importers.refused import Refused, damage_named
 from quantize.importers.symbol_layers import SymbolNode
+from quantize.params_file import read_params
 
 logger = logging.getLogger(__name__)
 
 PathLike = Union[str, "os.PathLike[str]"]
+Index = Annotated[int, msgspec.Meta(ge=0, lt=2 ** 31)]
+Entry = Annotated[List[Index], msgspec.Meta(min_length=2, max_length=3)]  # node, which of its outputs, version
+
+
+class Node(msgspec.Struct):
+    """A node of the file; its options are under one of three keys, by the version that wrote it."""
+
+    op: str
+    name: str
+    inputs: List[Entry]
+    attrs: Optional[Dict[str, str]] = None
+    attr: Optional[Dict[str, str]] = None
+    param: Optional[Dict[str, str]] = None
+
+
+class Document(msgspec.Struct):
+    """The file."""
+
+    nodes: Annotated[List[Node], msgspec.Meta(max_length=10 ** 6)]
+    heads: Annotated[List[Entry], msgspec.Meta(min_length=1, max_length=1000)]
 
 
 def import_symbol(symbol_file: PathLike, params_file: Optional[PathLike] = None,
@@ -51,13 +73,14 @@ def import_symbol(symbol_file: PathLike, params_file: Optional[PathLike] = None,
         if not os.path.isfile(path):
             raise ModelFileError(f"{path}: no such file; looked for the network in {symbol_file!r} and its parameters "
                                  f"in {params_file!r}")
-    nodes, outputs = _read_symbol(symbol_file)
-    _refuse_unsupported(symbol_file, nodes)
-    arrays = _read_params(params_file)
-    source = _check_params(params_file, nodes, arrays)
-    steps, constants = _plan(symbol_file, nodes, arrays)
-    logger.info("%s: %d nodes, %d parameters", symbol_file, len(nodes), len(arrays))
-    return GraphBlock(Program(source.name, outputs, steps, constants, source.declared_shape), ctx=ctx)
+    with damage_named(symbol_file):
+        nodes, outputs = _read_symbol(symbol_file)
+        _refuse_unsupported(symbol_file, nodes)
+        arrays = _read_params(params_file)
+        source = _check_params(params_file, nodes, arrays)
+        steps, constants = _plan(symbol_file, nodes, arrays)
+        logger.info("%s: %d nodes, %d parameters", symbol_file, len(nodes), len(arrays))
+        return GraphBlock(Program(source.name, outputs, steps, constants, source.declared_shape), ctx=ctx)
 
 
 def _default_params(symbol_file: str) -> str:
@@ -67,18 +90,27 @@ def _default_params(symbol_file: str) -> str:
 
 def _read_symbol(path: str) -> Tuple[List[SymbolNode], Tuple[str, ...]]:
     """Nodes in order, each with the nodes it reads, and the names of the network's outputs."""
+    what = f"{path}: not a symbol file of MXNet (truncated?)"
     try:
-        with open(path, encoding="utf-8") as file:
-            content = json.load(file)
-        nodes: List[SymbolNode] = []
-        for entry in content["nodes"]:
-            nodes.append(SymbolNode(len(nodes), entry, [(nodes[index], port) for index, port, *_ in entry["inputs"]]))
-        heads = [(head[0], head[1]) for head in content["heads"]]
-        if not heads:
-            raise ValueError("no outputs")
-        return nodes, tuple(nodes[index].outputs[port] for index, port in heads)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, OSError, RecursionError, Refused) as error:
-        raise ModelFileError(f"{path}: not a symbol file of MXNet (truncated?): {error!r}") from error
+        content = read_json(path, ModelFileError)
+    except DataError as error:
+        raise ModelFileError(str(error)) from None
+    except ModelFileError as error:
+        raise ModelFileError(f"{what}: {str(error)[len(path) + 2:]}") from None
+    document = checked(content, Document, what, ModelFileError)
+    nodes: List[SymbolNode] = []
+    for number, entry in enumerate(document.nodes):
+        if any(index >= number for index, *_ in entry.inputs):
+            raise ModelFileError(f"{what}: node {number} ({entry.name!r:.60}) reads one that does not stand before it")
+        try:
+            nodes.append(SymbolNode(number, entry.op, entry.name, entry.attrs or entry.attr or entry.param or {},
+                                    [(nodes[index], port) for index, port, *_ in entry.inputs]))
+        except Refused as error:
+            raise ModelFileError(f"{what}: node {number} ({entry.name!r:.60}): {error}") from None
+    for index, port, *_ in document.heads:
+        if index >= len(nodes) or port >= len(nodes[index].outputs):
+            raise ModelFileError(f"{what}: its output {index}, {port} is of no node")
+    return nodes, tuple(nodes[index].outputs[port] for index, port, *_ in document.heads)
 
 
 def _refuse_unsupported(path: str, nodes: Sequence[SymbolNode]) -> None:
@@ -99,11 +131,7 @@ def _refuse_unsupported(path: str, nodes: Sequence[SymbolNode]) -> None:
 
 def _read_params(path: str) -> Dict[str, np.ndarray]:
     """Arrays by plain name (`arg:` and `aux:` dropped)."""
-    try:
-        loaded = mx.nd.load(path)
-    except (mx.base.MXNetError, ValueError, OSError) as error:
-        raise ModelFileError(f"{path}: not a parameter file of MXNet (truncated?): "
-                             f"{str(error).strip().splitlines()[-1]}") from error
+    loaded = read_params(path)
     if loaded and not isinstance(loaded, dict):
         raise ModelFileError(f"{path}: the arrays in it have no names")
     # A file without any array loads as an empty list.
@@ -157,6 +185,7 @@ def _plan(path: str, nodes: Sequence[SymbolNode],
             if key not in children:
                 children[key] = names.unique(prefix, node.op)
             _own(path, owners, node.layer.params.values(), children[key])
+            _check_variance(path, arrays, node.layer.params.get("running_var"))
             spec = node.layer.spec(prefix, arrays)
             steps.append(Step(children[key], node.input_names(1), node.outputs[:1], layer=spec))
         elif node.call is not None:
@@ -167,6 +196,11 @@ def _plan(path: str, nodes: Sequence[SymbolNode],
             constants.update((name, arrays[name]) for name in read)
             steps.append(Step(node.name, inputs, node.outputs, op, attrs))
     return steps, constants
+
+
+def _check_variance(path: str, arrays: Mapping[str, np.ndarray], name: Optional[str]) -> None:
+    if name is not None and (arrays[name] < 0).any():
+        raise ModelFileError(f"{path}: parameter {name!r} of its parameters is a variance, and below 0")
 
 
 def _own(path: str, owners: Dict[str, Optional[str]], params: Iterable[str], child: Optional[str]) -> None:

@@ -10,6 +10,9 @@ from mxnet.gluon import nn
 from quantize.importers.graph_block import LayerSpec
 from quantize.importers.refused import Refused, check_windows
 
+LONGEST_OPTION = 1000  # characters
+MOST_OUTPUTS = 10_000
+
 Shape = Tuple[Optional[int], ...]  # None for a dimension that only the arrays tell
 Call = Tuple[str, Dict[str, object], Optional[int]]  # operator, attributes, number of inputs
 
@@ -43,10 +46,21 @@ class LayerPlan(NamedTuple):
 
 def _literal(text: str) -> Any:
     """MXNet writes attributes as text: numbers, tuples, True and None as in Python, anything else as it is."""
+    if len(text) > LONGEST_OPTION:  # a parser's time and stack grow with it
+        return text
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return text
+
+
+def _declared(written: Mapping[str, str]) -> Optional[Shape]:
+    """The shape that a variable states, None where there is none; 0 (or -1, of NumPy's shapes) is an open dimension."""
+    shape = _literal(written.get("__shape__", "None"))
+    if shape is not None and not (isinstance(shape, (tuple, list)) and all(
+            type(size) is int and -1 <= size < 2 ** 31 for size in shape)):
+        raise Refused(f"__shape__={str(shape)[:40]} (supported: whole numbers below 2**31)")
+    return None if shape is None else tuple(max(size, 0) for size in shape)
 
 
 def whole(attrs: Mapping[str, Any], key: str, default: Optional[int] = None) -> int:
@@ -68,14 +82,11 @@ def numbers(attrs: Mapping[str, Any], key: str, default: Tuple[int, ...], least:
 class SymbolNode:
     """One node of a symbol file; `inputs` are (node, output index) pairs."""
 
-    def __init__(self, index: int, entry: dict, inputs: Sequence[Tuple['SymbolNode', int]]) -> None:
-        self.op, self.name, self.inputs = entry["op"], entry["name"], inputs
-        texts = isinstance(self.op, str) and isinstance(self.name, str)
-        if not texts or any(type(port) is not int for _, port in inputs):
-            raise TypeError(f"node {index} is not one")
-        written = entry.get("attrs") or entry.get("attr") or entry.get("param") or {}
+    def __init__(self, index: int, op: str, name: str, written: Mapping[str, str],
+                 inputs: Sequence[Tuple['SymbolNode', int]]) -> None:
+        self.op, self.name, self.inputs = op, name, inputs
         self.attrs = {key: _literal(value) for key, value in written.items() if not key.startswith("__")}
-        self.declared_shape = _literal(written["__shape__"]) if "__shape__" in written else None
+        self.declared_shape = _declared(written)
         self.attrs.pop("num_args", None)
         self.layer: Optional[LayerPlan] = None
         self.call: Optional[Call] = None
@@ -90,14 +101,18 @@ class SymbolNode:
 
     def _output_count(self) -> int:
         if self.op == "SliceChannel":
-            return whole(self.attrs, "num_outputs", 1)
+            count = whole(self.attrs, "num_outputs", 1)
+            if count > MOST_OUTPUTS:
+                raise Refused(f"num_outputs={count} (supported: up to {MOST_OUTPUTS})")
+            return count
         return 2 if self.op == "topk" and self.attrs.get("ret_typ") == "both" else 1
 
     def _find_channels(self) -> Optional[int]:
         """Size of axis 1 of the output where it follows from the options, or None."""
         before = [node.channels for node, _ in self.inputs]
         if self.op in ("Convolution", "Deconvolution"):
-            return self.attrs.get("num_filter")
+            filters = self.attrs.get("num_filter")
+            return filters if type(filters) is int else None  # `plan` says what is wrong with it
         if self.op == "Concat" and self.attrs.get("dim", 1) == 1 and None not in before:
             return sum(channels for channels in before if channels is not None)
         keeps = ("BatchNorm", "Activation", "LeakyReLU", "Pooling", "Dropout", "clip", "elemwise_add", "elemwise_mul")

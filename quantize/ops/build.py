@@ -7,6 +7,7 @@ import importlib.util
 import os
 import re
 import shutil
+import struct
 import subprocess
 import tempfile
 from importlib import metadata
@@ -52,9 +53,22 @@ def built_from(library: Path) -> str:
     return found.group(0).decode() if found else ""
 
 
+def is_whole(library: Path) -> bool:
+    """Whether a library's file is as long as its own header says: one that was cut off kills the process (SIGBUS).
+
+    Linkers put the table of sections last (ELF-64: its place is at byte 40, size and number of entries at 58 and 60).
+    """
+    content = library.read_bytes()
+    if content[:5] != b"\x7fELF\x02" or len(content) < 64:
+        return content[:4] != b"\x7fELF"  # another system's
+    place, = struct.unpack_from("<Q", content, 40)
+    size, count = struct.unpack_from("<HH", content, 58)
+    return place + size * count <= len(content)
+
+
 def up_to_date() -> bool:
-    """Whether the library is there and fits MXNet and the sources."""
-    return LIBRARY.is_file() and built_from(LIBRARY) == fingerprint()
+    """Whether the library is there, whole, and fits MXNet and the sources."""
+    return LIBRARY.is_file() and built_from(LIBRARY) == fingerprint() and is_whole(LIBRARY)
 
 
 def find_compiler() -> Optional[str]:

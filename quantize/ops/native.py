@@ -41,6 +41,8 @@ def _load() -> str:
     if built != wanted:
         return (f"{library} was built for another MXNet or from other sources ({built or 'no mark'}, wanted {wanted}): "
                 "run python -m quantize.ops build")
+    if not build.is_whole(library):
+        return f"{library} is cut off: run python -m quantize.ops build"
     import mxnet as mx
     # before the first backward pass, and only where the user has not decided
     os.environ.setdefault(_IN_PLACE_CAP, "100000")

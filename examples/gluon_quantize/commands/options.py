@@ -9,14 +9,14 @@ from typing import Any, Dict, Optional
 
 from calib.rounding import ROUNDINGS
 from gluon_quantize.commands.image_options import add_loader, add_preprocessing, preprocessing_fields
-from gluon_quantize.commands.parser import EASYQUANT, MODES, Asking, calibration_method, whole
+from gluon_quantize.commands.parser import EASYQUANT, MODES, Asking, calibration_method, number, whole
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
 from gluon_quantize.runs.requests import AUTO, CalibrationFiles, CalibrationRequest, GoalRequest, RepairRequest
 from quantize.errors import ConfigError
 from quantize.winograd import GRANULARITIES, NONE, POINTS
 
-UNWRITTEN = ("asking", "list_models", "verbose")
+UNWRITTEN = ("max_memory", "asking", "list_models", "verbose")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +56,7 @@ def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
                            help="calibration images, where they lie elsewhere (default: the training part of "
                                 "--data-dir)")
     add_loader(group)
+    add_max_memory(group)
     add_preprocessing(group)
     group.add_argument("--num-images", type=whole(1), metavar="N",
                        help="evaluate only the first N images (default: all)")
@@ -64,6 +65,13 @@ def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
     group.add_argument("-j", "--num-data-workers", dest="num_workers", type=whole(1), default=ImagesRequest.workers,
                        metavar="N",
                        help="threads that decode images (default: %(default)s)")
+
+
+def add_max_memory(group: argparse._ArgumentGroup) -> None:
+    """How much the contents of a file may want."""
+    group.add_argument("--max-memory", type=number(0.001), metavar="GB",
+                       help="refuse files (images, weights, networks) whose contents would take more memory (default: "
+                            "8, or half of the machine's)")
 
 
 def images_request(args: argparse.Namespace) -> ImagesRequest:

@@ -11,6 +11,7 @@ from typing import Callable, Iterator, List, Optional
 from gluon_quantize.commands.parser import Parser
 from quantize.errors import QuantizeError
 from quantize.escape import shown
+from quantize.limits import GIGABYTE, memory_limit
 
 NO_MODEL = """Name a network to quantize, in one of four ways:
 
@@ -103,7 +104,9 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
                 from gluon_quantize.models.loading import list_models
                 print("\n".join(list_models()))
             else:
-                return work(args) or 0
+                stated = getattr(args, "max_memory", None)
+                with memory_limit(stated and int(stated * GIGABYTE)):
+                    return work(args) or 0
         except QuantizeError as error:
             return _fail(error)
         except MemoryError as error:

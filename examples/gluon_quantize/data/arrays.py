@@ -11,6 +11,7 @@ from typing import Optional, Tuple
 import numpy as np
 
 from gluon_quantize.data.image_set import ArraySet
+from quantize import npz
 from quantize.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -101,19 +102,8 @@ def read_npz(path: pathlib.Path, x_key: str, y_key: str,
 
 def _load_arrays(path, keys):
     """The named arrays of an npz file."""
-    if not path.is_file():
-        raise DataError(f"{path}: no such file")
-    try:
-        with np.load(str(path), allow_pickle=False) as archive:
-            missing = [key for key in keys if key not in archive]
-            arrays = [] if missing else [np.atleast_1d(archive[key]) for key in keys]
-            present = ", ".join(archive)
-    # A broken file shows as whatever zipfile, zlib, lzma or the npy reader raise: there is no common base.
-    except Exception as err:
-        raise DataError(f"{path}: not a complete npz file ({err}); fetch or write it again") from None
-    if missing:
-        raise DataError(f"{path}: no array {missing[0]!r}; it holds {present or 'nothing'}")
-    return arrays
+    found = npz.read_npz(path, keys)
+    return [np.atleast_1d(found[key]) for key in keys]
 
 
 def _existing(folder):

@@ -9,8 +9,12 @@ from PIL import Image, ImageFile
 
 from gluon_quantize.data.depth import in_bytes
 from gluon_quantize.data.preprocess import Preprocessing
-from quantize.errors import DataError
+from quantize.errors import DataError, QuantizeError
+from quantize.limits import claim
 
+# whatever the name ends in: others start interpreters (EPS), or are seldom read and seldom looked at
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+BYTES_OF_PIXEL = 8 * (3 + 4 * 3 * 3)  # one in eight of the memory at most, since several threads decode at once
 
 class ImageSet:
     """Labelled images of one split.
@@ -101,11 +105,14 @@ class FileSet(ImageSet):
         # Importing gluoncv switches this on for the whole process, and half an image would pass for a whole one.
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
-            with Image.open(path) as image:
+            with Image.open(path, formats=FORMATS) as image:
+                claim(BYTES_OF_PIXEL * image.width * image.height, f"{path}: {image.width}x{image.height} pixels")
                 image.load()
                 return in_bytes(image, str(path)).convert("RGB")
-        # Pillow raises SyntaxError and ValueError too, by format, for a broken file.
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as err:
+        except QuantizeError:
+            raise
+        # Pillow raises SyntaxError, ValueError, struct.error and others by format for a broken file.
+        except Exception as err:
             reason = str(err).replace(str(path), "the file").replace("\n", " ")
             raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove the file") from None
 

@@ -3,15 +3,37 @@
 
 import dataclasses
 import math
-from typing import Any, Dict, Mapping, Optional, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
 
+import msgspec
 import numpy as np
 from PIL import Image
+from typing_extensions import Annotated
 
 from gluon_quantize.data.depth import in_bytes
+from quantize.documents import checked
 from quantize.errors import ConfigError, DataError, ModelFileError
+from quantize.limits import claim
 
 CHANNELS = {"RGB": 3, "BGR": 3, "L": 1}
+LONGEST_SIDE = 8192  # pixels
+BYTES_OF_PIXEL = 3 + 4 * 3 * 3  # as it is decoded, and float32 three times while it is scaled
+Side = Annotated[int, msgspec.Meta(ge=0, le=LONGEST_SIDE)]
+Values = Annotated[List[float], msgspec.Meta(min_length=1, max_length=3)]
+
+
+class Document(msgspec.Struct):
+    """What a model file states under the key ``preprocessing``; `Preprocessing` says what it means."""
+
+    colour_order: str
+    scale: float
+    mean: Values
+    std: Values
+    resize_short_side: Optional[Side] = None
+    crop: Union[None, Side, Annotated[List[Side], msgspec.Meta(min_length=2, max_length=2)]] = None
+    layout: str = "NCHW"
+    crop_position: str = "centre"
+    resize_filter: str = "bilinear"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +90,9 @@ class Preprocessing:
             raise ConfigError("preprocessing: scale, mean and std must be finite, scale and std not 0; got "
                               f"{(self.scale, self.mean, self.std)}")
         sizes = (self.resize,) + (self.crop if isinstance(self.crop, tuple) else (self.crop,))
-        if len(sizes) > 3 or not all(isinstance(s, int) and s >= 0 for s in sizes):
+        if len(sizes) > 3 or not all(isinstance(s, int) and 0 <= s <= LONGEST_SIDE for s in sizes):
             raise ConfigError(f"preprocessing: resize {self.resize!r} and crop {self.crop!r} must be whole numbers of "
-                              "pixels, 0 = none"
-                              )
+                              f"pixels up to {LONGEST_SIDE}, 0 = none")
 
     @classmethod
     def from_onnx_metadata(cls, metadata: Mapping[str, Any]) -> "Preprocessing":
@@ -87,6 +108,8 @@ class Preprocessing:
         ModelFileError
             A missing entry, or a resize filter or crop position we do not do.
         """
+        if not isinstance(metadata, dict):
+            raise ModelFileError(f"preprocessing metadata is {str(metadata)[:40]!r}; it must be a JSON object")
         missing = [key for key in ("colour_order", "scale", "mean", "std") if key not in metadata]
         if missing:
             raise ModelFileError(f"preprocessing metadata lacks {', '.join(missing)}; add it to the model file's "
@@ -94,8 +117,9 @@ class Preprocessing:
         for key, only in (("crop_position", "centre"), ("resize_filter", "bilinear")):
             if metadata.get(key, only) != only:
                 raise ModelFileError(f"preprocessing metadata: {key} {metadata[key]!r}; only {only!r} is supported")
-        return cls(metadata["colour_order"], metadata["scale"], metadata["mean"], metadata["std"],
-                   metadata.get("resize_short_side") or 0, metadata.get("crop") or 0, metadata.get("layout", "NCHW"))
+        found = checked(metadata, Document, "preprocessing metadata", ModelFileError)
+        return cls(found.colour_order, found.scale, tuple(found.mean), tuple(found.std), found.resize_short_side or 0,
+                   tuple(found.crop) if isinstance(found.crop, list) else found.crop or 0, found.layout)
 
     def to_dict(self) -> Dict[str, Any]:
         """The same facts under the keys of the ONNX metadata; JSON can hold it, `from_onnx_metadata` reads it."""
@@ -137,7 +161,7 @@ class Preprocessing:
         image = in_bytes(image, origin) if isinstance(image, Image.Image) else _to_pil(image, origin)
         image = image.convert("L" if self.colour_order == "L" else "RGB")
         if self.resize:
-            image = _resize_short_side(image, self.resize)
+            image = _resize_short_side(image, self.resize, origin)
         if self.crop:
             image = _centre_crop(image, self.crop, origin)
         pixels = np.asarray(image, dtype=np.float32)
@@ -159,13 +183,15 @@ def _to_pil(array, origin):
     return Image.fromarray(array)
 
 
-def _resize_short_side(image, size):
+def _resize_short_side(image, size, origin):
     """`image` with its short side `size` pixels long and the same aspect ratio."""
     width, height = image.size
     short = min(width, height)
     if short == size:
         return image
-    return image.resize((max(width * size // short, size), max(height * size // short, size)), Image.BILINEAR)
+    sides = max(width * size // short, size), max(height * size // short, size)
+    claim(BYTES_OF_PIXEL * sides[0] * sides[1], f"{origin}: {width}x{height} pixels, resized to {sides[0]}x{sides[1]},")
+    return image.resize(sides, Image.BILINEAR)
 
 
 def _centre_crop(image, crop, origin):

@@ -10,6 +10,7 @@ import numpy as np
 
 from quantize.errors import ModelFileError
 from quantize.files import check_params_size
+from quantize.params_file import read_params
 
 
 def save_params(net: mx.gluon.Block, path: Union[str, os.PathLike]) -> None:
@@ -66,14 +67,7 @@ def holds_quantizers(path: Union[str, os.PathLike]) -> bool:
 
 def _read(path):
     """Name -> array, without the ``arg:`` and ``aux:`` of exported files."""
-    if not os.path.isfile(str(path)):
-        raise ModelFileError(f"{path}: no such parameter file")
-    try:
-        arrays = mx.nd.load(str(path))
-    # Not only MXNetError: names that are no UTF-8 show as UnicodeDecodeError.
-    except (mx.MXNetError, ValueError, MemoryError):
-        raise ModelFileError(f"{path}: not a complete MXNet parameter file (truncated, or of another format); fetch or "
-                             "write it again") from None
+    arrays = read_params(path)
     if not isinstance(arrays, dict) or not arrays:
         raise ModelFileError(f"{path}: holds no named arrays; write it with net.save_parameters or net.export")
     return {key[4:] if key[:4] in ("arg:", "aux:") else key: value for key, value in arrays.items()}
@@ -125,9 +119,13 @@ def _same_shape(wanted, given):
 
 
 def _check_finite(path, arrays):
-    """ModelFileError for the first array that holds NaN or infinity."""
+    """ModelFileError for the first array that holds NaN or infinity, or variances below 0."""
     for key, array in arrays.items():
-        if not np.isfinite(array.asnumpy()).all():
+        values = array.asnumpy()
+        if key.endswith("running_var") and (values < 0).any():
+            raise ModelFileError(f"{path}: parameter {key!r} holds variances below 0; the file is damaged: use another "
+                                 "one")
+        if not np.isfinite(values).all():
             raise ModelFileError(f"{path}: parameter {key!r} holds NaN or infinity; the training diverged or the file "
                                  "is "
                                  "damaged: use another one")

@@ -1,15 +1,19 @@
 # SPDX-License-Identifier: MIT
 """Reads an ONNX file, and says the same in fewer ways: functions inlined, every float a float32."""
 
-import json
 import logging
+import os
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 from onnx import TensorProto, helper, numpy_helper
 
+from quantize.documents import parse_json
 from quantize.errors import ModelFileError
+from quantize.files import read_bytes
+from quantize.importers.onnx.external import bring_in, size_of
+from quantize.limits import claim
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +56,13 @@ def load(path: str):
 
 
 def _parse(path: str):
+    if not os.path.exists(path):
+        raise ModelFileError(f"{path}: no such file")
     try:
-        return onnx.load(path)
-    except FileNotFoundError as error:
-        raise ModelFileError(f"{path}: no such file (or its external weights): {error}") from error
-    except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
+        model = onnx.load_model_from_string(read_bytes(path))
+        bring_in(path, model)
+        return model
+    except (DecodeError, ValueError, TypeError) as error:
         raise ModelFileError(f"{path}: not a readable ONNX file (truncated?): {first_line(error)}") from error
 
 
@@ -71,12 +77,23 @@ def _inlined(path, model):
 
 def read_array(path: str, proto) -> np.ndarray:
     """The values of a TensorProto; floats of other widths as float32."""
+    claim_tensor(path, proto.name, proto.dims, proto.data_type)
     try:
         array = numpy_helper.to_array(proto)
-    except (ValueError, TypeError, OSError, KeyError) as error:
+    except (ValueError, TypeError, OSError, KeyError, IndexError) as error:
         raise ModelFileError(f"{path}: tensor {proto.name!r} cannot be read: {first_line(error)}") from error
     with np.errstate(over="ignore"):
         return array.astype("float32") if proto.data_type in _FLOATS else array
+
+
+def claim_tensor(path: str, name: str, sizes, kind: int) -> None:
+    """ModelFileError where a tensor says that it is larger than is allowed, or of a type that nobody knows."""
+    try:
+        size = size_of(TensorProto(name=name, dims=sizes, data_type=kind))
+        claim(size, f"{path}: tensor {name!r:.60}", ModelFileError)
+    except ModelFileError as error:
+        text = str(error)
+        raise ModelFileError(text if text.startswith(path) else f"{path}: {text}") from None
 
 
 def _to_float32(path: str, graph) -> None:
@@ -101,6 +118,7 @@ def initializers(path: str, graph) -> dict:
     """Name -> array of everything that the file stores, sparse tensors included."""
     arrays = {proto.name: read_array(path, proto) for proto in graph.initializer}
     for sparse in graph.sparse_initializer:
+        claim_tensor(path, sparse.values.name, sparse.dims, sparse.values.data_type)
         dense = np.zeros(list(sparse.dims), helper.tensor_dtype_to_np_dtype(sparse.values.data_type))
         places = read_array(path, sparse.indices)
         if places.ndim == 2:
@@ -114,10 +132,7 @@ def initializers(path: str, graph) -> dict:
 def preprocessing(path: str, model):
     """The JSON of the metadata key 'preprocessing', or None."""
     text = {entry.key: entry.value for entry in model.metadata_props}.get("preprocessing")
-    try:
-        return None if text is None else json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path}: metadata 'preprocessing' is not JSON: {error}") from error
+    return None if text is None else parse_json(text, f"{path}: metadata 'preprocessing' is not JSON", ModelFileError)
 
 
 def first_line(error) -> str:

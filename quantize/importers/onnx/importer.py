@@ -12,7 +12,7 @@ from quantize.importers.graph_block import GraphBlock, Program, Step
 from quantize.importers.onnx import file
 from quantize.importers.onnx.graph import Graph, Node
 from quantize.importers.onnx.operators import OPERATORS
-from quantize.importers.refused import Refused
+from quantize.importers.refused import Refused, damage_named
 
 logger = logging.getLogger(__name__)
 
@@ -50,15 +50,16 @@ def import_onnx(path, ctx=None, channels_first: bool = False) -> GraphBlock:
         If the file is missing or damaged, holds NaN or infinity in its weights, has several inputs, or holds
         operators or attribute values that are not supported; all of those are named at once, before anything is built.
     """
-    graph = Graph(path, channels_first)
-    steps = _input_steps(graph) + _plan(graph)
-    outputs = tuple(graph.resolve(name, "the graph's output") for name in graph.outputs)
-    program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape)
-    logger.info("%s: %d ONNX nodes, opset %d", graph.path, len(graph.model.graph.node), graph.opset)
-    net = GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
-    net.layout = graph.layout
-    _check_sizes(graph, net)
-    return net
+    with damage_named(str(path)):
+        graph = Graph(path, channels_first)
+        steps = _input_steps(graph) + _plan(graph)
+        outputs = tuple(graph.resolve(name, "the graph's output") for name in graph.outputs)
+        program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape)
+        logger.info("%s: %d ONNX nodes, opset %d", graph.path, len(graph.model.graph.node), graph.opset)
+        net = GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
+        net.layout = graph.layout
+        _check_sizes(graph, net)
+        return net
 
 
 def _check_sizes(graph: Graph, net: GraphBlock) -> None:

@@ -5,10 +5,12 @@ import contextlib
 import json
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
+import msgspec
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block
 
+from quantize.documents import checked, parse_json
 from quantize.errors import ConfigError
 from quantize.files import PathLike, check_params_size, read_text, whole_file, write_whole
 from quantize.modes import added_parameters, clear_cached_graphs, mode, quantized_layers, quantizers
@@ -17,6 +19,27 @@ from quantize.registry import closest
 from quantize.spec import QParams, QuantSpec
 
 NAMES = ("bits", "scale", "zero_point")
+Values = Union[float, List[float], None]
+
+
+class Operands(msgspec.Struct, forbid_unknown_fields=True):
+    """What the file says of a layer; lists where there is one number for each channel."""
+
+    weight_bits: Optional[int] = None
+    weight_scale: Values = None
+    weight_zero_point: Values = None
+    tracked_min_weight: Values = None
+    tracked_max_weight: Values = None
+    input_bits: Optional[int] = None
+    input_scale: Values = None
+    input_zero_point: Values = None
+    tracked_min_input: Values = None
+    tracked_max_input: Values = None
+    output_bits: Optional[int] = None
+    output_scale: Values = None
+    output_zero_point: Values = None
+    tracked_min_output: Values = None
+    tracked_max_output: Values = None
 
 
 def export_model(net: Block, model_path: PathLike, calibration_path: Optional[PathLike] = None,
@@ -66,6 +89,7 @@ def load_calibration(net: Block, calibration: Union[PathLike, Dict[str, Dict[str
     """Set what `calibration_of` returned, or a JSON file with it: activations get `offline`, trained steps start so."""
     if not isinstance(calibration, dict):
         calibration = _read(calibration)
+    checked(calibration, Dict[str, Operands], "calibration config", ConfigError)
     layers = dict(quantized_layers(net))
     for path, numbers in calibration.items():
         if path not in layers:
@@ -78,10 +102,7 @@ def load_calibration(net: Block, calibration: Union[PathLike, Dict[str, Dict[str
 
 
 def _read(path: PathLike) -> Dict[str, Dict[str, Any]]:
-    try:
-        return json.loads(read_text(path))
-    except json.JSONDecodeError as error:
-        raise ConfigError(f"calibration config {path}: line {error.lineno}: {error.msg}") from None
+    return parse_json(read_text(path), f"calibration config {path}", ConfigError)
 
 
 def _load(path: str, operand: str, quantizer: Optional[FakeQuantize], numbers: Dict[str, Any]) -> None:
@@ -94,7 +115,15 @@ def _load(path: str, operand: str, quantizer: Optional[FakeQuantize], numbers: D
                           f"{int(np.prod(quantizer.scale.shape))} numbers")
     if operand == "weight" and quantizer.training_mode == "online":
         return  # follows from the weights
-    shape = quantizer.scale.shape
+    shape, spec = quantizer.scale.shape, quantizer.spec
+    with np.errstate(over="ignore"):
+        scales = np.float32(scale)
+    if not (np.isfinite(scales).all() and (scales > 0).all()):
+        raise ConfigError(f"calibration config: {path}: '{operand}_scale' must be above 0 and finite in float32, got "
+                          f"{str(scale)[:60]}")
+    if not (np.equal(np.mod(zero, 1), 0).all() and np.all(np.abs(zero) < 2 ** 16)):
+        raise ConfigError(f"calibration config: {path}: '{operand}_zero_point' must be a code of {spec}, got "
+                          f"{str(zero)[:60]}")
     quantizer.set_qparams(QParams(np.float32(scale).reshape(shape), np.int32(zero).reshape(shape)))
     quantizer.mode = "offline"
 

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: MIT
+"""JSON from files: parsed within bounds, and checked against one schema for each format.
+
+A schema is a `msgspec.Struct` (or any type that msgspec knows) with ranges in its annotations; msgspec says where a
+value stands that does not fit ("Expected `int`, got `str` - at `$.nodes[3].inputs[0]`"), checks 100 MB/s, needs nothing
+else, and has wheels for every Python from 3.8 on (pydantic 2 needs four packages, and no version of it spans 3.8 to
+3.11 under the pins).
+"""
+
+import json
+from typing import Any, Callable, Type, TypeVar
+
+from quantize.errors import DataError, QuantizeError
+from quantize.escape import shown
+from quantize.files import PathLike, read_text
+from quantize.limits import claim
+
+LONGEST_NUMBER = 1000  # characters; exact sums of a calibration take a few hundred
+PER_LETTER = 12  # bytes of Python objects that a letter of JSON becomes, roughly and at most: "[0,0,0,...
+
+T = TypeVar("T")
+
+
+def parse_json(text: str, where: str, error: Type[QuantizeError] = DataError) -> Any:
+    """What a JSON text says.
+
+    Parameters
+    ----------
+    where : str
+        What the text is called in errors.
+    error : class
+        What is raised, with line and column, for text that is no JSON, is nested too deep, or has numbers of more than
+        1000 digits (which take seconds to read, or stand for infinity).
+    """
+    claim(len(text) * PER_LETTER, where, error)
+    try:
+        return json.loads(text, parse_int=_number(int), parse_float=_number(float))
+    except json.JSONDecodeError as problem:
+        raise error(f"{where}: line {problem.lineno} column {problem.colno}: {problem.msg}") from None
+    except RecursionError:
+        raise error(f"{where}: is nested too deep") from None
+    except ValueError as problem:
+        raise error(f"{where}: {problem}") from None
+
+
+def read_json(path: PathLike, error: Type[QuantizeError] = DataError) -> Any:
+    """What a JSON file says; DataError where it cannot be read, `error` where it is no JSON."""
+    return parse_json(read_text(path), str(path), error)
+
+
+def checked(content: Any, schema: Type[T], where: str, error: Type[QuantizeError] = DataError) -> T:
+    """The value of a schema that parsed JSON stands for; `error` says what does not fit, and its path in the document.
+
+    Parameters
+    ----------
+    where : str
+        What the document is called in errors.
+    """
+    import msgspec
+    try:
+        return msgspec.convert(content, schema)
+    except msgspec.ValidationError as problem:
+        raise error(f"{where}: {shown(problem)[:400]}") from None
+    except RecursionError:
+        raise error(f"{where}: is nested too deep") from None
+
+
+def _number(kind: Callable) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
+        if len(text) > LONGEST_NUMBER:
+            raise ValueError(f"a number of {len(text)} characters ({text[:10]}...)")
+        return kind(text)
+    return parse

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: MIT
+"""NumPy's `.npz` files from strangers: looked at before anything is unpacked, and without pickle.
+
+A few kilobytes of zeros unpack to gigabytes, and a header may say any size. So the names, the sizes that the archive
+and each header declare, and the types are checked first; an archive hands out no more than it has declared.
+"""
+
+import zipfile
+from math import prod
+from typing import Dict, Optional, Sequence
+
+import numpy as np
+
+from quantize.errors import DataError
+from quantize.files import PathLike
+from quantize.limits import claim
+
+MOST_MEMBERS = 10_000
+KINDS = "biufc"  # numbers alone: no objects, which would be pickles, no texts, no records
+
+
+def read_npz(path: PathLike, keys: Optional[Sequence[str]] = None) -> Dict[str, np.ndarray]:
+    """The arrays of an npz file by name.
+
+    Parameters
+    ----------
+    keys : sequence of str, optional
+        Only these, all of which must be there.
+
+    Raises
+    ------
+    DataError
+        For a file that is missing or damaged, without one of the arrays, or that wants more memory than is allowed.
+    """
+    try:
+        with zipfile.ZipFile(str(path)) as archive:
+            entries = {entry.filename[:-len(".npy")]: entry for entry in _entries(archive, path)}
+            missing = [key for key in keys or () if key not in entries]
+            if missing:
+                raise DataError(f"{path}: no array {missing[0]!r}; it holds {', '.join(entries) or 'nothing'}")
+            chosen = {name: entries[name] for name in (entries if keys is None else keys)}
+            claim(sum(entry.file_size for entry in chosen.values()), str(path))
+            return {name: _array(archive, entry, path) for name, entry in chosen.items()}
+    except DataError:
+        raise
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file") from None
+    # a broken file shows as whatever zipfile, zlib, lzma or the npy reader raise: there is no common base
+    except Exception as error:
+        raise DataError(f"{path}: not a complete npz file ({error}); fetch or write it again") from None
+
+
+def _entries(archive, path):
+    found = archive.infolist()
+    names = [entry.filename for entry in found]
+    if len(found) > MOST_MEMBERS or len(set(names)) != len(names) or not all(name.endswith(".npy") for name in names):
+        raise DataError(f"{path}: not an npz file of this program: {len(names)} members, among them "
+                        f"{next((name for name in names if not name.endswith('.npy')), '')[:60]!r}")
+    return found
+
+
+def _array(archive, entry, path) -> np.ndarray:
+    """An array whose header says what its member holds."""
+    with archive.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version != (1, 0):  # others have headers of any length
+            raise DataError(f"{path}: array {entry.filename!r} is of version {version} of the npy format, not 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        needed = prod(shape) * dtype.itemsize
+        if dtype.kind not in KINDS or any(size < 0 for size in shape):
+            raise DataError(f"{path}: not a complete npz file of numbers: array {entry.filename!r} is {dtype} {shape}")
+        data = stream.read(needed)
+        if len(data) != needed or stream.read(1):
+            raise DataError(f"{path}: array {entry.filename!r} has another length than its shape {shape} says")
+    array = np.frombuffer(data, dtype).reshape(shape[::-1] if fortran else shape)
+    return (array.T if fortran else array).copy()
