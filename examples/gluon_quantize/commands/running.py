@@ -79,7 +79,7 @@ def _fail(text):
     return 2
 
 
-def _log_shown():
+def log_shown():
     """Warnings on standard error, unless a program that calls the command has its own log."""
     handler = logging.StreamHandler()
     handler.setFormatter(Shown("%(levelname)s: %(message)s"))
@@ -98,7 +98,7 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
     """
     with unix_output():
         args = parser.parse_args(argv)
-        _log_shown()
+        log_shown()
         try:
             if getattr(args, "list_models", False):
                 from gluon_quantize.models.loading import list_models

@@ -11,8 +11,9 @@ import sys
 from typing import List, Optional
 
 from gluon_quantize.commands.parser import Help
-from gluon_quantize.commands.running import spelled, unix_output
+from gluon_quantize.commands.running import log_shown, spelled, unix_output
 from gluon_quantize.runs.distributed import LaunchRequest, launch
+from quantize.errors import QuantizeError
 from quantize.escape import shown
 
 PROG = "train_distributed.py"
@@ -35,7 +36,11 @@ def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
                         help="processes that train, on all machines together (default: %(default)s)")
     parser.add_argument("--here", type=int, metavar="N", help="how many of them on this machine (default: all)")
     parser.add_argument("--address", metavar="HOST:PORT",
-                        help="where the scheduler listens (default: 127.0.0.1 and a free port)")
+                        help="where the scheduler listens, and nowhere else; an address of a network that only your "
+                             "machines are in (default: 127.0.0.1 and a free port)")
+    parser.add_argument("--trust-network", action="store_true",
+                        help="also listen on a public address: MXNet's parameter server has no password, so whoever "
+                             "can reach it can change what is learned (default: no)")
     parser.add_argument("--join", action="store_true",
                         help="scheduler and server run on another machine, at --address: start workers alone")
     parser.add_argument("--timeout", type=float, metavar="SECONDS",
@@ -63,7 +68,7 @@ def parse(argv: Optional[List[str]], prog: str = PROG) -> LaunchRequest:
         parser.error(f"--address {args.address}: write HOST:PORT")
     return LaunchRequest(worker_command(args.script, args.arguments), args.workers, here,
                          (host, int(port)) if args.address else None, args.join, args.timeout, args.grace,
-                         args.worker_timeout)
+                         args.worker_timeout, args.trust_network)
 
 
 def worker_command(script: str, arguments: List[str]) -> List[str]:
@@ -87,8 +92,12 @@ def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
         request = parse(argv, prog)
         # as an exception, so that the workers are stopped
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+        log_shown()
         try:
             ended = launch(request, show)
+        except QuantizeError as error:
+            print(f"error: {shown(error)}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

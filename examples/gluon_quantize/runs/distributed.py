@@ -7,7 +7,10 @@
 
 import contextlib
 import ctypes
+import ipaddress
+import logging
 import os
+import pathlib
 import signal
 import socket
 import subprocess
@@ -17,7 +20,13 @@ import time
 from dataclasses import dataclass
 from typing import Callable, Dict, Optional, Sequence, Tuple
 
-SERVE = (sys.executable, "-c", "import mxnet")  # with their roles in the environment, that is all they need
+from quantize.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+SERVE = (sys.executable, "-c", (pathlib.Path(__file__).resolve().parent / "server.py").read_text(encoding="utf-8"))
+TRUST = ("MXNet's parameter server has no password: whoever can reach {} can read and change what is learned, write "
+         "files as you, and end the training. Use it in a network that only your machines are in (a VPN, for instance)")
 LIBC = ctypes.CDLL(None) if sys.platform.startswith("linux") else None
 PR_SET_PDEATHSIG = 1
 POLL = 0.1
@@ -44,6 +53,8 @@ class LaunchRequest:
         Seconds that the others get once a worker has ended.
     worker_timeout : float
         Seconds that a worker waits for the others before it gives up.
+    trust_network : bool
+        Also listen on a public address.
     """
 
     command: Sequence[str]
@@ -54,6 +65,7 @@ class LaunchRequest:
     timeout: Optional[float] = None
     grace: float = 60
     worker_timeout: float = 600
+    trust_network: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,8 +83,13 @@ def launch(request: LaunchRequest, show: Callable[[str, str], None]) -> Ended:
     ----------
     show : callable
         Takes the name of a process and a line that it printed; called from threads.
+
+    Raises
+    ------
+    ConfigError
+        For an address that is not one of a machine, or a public one that is not said to be trusted.
     """
-    address = request.address or free_address()
+    address = checked_address(request)
     group = Group()
     try:
         if not request.join:
@@ -84,6 +101,36 @@ def launch(request: LaunchRequest, show: Callable[[str, str], None]) -> Ended:
         return watch(group, request)
     finally:
         group.stop()
+
+
+def checked_address(request: LaunchRequest) -> Tuple[str, int]:
+    """(IPv4 address, port) where the scheduler listens, on that address alone; a warning for any but loopback."""
+    if request.address is None:
+        return free_address()
+    host, port = request.address
+    try:
+        found = socket.gethostbyname(host)
+    except (OSError, UnicodeError) as error:
+        raise ConfigError(f"--address {host}: no such machine ({error})") from None
+    kind = ipaddress.ip_address(found)
+    if kind.is_unspecified or kind.is_multicast:
+        raise ConfigError(f"--address {host}: name the one address that the other machines use, not all of them")
+    if not (kind.is_private or request.trust_network):
+        raise ConfigError(f"--address {host}: {found} is a public address. {TRUST.format('it')}; if nobody else can "
+                          "reach it, say --trust-network")
+    if not kind.is_loopback:
+        logger.warning("%s", TRUST.format(f"{found}:{port}"))
+    return found, port
+
+
+def own_address(host: str) -> str:
+    """The address of this machine from which another is reached: the only one that a process here listens on."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((host, 9))  # sends nothing
+            return probe.getsockname()[0]
+        except OSError as error:
+            raise ConfigError(f"--address {host}: cannot be reached from here ({error.strerror or error})") from None
 
 
 def free_address() -> Tuple[str, int]:
@@ -99,8 +146,7 @@ def environment(request: LaunchRequest, address: Tuple[str, int], role: str) -> 
     env = dict(os.environ, DMLC_ROLE=role, DMLC_PS_ROOT_URI=host, DMLC_PS_ROOT_PORT=str(port),
                DMLC_NUM_WORKER=str(request.workers), DMLC_NUM_SERVER="1",
                QUANTIZE_WORKER_TIMEOUT=str(request.worker_timeout), PYTHONUNBUFFERED="1")
-    if host == "127.0.0.1":
-        env["DMLC_NODE_HOST"] = host
+    env["DMLC_NODE_HOST"] = host if role == "scheduler" else own_address(host)
     # processes that compete for cores wait for each other in every parallel loop
     env.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // request.here)))
     return env

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The moments in which a network in training becomes another one: converted, quantized, with batch norm frozen."""
 
-import os
 from typing import Any, Dict, List, Tuple
 
 import mxnet as mx
@@ -19,6 +18,7 @@ from quantize.convert import convert_model, fake_bn, mean_global_pooling
 from quantize.errors import ModelFileError
 from quantize.modes import quantize_input, set_mode
 from quantize.nn import METHODS
+from quantize.params_file import check_params
 from quantize.train import (
     CheckNumbers,
     FreezeBatchNorm,
@@ -52,8 +52,7 @@ def convert(request: TrainRequest, task: Task) -> Tuple[Block, List[Dict[str, An
 
 def load_weights(net: Block, path: str) -> None:
     """Parameters that another run saved; ModelFileError when they are of another network or method."""
-    if not os.path.isfile(path):
-        raise ModelFileError(f"{path}: no such parameter file")
+    check_params(path)
     try:
         net.load_parameters(path)
     except (AssertionError, ValueError, KeyError, mx.MXNetError) as error:
