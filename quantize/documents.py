@@ -59,6 +59,8 @@ def checked(content: Any, schema: Type[T], where: str, error: Type[QuantizeError
     import msgspec
     try:
         return msgspec.convert(content, schema)
+    except UnicodeEncodeError:  # json reads half of a pair ("\\ud800"), which is no text
+        raise error(f"{where}: a name in it is no Unicode") from None
     except msgspec.ValidationError as problem:
         raise error(f"{where}: {shown(problem)[:400]}") from None
     except RecursionError:

@@ -8,6 +8,7 @@ import re
 
 from gluon_quantize.data.image_set import FileSet
 from quantize.errors import DataError
+from quantize.files import read_bytes
 
 CLASSES = 1000
 SPLIT_FOLDERS = {"train": "train", "test": "val"}
@@ -107,13 +108,14 @@ def _read_labels_txt(path):
         name, index = ([""] + line.rsplit(None, 1))[-2:]
         if not index.isdecimal() and "," in line:  # a table with commas
             name, index = (part.strip().strip('"') for part in line.rsplit(",", 1))
-        name = name if "\\" not in name or (path.parent / name).is_file() else name.replace("\\", "/")
-        if not name or not index.isdecimal() or int(index) >= CLASSES:
-            raise DataError(f"{path} line {number}: {line!r}; want 'file class_index' with a class index "
+        name = name if "\\" not in name or _is_file(path.parent / name) else name.replace("\\", "/")
+        if not name or not re.fullmatch("[0-9]{1,9}", index) or int(index) >= CLASSES:
+            raise DataError(f"{path} line {number}: {line[:200]!r}; want 'file class_index' with a class index "
                             f"0..{CLASSES - 1}")
         # One listing instead of a stat per line; names in subfolders are looked up one by one.
-        if name not in listed and not (path.parent / name).is_file():
-            raise DataError(f"{path} line {number}: file {name!r} is not in the folder; add it or remove the line")
+        if name not in listed and not _is_file(path.parent / name):
+            raise DataError(f"{path} line {number}: file {name[:200]!r} is not in the folder; add it or remove the "
+                            "line")
         pairs.append((path.parent / name, int(index)))
     return pairs
 
@@ -163,8 +165,8 @@ def _wnids(*folders):
 def _lines(path):
     """(line number, stripped line) of every line of a text file that is not empty."""
     try:
-        text = _decoded(path.read_bytes())
-    except (OSError, UnicodeDecodeError) as err:
+        text = _decoded(read_bytes(path))
+    except (DataError, UnicodeDecodeError) as err:
         raise DataError(f"{path}: cannot be read as text ({err})") from None
     lines = re.split("\r\n|\r|\n", text)  # no other mark ends a line: names may hold them
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
@@ -181,6 +183,14 @@ def _decoded(data):
         return data.decode("utf-8")
     except UnicodeDecodeError:
         return data.decode("cp1252")
+
+
+def _is_file(path):
+    """Whether there is one; names may be longer than any file's."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _images(folder):

@@ -13,7 +13,7 @@ from quantize.errors import DataError, QuantizeError
 from quantize.limits import claim
 
 # whatever the name ends in: others start interpreters (EPS), or are seldom read and seldom looked at
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "PPM", "GIF", "JPEG2000")
 BYTES_OF_PIXEL = 8 * (3 + 4 * 3 * 3)  # one in eight of the memory at most, since several threads decode at once
 
 class ImageSet:

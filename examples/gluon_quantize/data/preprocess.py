@@ -89,6 +89,8 @@ class Preprocessing:
         if not np.all(np.isfinite((self.scale,) + self.mean + self.std)) or 0.0 in self.std or self.scale == 0:
             raise ConfigError("preprocessing: scale, mean and std must be finite, scale and std not 0; got "
                               f"{(self.scale, self.mean, self.std)}")
+        if isinstance(self.crop, tuple) and 0 in self.crop:
+            raise ConfigError(f"preprocessing: crop {self.crop!r} has a side of 0 pixels; crop 0 is none")
         sizes = (self.resize,) + (self.crop if isinstance(self.crop, tuple) else (self.crop,))
         if len(sizes) > 3 or not all(isinstance(s, int) and 0 <= s <= LONGEST_SIDE for s in sizes):
             raise ConfigError(f"preprocessing: resize {self.resize!r} and crop {self.crop!r} must be whole numbers of "
