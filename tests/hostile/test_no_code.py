@@ -21,6 +21,7 @@ ALLOWED = {
     ("quantize/convert/net.py", "load_parameters"): "behind read_params",
     ("examples/gluon_quantize/commands/main.py", "import_module"): "a name of the table of commands",
     ("deploy/targets/__init__.py", "import_module"): "the folders of this package",
+    ("examples/gluon_quantize/data/loader.py", "import_module"): "--data: the user's own program, named by the user",
     ("quantize/__init__.py", "import_module"): "a table of this module",
     ("quantize/ops/__init__.py", "import_module"): "a table of this module",
     ("quantize/storage/__init__.py", "import_module"): "a table of this module",
