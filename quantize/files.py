@@ -92,13 +92,14 @@ def _temporary(path: pathlib.Path) -> pathlib.Path:
     """A new, empty file beside `path`, with its mode, or the mode that new files have."""
     if not path.name:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    before = None
+    with contextlib.suppress(FileNotFoundError):
+        before = os.lstat(str(path))
     temporary = path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}.tmp")
     handle = os.open(str(temporary), os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
-        with contextlib.suppress(FileNotFoundError):
-            before = os.lstat(str(path))
-            if stat.S_ISREG(before.st_mode):
-                os.fchmod(handle, stat.S_IMODE(before.st_mode))
+        if before is not None and stat.S_ISREG(before.st_mode):
+            os.fchmod(handle, stat.S_IMODE(before.st_mode))
     finally:
         os.close(handle)
     return temporary

@@ -313,3 +313,13 @@ def test_failed_save_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match="disk full"):
         save_params(Broken(), tmp_path / "x.params")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_variances_below_0_are_refused(tmp_path):
+    net = open_model(NetworkRequest(model="digits_lenet")).net
+    for name, parameter in net.collect_params().items():
+        if name.endswith("running_var"):
+            parameter.set_data(-parameter.data())
+    net.save_parameters(str(tmp_path / "p.params"))
+    with pytest.raises(ModelFileError, match="holds variances below 0"):
+        open_model(NetworkRequest(model="digits_lenet", params=str(tmp_path / "p.params")))
