@@ -52,6 +52,14 @@ def test_sigterm_leaves_nothing(tmp_path):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_sigterm_before_anything_is_written_leaves_no_lock(tmp_path):
+    with pytest.raises(SystemExit), reserved(tmp_path / "a" / "out", force=False):
+        assert tree(tmp_path) == ["a", "a/.out.lock"]
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the process went on")
+    assert tree(tmp_path) == []
+
+
 def test_an_error_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), staged(tmp_path / "out", force=False) as folder:
         (folder / "a").write_text("half")

@@ -143,7 +143,7 @@ def reserved(folder: Optional[str], force: bool) -> Iterator[None]:
     folder = pathlib.Path(folder).resolve()
     made = _make(folder.parent)
     try:
-        with locked(folder.with_name(f".{folder.name}{LOCK}"), f"--output {folder}"):
+        with _unwound_by_sigterm(), locked(folder.with_name(f".{folder.name}{LOCK}"), f"--output {folder}"):
             ownership.remove_staging(folder)
             yield
     finally:
