@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """How an engine rounds: the two steps where integers meet real numbers, as objects the engine is handed."""
 
-from typing import Any, Callable, Mapping, Optional
+from dataclasses import replace
+from typing import Any, Callable, Mapping, Optional, Tuple
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -22,9 +23,12 @@ class Arithmetic:
         Node type -> function that replaces the one of `deploy.engine.operations`.
     functions : dict
         Kind of activation function -> function that replaces the one of `deploy.engine.activation`.
+    codes : (int, int) or None
+        The only smallest and largest code that the engine clips inputs to; None: whatever a grid says.
     """
 
     name = "plain"
+    codes: Optional[Tuple[int, int]] = None
     operations: Mapping[type, Callable] = {}
     functions: Mapping[str, Callable] = {}
 
@@ -40,6 +44,23 @@ class Arithmetic:
         """Codes (int32) of a float32 array on a `Grid`."""
         scaled = np.asarray(x, np.float32) / np.float32(grid.scale)
         return self._code(scaled, grid)
+
+    def held(self, grid: Grid) -> Tuple[Grid, Optional[Tuple[float, float]]]:
+        """(The grid that the engine rounds an input to, what the input is to be clipped to before; None: to nothing).
+
+        An engine that always clips to its own codes holds every grid with fewer of them, once what is beyond their
+        smallest and largest value is cut off: those values are codes themselves, so that nothing else changes.
+        """
+        if self.codes is None or (grid.qmin, grid.qmax) == self.codes or not self.holds(grid):
+            return grid, None
+        low, high = (float(np.float32(code) * np.float32(grid.scale)) for code in (grid.qmin, grid.qmax))
+        return replace(grid, qmin=self.codes[0], qmax=self.codes[1]), (low, high)
+
+    def holds(self, grid: Grid) -> bool:
+        """Whether every code of a grid is one that the engine has."""
+        if self.codes is None:
+            return True
+        return grid.zero_point == 0 and self.codes[0] <= grid.qmin and grid.qmax <= self.codes[1]
 
     def quantize_weight(self, weight: np.ndarray, scale: ArrayLike, qmax: int) -> np.ndarray:
         """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""

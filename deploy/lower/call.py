@@ -2,11 +2,12 @@
 """What the handler of an operator sees: one operator's options, operands and shapes, and a way to write nodes."""
 
 import ast
+from dataclasses import replace
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
-from deploy.ir import Quantization
+from deploy.ir import Activation, Function, Quantization
 from deploy.lower.draft import Unsupported
 from deploy.lower.weights import quantization_of
 from quantize.convert.graph import Node
@@ -116,7 +117,17 @@ class Call:
         """Whether the operator's layer is to compute in integers."""
         return self._builder.quantized_layer(self._node) is not None
 
-    def quantization(self, weight: np.ndarray) -> Optional[Quantization]:
-        """How the operator's layer computes in integers; None where it stays float."""
-        layer = self._builder.quantized_layer(self._node)
-        return None if layer is None else quantization_of(layer, weight, self._builder.arithmetic)
+    def quantized(self, weight: np.ndarray) -> Tuple[str, Optional[Quantization]]:
+        """(Blob that the operator's layer reads, how it computes in integers; None where it stays float).
+
+        Where the engine has more codes than the layer's grid, what the grid cuts off is cut off in front of the layer.
+        """
+        layer, arithmetic = self._builder.quantized_layer(self._node), self._builder.arithmetic
+        if layer is None:
+            return self.blob(), None
+        quantization = quantization_of(layer, weight, arithmetic)
+        grid, clip = arithmetic.held(quantization.input)
+        if clip is None:
+            return self.blob(), quantization
+        blob = self.emit(Activation, self.blob(), self.in_shape(), part="clip", function=Function("clip", clip))
+        return blob, replace(quantization, input=grid)

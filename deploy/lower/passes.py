@@ -241,9 +241,15 @@ def fuse_activations(draft: Draft) -> None:
     for node in draft.nodes(Activation):
         host = draft.writer(node.inputs[0])
         if (isinstance(host, (Convolution, Deconvolution, InnerProduct)) and host.activation is None
-                and node.function.kind in FUSED_KINDS and draft.only_reader(node.inputs[0]) is not None):
+                and node.function.kind in FUSED_KINDS and draft.only_reader(node.inputs[0]) is not None
+                and not _is_of_its_reader(draft, node)):
             draft.put(replace(host, activation=node.function))
             draft.bypass(node)
+
+
+def _is_of_its_reader(draft, node) -> bool:
+    """Whether an activation is the clip that a layer's narrow grid wants in front of it."""
+    return bool(node.path) and any(reader.path == node.path for reader in draft.readers(node.outputs[0]))
 
 
 # functions are found before anything moves away from them; paddings join layers while these are still next to them;

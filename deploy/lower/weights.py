@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From the quantizers of a layer to `ir.Quantization`."""
 
-from typing import Dict
+from typing import Dict, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -41,22 +41,50 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic) ->
     if len(on) != 2:
         raise Unsupported(f"only its {' and '.join(name.split('_')[0] for name in on)} is quantized; integer layers "
                           "need input and weight")
-    spec = on["weight_quantizer"].spec
-    _check_rounding(spec, "weights")
-    if not (spec.signed and spec.symmetric and spec.qmin == -spec.qmax and spec.qmax <= 127):
-        raise Unsupported(f"{spec} weights with codes from {spec.qmin} to {spec.qmax}; integer layers hold symmetric "
-                          "ones up to 127")
+    quantizer = on["weight_quantizer"]
+    _check_weights(layer, quantizer.spec)
+    norm = layer.norm
+    if norm is not None:
+        weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
+    codes, scale = _codes(quantizer, weight, arithmetic)
+    quantization = Quantization(input_grid(on["input_quantizer"]), codes, scale, _largest_code(quantizer.spec))
+    return quantization if norm is None else without_factor(quantization, batchnorm_affine(norm.block)[0])
+
+
+def _check_weights(layer: Block, spec: QuantSpec) -> None:
+    """Unsupported where the codes of a weight do not fit."""
+    if spec.grid == "mid_tread":
+        _check_rounding(spec, "weights")
+    if not (spec.signed and spec.symmetric) or _largest_code(spec) > 127:
+        raise Unsupported(f"{spec} weights with codes from {_code(spec, spec.qmin)} to {_code(spec, spec.qmax)}; "
+                          "integer layers hold symmetric ones up to 127")
     if layer.weight_transform is not None:
         raise Unsupported(f"its weight is quantized in the Winograd domain ({layer.weight_transform}), integer layers "
                           "hold kernels on a grid; "
                           "convert it without Winograd")
-    norm = layer.norm
-    if norm is not None:
-        weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
-    scale = weight_scale(on["weight_quantizer"], weight)
-    codes = arithmetic.quantize_weight(weight, scale, spec.qmax)
-    quantization = Quantization(input_grid(on["input_quantizer"]), codes, scale, spec.qmax)
-    return quantization if norm is None else without_factor(quantization, batchnorm_affine(norm.block)[0])
+
+
+def _code(spec: QuantSpec, code: int) -> int:
+    """The integer that stands for a code: a grid without a level at zero has the odd numbers, and half the step."""
+    return code if spec.grid == "mid_tread" else 2 * code + 1
+
+
+def _largest_code(spec: QuantSpec) -> int:
+    return max(-_code(spec, spec.qmin), _code(spec, spec.qmax))
+
+
+def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic) -> Tuple[np.ndarray, np.ndarray]:
+    """(Codes (int8), scale (outputs,)) of a float weight: those that the quantizer rounds it to."""
+    spec = quantizer.spec
+    scale = weight_scale(quantizer, weight)
+    if spec.grid == "mid_tread":
+        codes = arithmetic.quantize_weight(weight, scale, _largest_code(spec))
+        return np.clip(codes, spec.qmin, spec.qmax).astype(np.int8), scale
+    # these methods move a weight before they round it
+    rounded = quantizer.quantize(mx.nd, mx.nd.array(weight), **{
+        name: parameter.data() for name, parameter in quantizer._reg_params.items()}).asnumpy()
+    half = (scale / 2).astype(np.float32)
+    return np.rint(rounded / half.reshape((-1,) + (1,) * (weight.ndim - 1))).astype(np.int8), half
 
 
 def input_grid(quantizer: FakeQuantize) -> Grid:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a converted network can do beside what it could before: thin methods over `quantize.modes`."""
 
+import logging
 import warnings
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Tuple
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:  # a mixin, put in front of the class of whatever network is c
     from mxnet.gluon import HybridBlock as _Base
 else:
     _Base = object
+
+logger = logging.getLogger(__name__)
 
 _CLASSES: Dict[type, type] = {}
 
@@ -77,10 +80,17 @@ class QuantizedNet(_Base):
         nd.waitall()
         super().save_parameters(*args, **options)
 
-    def load_parameters(self, filename: PathLike, ctx: Any = None, allow_missing: bool = False, **options: Any) -> None:
+    def load_parameters(self, filename: PathLike, ctx: Any = None, allow_missing: bool = False,
+                        modes_follow: bool = False, **options: Any) -> None:
         """As Gluon's; a float checkpoint (one without the quantizers' numbers) loads as well.
 
         Trained steps of weights then start from the weights that were loaded.
+
+        Parameters
+        ----------
+        modes_follow : bool
+            The caller sets the modes that belong to the numbers, which no such file says. Else quantizers that get
+            numbers and do not compute with them are warned about.
         """
         try:
             loaded = read_params(filename)
@@ -91,7 +101,19 @@ class QuantizedNet(_Base):
         if is_float:
             for layer in modes.collect_quantized_blocks(self):
                 start_weight(layer)
+        elif not modes_follow:
+            self._warn_of_modes(filename)
         modes.clear_cached_graphs(self)
+
+    def _warn_of_modes(self, filename: PathLike) -> None:
+        idle = [path for path, quantizer in modes.quantizers(self) if quantizer.mode == "online"
+                and quantizer.scale._data is not None and (quantizer.scale.data().asnumpy() > 0).all()]
+        if idle:
+            logger.warning("%s: has numbers of %d quantizers that compute with each batch's own range here (first: "
+                           "%s): a parameter file does not say in which modes they were used. Switch them "
+                           "(quantize.modes.set_mode, quantize.train.start_training), or keep networks with "
+                           "quantize.save_quantized and load_quantized, which keep modes, too", filename, len(idle),
+                           idle[0])
 
     def _lacks_only_what_was_added(self, filename: PathLike, loaded: Iterable[str], allow_missing: bool) -> bool:
         """Whether a file holds every parameter but (some of) those that conversion added.

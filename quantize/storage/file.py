@@ -78,7 +78,7 @@ def _numbered(document: Dict[str, Any], arrays: Mapping[str, Any]) -> Dict[str, 
     return {f"{number:05d}": array for number, array in enumerate(arrays.values())}
 
 
-def load_quantized(path: PathLike, ctx: Optional[mx.Context] = None) -> StoredNet:
+def load_quantized(path: PathLike, ctx: Optional[mx.Context] = None, *, as_float: bool = False) -> StoredNet:
     """The network of a file of `save_quantized`: the same outputs as when it was saved, bit for bit.
 
     Layers have the structural paths, and parameters the names, of the network that was saved; it can be trained on,
@@ -89,6 +89,8 @@ def load_quantized(path: PathLike, ctx: Optional[mx.Context] = None) -> StoredNe
     path : str or path
     ctx : mxnet.Context, optional
         Where the parameters go; the CPU when None.
+    as_float : bool
+        The float network instead, on the weights as they were trained: to convert it by other rules.
 
     Raises
     ------
@@ -103,7 +105,7 @@ def load_quantized(path: PathLike, ctx: Optional[mx.Context] = None) -> StoredNe
         numbers = [f"{number:05d}" for number in range(len(stored.arrays))]
         if not isinstance(names, list) or sorted(stored.arrays) != numbers or len(names) != len(numbers):
             raise ModelFileError("its arrays are not those that the network names")
-        net = restored(document, {name: stored.arrays[number] for name, number in zip(names, numbers)}, ctx)
+        net = restored(document, {name: stored.arrays[number] for name, number in zip(names, numbers)}, ctx, as_float)
         net.facts = facts_of(stored.documents.get(container.FACTS), stored.digest)
     except ModelFileError as error:
         raise ModelFileError(f"{path}: {error}") from None

@@ -9,7 +9,7 @@ from quantize.convert.layers import LAYERS
 from quantize.errors import ModelFileError
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, ReLU6, SkippableReLU, WinogradConv2D
 from quantize.nn.batchnorm import FrozenBatchNorm
-from quantize.nn.layer import retyped
+from quantize.nn.layer import QuantizedBlock, retyped
 from quantize.storage.container import expect
 
 Options = Dict[str, Any]
@@ -92,8 +92,10 @@ def record_of(layer: Block) -> Dict[str, Any]:
     return found
 
 
-def made(record: Any, where: str) -> Tuple[Block, Optional[type]]:
+def made(record: Any, where: str, as_float: bool = False) -> Tuple[Block, Optional[type]]:
     """(A float layer with parameters that have no values yet, the type that it is to become; None where it stays).
+
+    `as_float`: what conversion makes of layers, it does not become.
 
     Raises ModelFileError for a record that makes no layer.
     """
@@ -111,9 +113,10 @@ def made(record: Any, where: str) -> Tuple[Block, Optional[type]]:
     except Exception as error:  # whatever Gluon's constructors raise for values that cannot be
         raise ModelFileError(f"{where}: a {gluon.__name__} cannot be made of {options}: {error}") from None
     if record.get("activation") is not None:
-        inner, become = made(record["activation"], f"{where}.act")
+        inner, become = made(record["activation"], f"{where}.act", as_float)
         layer.act = become_kind(inner, become)
-    return layer, None if kind is gluon else kind
+    stays = kind is gluon or (as_float and issubclass(kind, (QuantizedBlock, SkippableReLU)))
+    return layer, None if stays else kind
 
 
 def become_kind(layer: Block, kind: Optional[type]) -> Block:

@@ -92,20 +92,25 @@ def _readers(blocks: Mapping[str, Block]) -> Dict[str, List[str]]:
 # ---- and back
 
 
-def restored(document: Document, arrays: Mapping[str, np.ndarray], ctx: Optional[mx.Context]) -> StoredNet:
-    """The network of a document; ModelFileError for what makes none."""
+def restored(document: Document, arrays: Mapping[str, np.ndarray], ctx: Optional[mx.Context],
+             as_float: bool = False) -> StoredNet:
+    """The network of a document, or the float one under it; ModelFileError for what makes none."""
     ctx = ctx or mx.cpu()
     expect(document, dict, "network")
     records = expect(document.get("layers"), dict, "layers")
     order = expect(document.get("order"), list, "order")
     if sorted(order) != sorted(records):
         raise ModelFileError("the order of layers names others than there are")
-    made = {path: kinds.made(records[path], path) for path in order}
+    made = {path: kinds.made(records[path], path, as_float) for path in order}
     others = _other_parameters(document, arrays)
     net = StoredNet(document.get("graph"), {path: layer for path, (layer, _) in made.items()}, others,
                     expect(document.get("prefix"), str, "prefix"))
-    _become(net, {path: become for path, (_, become) in made.items() if become is not None})
-    _add(net, expect(document.get("additions"), dict, "additions"))
+    additions = expect(document.get("additions"), dict, "additions")
+    becoming = {path: become for path, (_, become) in made.items() if become is not None}
+    if as_float:
+        return _float(net, (document, additions, becoming), arrays, ctx)
+    _become(net, becoming)
+    _add(net, additions)
     blocks = dict(walk(net))
     quantizers.link_relus(blocks, expect(document.get("readers"), dict, "readers"))
     _set_parameters(net, document, arrays, ctx)
@@ -115,6 +120,24 @@ def restored(document: Document, arrays: Mapping[str, np.ndarray], ctx: Optional
         net.__class__ = quantized_net_class(StoredNet)
         net.plan = expect(decoded(document["plan"]), Plan, "plan")
         net.rules = decoded(document.get("rules"))
+    clear_cached_graphs(net)
+    return net
+
+
+def _float(net: StoredNet, parts: Tuple[Document, Document, Mapping[str, type]], arrays: Mapping[str, np.ndarray],
+           ctx: mx.Context) -> StoredNet:
+    """Layers without what conversion added; BatchNorms that were folded compute again, merged ones stay merged."""
+    document, additions, becoming = parts
+    folded = {expect(record, dict, path).get("norm", {}).get("block") for path, record in additions.items()
+              if record.get("norm")}
+    blocks = dict(walk(net))
+    _become(net, {path: kind for path, kind in becoming.items() if blocks[path].name not in folded})
+    found = net._collect_params_with_prefix()
+    fixed = {VALUES + name[len(quantizers.FLOAT_WEIGHT):] + ".weight": array for name, array in arrays.items()
+             if name.startswith(quantizers.FLOAT_WEIGHT)}
+    kept = {part: {name: value for name, value in expect(document.get(part), dict, part).items() if name in found}
+            for part in ("parameters", "shared")}
+    _set_parameters(net, kept, {**arrays, **fixed}, ctx)
     clear_cached_graphs(net)
     return net
 

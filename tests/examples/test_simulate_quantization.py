@@ -37,7 +37,7 @@ def simulated(cli, tmp_path):
         folder = tmp_path / "results" / "new"
         code, out, err = cli(*arguments, "--output", folder)
         assert (code, err) == (0, "")
-        assert sorted(path.name for path in folder.iterdir()) == ["plan.txt", "result.json"]
+        assert sorted(path.name for path in folder.iterdir()) == ["network.qnet", "plan.txt", "result.json"]
         return json.loads((folder / "result.json").read_text()), (folder / "plan.txt").read_text(), out
     return run
 
@@ -256,7 +256,8 @@ def run_script(folder, *arguments):
 def test_script_from_another_folder(tmp_path):
     run = run_script(tmp_path, *OFFLINE, "--output", "here")
     assert (run.returncode, run.stderr) == (0, "")
-    assert "Top-1 361/364" in run.stdout and sorted(os.listdir(str(tmp_path / "here"))) == ["plan.txt", "result.json"]
+    assert "Top-1 361/364" in run.stdout
+    assert sorted(os.listdir(str(tmp_path / "here"))) == ["network.qnet", "plan.txt", "result.json"]
 
 
 def test_script_warns_on_standard_error(tmp_path):

@@ -72,7 +72,8 @@ def test_two_bits_from_float_weights(command):
                                      "--optimizer", "adam", "--lr", "0.001")
     assert code == 0, err
     assert {path.name for path in folder.iterdir()} == {
-        "best.params", "checkpoints", "curves.png", "final.params", "log.json", "plan.txt", "result.json", "rules.json"}
+        "best.params", "best.qnet", "checkpoints", "curves.png", "final.params", "final.qnet", "log.json", "plan.txt",
+        "result.json", "rules.json"}
     assert [path.name for path in sorted((folder / "checkpoints").iterdir())] == ["epoch-2", "epoch-3"]
     result, log = (json.loads((folder / name).read_text()) for name in ("result.json", "log.json"))
     # calibrated alone it has 353 of 364, in float 361

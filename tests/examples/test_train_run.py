@@ -53,7 +53,8 @@ def test_three_lines(tmp_path, capfd):
     assert result.best_epoch == 0 and result.best["top1"] == result.history[0]["top1"]
     assert "int4/channel lsq" in str(result.plan) and result.rules[0]["method"] == "lsq"
     assert result.net(mx.nd.zeros((1, 1, 8, 8))).shape == (1, 10)
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"best.params", "checkpoints", "final.params"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "best.params", "best.qnet", "checkpoints", "final.params", "final.qnet"}
 
 
 def test_what_it_tells(tmp_path):

@@ -25,8 +25,8 @@ def _windows(call: Call, weight: np.ndarray) -> dict:
 
 def _convolution(call: Call) -> str:
     weight = call.constant(1)
-    return call.emit(Convolution, call.blob(), weight=weight, bias=_bias(call, False),
-                     quantization=call.quantization(weight), **_windows(call, weight))
+    windows, (blob, quantization) = _windows(call, weight), call.quantized(weight)
+    return call.emit(Convolution, blob, weight=weight, bias=_bias(call, False), quantization=quantization, **windows)
 
 
 def _deconvolution(call: Call) -> str:
@@ -43,8 +43,8 @@ def _fully_connected(call: Call) -> str:
     if not call.get("flatten", True) and len(call.in_shape()) > 1:
         raise Unsupported("a fully connected layer on every row of a tensor (flatten=False)")
     weight = call.constant(1)
-    return call.emit(InnerProduct, call.blob(), weight=weight, bias=_bias(call, False),
-                     quantization=call.quantization(weight))
+    blob, quantization = call.quantized(weight)
+    return call.emit(InnerProduct, blob, weight=weight, bias=_bias(call, False), quantization=quantization)
 
 
 def _batch_norm(call: Call, part: str = "") -> str:

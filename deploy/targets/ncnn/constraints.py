@@ -3,7 +3,9 @@
 
 Codes are signed, -127 to 127, rounded half away from zero; a blob has one scale; a Convolution or InnerProduct has one
 weight scale for each output, a ConvolutionDepthWise (every convolution with groups) one for each group; biases stay
-float. Source: ncnn 1.0.20261020, src/layer/{quantize,convolution,convolutiondepthwise,innerproduct}.cpp.
+float. Held exactly as well: input grids with fewer codes, by a clip in front of the layer; and weights without a level
+at zero (DoReFa, SAT), as odd codes with half the step.
+Source: ncnn 1.0.20261020, src/layer/{quantize,convolution,convolutiondepthwise,innerproduct}.cpp.
 """
 
 from dataclasses import dataclass
@@ -11,11 +13,10 @@ from typing import Any, Iterable, Iterator, List, Tuple
 
 from deploy.ir import Convolution
 from deploy.target import Problem
-from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
+from quantize.spec import PerChannel, PerGroup, PerTensor
 
 NAME = "ncnn"
 QMAX = 127
-INPUT = QuantSpec(bits=8)
 
 # 3x3 convolutions may be computed by Winograd's F(4,3), in int32 and, for the last division, in float32: exact up to
 # the first bound on |sum of products|, one too small at times up to the second, and beyond it int32 overflows.
@@ -141,18 +142,34 @@ def _plan_problems(entry, geometry, winograd) -> Iterator[str]:
         yield (f"{operand} float, but ncnn computes in integers with both operands quantized, or in float; write a "
                "format for both, or exclude the layer")
         return
-    if entry.input != INPUT:
+    if not _holds_input(entry.input):
         given = str(entry.input).replace("/layer", "")
-        yield f"input {given}, but ncnn takes int8 (-127 to 127); write \"input\": \"int8\""
+        yield (f"input {given}, but ncnn takes int8 (-127 to 127) without a zero point, or fewer of its codes; write "
+               "\"input\": \"int8\"")
+    if entry.winograd is not None:
+        yield (f"its weight is rounded in the Winograd domain ({entry.winograd}), but ncnn stores kernels on a grid; "
+               "write \"winograd\": \"none\"")
+        return
     yield from _weight_problems(entry.weight, geometry, winograd)
 
 
+def _holds_input(spec) -> bool:
+    """Whether every code is one of ncnn's; what fewer codes cut off is cut off in front of the layer."""
+    return (spec.symmetric and spec.grid == "mid_tread" and spec.rounding == "half_away"
+            and spec.granularity == PerTensor() and spec.qmin >= -QMAX and spec.qmax <= QMAX)
+
+
+def _largest_code(spec) -> int:
+    """The largest magnitude of the integers that stand for a weight: odd ones where no level is at zero."""
+    return max(-spec.qmin, spec.qmax) if spec.grid == "mid_tread" else 2 * spec.qmax + 1
+
+
 def _weight_problems(spec, geometry, winograd) -> Iterator[str]:
-    if not (spec.signed and spec.symmetric) or spec.grid != "mid_tread" or spec.rounding != "half_away" or \
-            spec.qmin < -QMAX or spec.qmax > QMAX:
+    if not (spec.signed and spec.symmetric) or spec.rounding != "half_away" or _largest_code(spec) > QMAX:
         yield f"weight {spec}, but ncnn stores signed codes from -{QMAX} to {QMAX} without a zero point, " \
-              "rounded half away from zero; write for example int8/channel"
-    elif winograd and geometry is not None and geometry.winograd and spec.qmax > WINOGRAD_QMAX:
+              "rounded half away from zero; write for example int8/channel" \
+              + ("; without a level at zero there can be 7 bits at most" if spec.grid == "mid_rise" else "")
+    elif winograd and geometry is not None and geometry.winograd and _largest_code(spec) > WINOGRAD_QMAX:
         yield f"weight {spec}, but Winograd convolutions have at most {WINOGRAD_QMAX} levels on each side; " \
               "write int6/channel, or use the target without winograd"
     if not _one_scale_per_output(spec, geometry):

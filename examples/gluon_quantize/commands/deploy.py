@@ -134,7 +134,7 @@ def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
     def chosen(args):
         if args.recheck:
             return recheck.work(args)
-        if not (args.model or args.onnx or args.symbol):
+        if not (args.model or args.onnx or args.symbol or args.checkpoint):
             print(running.NO_MODEL.format(prog=running.spelled(parser.prog)))
         else:
             check(parser, args)

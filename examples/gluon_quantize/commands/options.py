@@ -22,6 +22,8 @@ UNWRITTEN = ("max_memory", "asking", "list_models", "verbose")
 def add_model(parser: argparse.ArgumentParser) -> None:
     """Where the network comes from."""
     group = parser.add_argument_group("the network")
+    group.add_argument("checkpoint", nargs="?", metavar="CHECKPOINT",
+                       help="a network that another command has written: its .qnet file, or its --output folder")
     group.add_argument("--model", help="digits_lenet, or a network of gluoncv (see --list-models)")
     group.add_argument("--onnx", metavar="FILE", help="ONNX file of the network")
     group.add_argument("--symbol", metavar="FILE", help="NAME-symbol.json of an exported network")
@@ -39,7 +41,8 @@ def network_request(args: argparse.Namespace, pretrained: bool = True) -> Networ
     """What the options of `add_model` ask for; ConfigError where that is not one network."""
     switches = ("use_gn", "batch_norm", "use_se", "last_gamma")
     return NetworkRequest(model=args.model or "", onnx=args.onnx or "", symbol=args.symbol or "",
-                          params=args.params or "", pretrained=pretrained and not args.params,
+                          params=args.params or "", checkpoint=args.checkpoint or "",
+                          pretrained=pretrained and not args.params,
                           options={name: True for name in switches if getattr(args, name)})
 
 

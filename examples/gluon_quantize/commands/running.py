@@ -13,7 +13,7 @@ from quantize.errors import QuantizeError
 from quantize.escape import shown
 from quantize.limits import GIGABYTE, memory_limit
 
-NO_MODEL = """Name a network to quantize, in one of four ways:
+NO_MODEL = """Name a network to quantize, in one of five ways:
 
   --model digits_lenet       the embedded example: a LeNet of 40 thousand weights on 8x8 handwritten digits; evaluates
                              364 test images in float and in int8 within seconds and needs no download
@@ -21,6 +21,7 @@ NO_MODEL = """Name a network to quantize, in one of four ways:
                              weights are downloaded, or read from --params FILE
   --onnx FILE                a CNN in an ONNX file
   --symbol FILE              a network exported by Gluon: NAME-symbol.json, with --params NAME-0000.params
+  CHECKPOINT                 what one of these commands has written: its .qnet file, or its --output folder
 
 Try:  {prog} --model digits_lenet
       {prog} --help

@@ -145,7 +145,8 @@ def _add_files(group):
 
 def _add_run(parser):
     group = parser.add_argument_group("the run")
-    group.add_argument("--output", metavar="DIR", help="write result.json and plan.txt there")
+    group.add_argument("--output", metavar="DIR",
+                       help="write the quantized network (network.qnet), result.json and plan.txt there")
     options.add_device(group)
     options.add_seed(group)
     options.add_verbose(group)

@@ -6,7 +6,7 @@ from typing import Any, List, Optional
 
 from gluon_quantize.commands import running
 from gluon_quantize.commands.terminal import Terminal, say
-from gluon_quantize.commands.train_options import PROG, Wanted, build_parser, wanted
+from gluon_quantize.commands.train_options import PROG, Wanted, build_parser, target_of, wanted
 
 
 class Shown(Terminal):
@@ -48,4 +48,4 @@ def train(asked: Wanted) -> None:
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
     """The command; returns the exit code."""
-    return running.run_request(build_parser(prog), argv, wanted, train)
+    return running.run_request(build_parser(prog, target_of(prog, argv)), argv, wanted, train)

@@ -3,8 +3,9 @@
 
 import argparse
 import dataclasses
-from typing import Iterator
+from typing import Any, Iterator, List, Optional
 
+from deploy.target import TARGETS, Target, find
 from gluon_quantize.commands.options import (
     add_data,
     add_device,
@@ -34,6 +35,7 @@ from gluon_quantize.training.request import (
     TrainRequest,
 )
 from quantize.errors import ConfigError
+from quantize.winograd import NONE
 
 PROG = "train_qat.py"
 DESCRIPTION = "Retrain a CNN with fake quantization, so that it gets back what rounding costs."
@@ -42,6 +44,7 @@ EPILOG = """examples:
   {prog} --onnx model.onnx --data-dir data --method lsq --weight-bits 4 --input-bits 4 --output out
   {prog} --model mnist_lenet --data-dir data --method sat --clamp-only --epochs 10 --output clamped
   {prog} --model mnist_lenet --data-dir data --method sat --params clamped/final.params --output out
+  {prog} --model digits_lenet --target ncnn --epochs 3 --output out, then: deploy out --output files
 
 A run that was killed goes on with the same command and --resume.
 """
@@ -58,6 +61,15 @@ class Wanted:
     table: bool
 
 
+class Format(argparse.Action):
+    """Stores an option that says how layers are rounded, and that one was given."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: Optional[str] = None) -> None:
+        setattr(namespace, self.dest, values)
+        namespace.formats_given = True
+
+
 class Methods:
     """The registered methods and 'float'; they are looked up, which loads MXNet, when somebody asks."""
 
@@ -69,14 +81,27 @@ class Methods:
         return name in tuple(self)
 
 
-def build_parser(prog: str = PROG) -> Parser:
-    """The parser; networks and images are named as in `simulate_quantization.py`."""
+def target_of(prog: str, argv: Optional[List[str]]) -> Optional[Target]:
+    """The engine that a command line names, None without one: it says which options there are."""
+    parser = Parser(prog=prog, add_help=False, allow_abbrev=False)
+    parser.add_argument("--target")
+    name = parser.parse_known_args(argv)[0].target
+    try:
+        return None if name is None else find(name)
+    except ConfigError as error:
+        parser.error(f"--target: {error}")
+
+
+def build_parser(prog: str = PROG, target: Optional[Target] = None) -> Parser:
+    """The parser, with what a target offers; networks and images are named as in `simulate_quantization.py`."""
     parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG.format(prog=spelled(prog)))
     add_model(parser)
     parser.add_argument("--from-scratch", action="store_true",
                         help="random weights at the start, whatever the network brings along")
     add_data(parser, calibration=False)
-    for add in (_add_images, _add_quantization, _add_start, _add_batchnorm, _add_optimizer, _add_run):
+    _add_images(parser)
+    _add_quantization(parser, target)
+    for add in (_add_start, _add_batchnorm, _add_optimizer, _add_run):
         add(parser)
     return parser
 
@@ -94,25 +119,33 @@ def _add_images(parser):
     group.add_argument("--num-train-images", type=whole(1), metavar="N", help="train on the first N images only")
 
 
-def _add_quantization(parser):
-    group = parser.add_argument_group("quantization")
-    group.add_argument("--method", choices=Methods(), default="lsq", metavar="METHOD",
+def _add_quantization(parser, target):
+    group = parser.add_argument_group("quantization", "without any of these a CHECKPOINT that is quantized stays as it "
+                                      "is; with one, the float network under it is converted anew")
+    parser.set_defaults(formats_given=False)
+    group.add_argument("--method", action=Format, choices=Methods(), default="lsq", metavar="METHOD",
                        help="how layers are rounded and trained, one of %(choices)s; float: not at all (default: "
                             "%(default)s)")
-    group.add_argument("--weight-bits", type=whole(1, 8), default=8, metavar="N",
+    group.add_argument("--weight-bits", action=Format, type=whole(1, 8), default=8, metavar="N",
                        help="bits of the weights, 1 to 8 (default: %(default)s)")
-    group.add_argument("--input-bits", type=whole(1, 8), default=8, metavar="N",
+    group.add_argument("--input-bits", action=Format, type=whole(1, 8), default=8, metavar="N",
                        help="bits of the layers' inputs, 1 to 8 (default: %(default)s)")
-    group.add_argument("--first-last-bits", type=whole(0, 8), default=8, metavar="N",
+    group.add_argument("--first-last-bits", action=Format, type=whole(0, 8), default=8, metavar="N",
                        help="bits of the first and the last layer, 0: float (default: %(default)s)")
-    group.add_argument("--quant-type", choices=("layer", "group", "channel"),
+    group.add_argument("--quant-type", action=Format, choices=("layer", "group", "channel"),
                        help="one weight scale per layer, group or channel (default: channel where the method can, "
                             "as ste, lsq and lsq+ do; the other methods have one per layer)")
     group.add_argument("--ranges", choices=("ema", "online", "offline"), default="ema",
                        help="inputs of methods that train no ranges (ste): moving averages, each batch's range, or the "
                             "calibrated one (default: %(default)s)")
     add_winograd(group)
-    group.add_argument("--config", metavar="FILE",
+    group.add_argument("--target", action=Format, metavar="NAME",
+                       help=f"keep to what this engine can hold, one of {', '.join(TARGETS.names())}, so that deploy "
+                            "CHECKPOINT writes what was trained; its rules come before the options above, and batch "
+                            "norm is folded where the method can (default: no engine)")
+    for option in target.options if target is not None else ():
+        group.add_argument(option.flag, action="store_true", help=option.help)
+    group.add_argument("--config", action=Format, metavar="FILE",
                        help="JSON list of rules for single layers, applied after the options above")
 
 
@@ -137,9 +170,9 @@ def _add_start(parser):
 
 def _add_batchnorm(parser):
     group = parser.add_argument_group("batch norm")
-    group.add_argument("--fake-bn", choices=("none", "batch", "corrected", "running"), default="none",
+    group.add_argument("--fake-bn", choices=("none", "batch", "corrected", "running"), action=Format,
                        help="round weights as they will be once batch norm is merged into them, with these statistics "
-                            "in training (default: %(default)s)")
+                            "in training (default: none; with --target batch, where the method can)")
     group.add_argument("--freeze-bn-epoch", type=whole(0), metavar="N",
                        help="from epoch N on keep and use the running statistics (default: never)")
     group.add_argument("--reestimate-bn", type=whole(0), default=0, metavar="N",
@@ -223,13 +256,23 @@ def _request(args) -> TrainRequest:
         optimizer=OptimizerRequest(args.optimizer, args.lr, args.float_lr, args.momentum, args.wd,
                                    args.quantizer_optimizer, args.quantizer_lr, args.quantizer_wd),
         schedule=_schedule(args), distillation=DistillationRequest(args.distill, args.temperature),
-        run=run_request(args), resume=args.resume, best_by=args.best_by, kvstore=args.kvstore, options=settings(args))
+        run=run_request(args), resume=args.resume, best_by=args.best_by, kvstore=args.kvstore,
+        keep_formats=bool(args.checkpoint) and not args.formats_given and args.wino_quantize == NONE,
+        options={name: value for name, value in settings(args).items() if name != "formats_given"})
 
 
 def _formats(args):
     return FormatsRequest(method=args.method, weight_bits=args.weight_bits, input_bits=args.input_bits,
                           first_last_bits=args.first_last_bits, granularity=args.quant_type, ranges=args.ranges,
-                          winograd=winograd_format(args), config=args.config, fake_bn=args.fake_bn)
+                          winograd=winograd_format(args), config=args.config, fake_bn=args.fake_bn,
+                          target=_target(args))
+
+
+def _target(args):
+    if args.target is None:
+        return None
+    return find(args.target, **{option.name: getattr(args, option.flag.lstrip("-").replace("-", "_"), False)
+                                for option in TARGETS.get(args.target).options})
 
 
 def _schedule(args):

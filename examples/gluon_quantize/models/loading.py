@@ -16,8 +16,12 @@ from gluon_quantize.models.nets import digits_lenet, mnist_lenet
 from gluon_quantize.models.params import load_params
 from gluon_quantize.models.request import NetworkRequest
 from quantize.convert import trace
+from quantize.convert.net import QuantizedNet
 from quantize.errors import ConfigError, ConversionError, ModelFileError
+from quantize.modes import is_converted
 from quantize.registry import closest
+from quantize.storage import Facts, load_quantized
+from quantize.targets import find
 from quantize.tree import walk
 
 logger = logging.getLogger(__name__)
@@ -49,6 +53,8 @@ class LoadedModel:
         Whether the network's file says so: images of another size are then refused.
     classifies : bool
         False for networks that are known to do something else: detection, segmentation, poses.
+    facts : Facts or None
+        What a checkpoint says beside the network.
     """
 
     net: mx.gluon.HybridBlock
@@ -58,6 +64,7 @@ class LoadedModel:
     input_shape: Optional[Tuple[int, int, int]] = None
     declares_size: bool = False
     classifies: bool = True
+    facts: Optional[Facts] = None
 
     @property
     def channels(self) -> Optional[int]:
@@ -66,13 +73,18 @@ class LoadedModel:
             return self.input_shape[0]
         return input_channels(self.net)
 
+    @property
+    def converted(self) -> bool:
+        """Whether it is quantized already, as a checkpoint may be."""
+        return is_converted(self.net)
+
 
 def list_models() -> List[str]:
     """Names for `NetworkRequest.model`, sorted, the embedded network first."""
     return [EMBEDDED] + sorted([LENET] + list(zoo.classification_models()))
 
 
-def open_model(source: NetworkRequest, ctx: Optional[mx.Context] = None) -> LoadedModel:
+def open_model(source: NetworkRequest, ctx: Optional[mx.Context] = None, as_float: bool = False) -> LoadedModel:
     """The network that is asked for.
 
     Parameters
@@ -80,6 +92,8 @@ def open_model(source: NetworkRequest, ctx: Optional[mx.Context] = None) -> Load
     source : NetworkRequest
     ctx : mxnet.Context, optional
         Where the parameters go; the CPU when None.
+    as_float : bool
+        Of a quantized checkpoint the float network under it.
 
     Returns
     -------
@@ -93,6 +107,8 @@ def open_model(source: NetworkRequest, ctx: Optional[mx.Context] = None) -> Load
         Weights or a model file that is missing, broken, of another network or not finite.
     """
     ctx = ctx or mx.cpu()
+    if source.checkpoint:
+        return _open_checkpoint(source, ctx, as_float)
     if source.onnx:
         return _open_onnx(source, ctx)
     if source.symbol:
@@ -143,6 +159,35 @@ def _open_zoo(source, ctx):
     if not (source.params or source.pretrained) or source.options.get("use_gn"):
         zoo.run_once(name, net, shape, ctx)
     return LoadedModel(net, name, steps, dataset, shape)
+
+
+def _open_checkpoint(source, ctx, as_float):
+    """The network of a checkpoint, with the images that it wants."""
+    path = checkpoint_file(source.checkpoint)
+    net = load_quantized(path, ctx, as_float=as_float)
+    facts = net.facts
+    if facts.target is not None and isinstance(net, QuantizedNet):
+        net.target = find(facts.target, **facts.target_options)
+    try:
+        steps = Preprocessing.from_onnx_metadata(facts.preprocessing) if facts.preprocessing else None
+    except (ConfigError, ModelFileError) as err:
+        raise ModelFileError(f"{path}: {err}") from None
+    return LoadedModel(net, str(facts.extra.get("name") or path.stem), steps, facts.extra.get("dataset"), facts=facts)
+
+
+def checkpoint_file(given: str) -> pathlib.Path:
+    """The file that is meant: itself, or in a command's folder the best epoch, the last one, or the only checkpoint."""
+    path = pathlib.Path(given)
+    if not path.is_dir():
+        if not path.is_file():
+            raise ModelFileError(f"{path}: no such checkpoint; it is a .qnet file that simulate --output, train or "
+                                 "deploy has written, or the folder of one (networks have names: --model)")
+        return path
+    found = [path / name for name in ("best.qnet", "final.qnet") if (path / name).is_file()]
+    found = found or sorted(path.glob("*.qnet"))
+    if not found:
+        raise ModelFileError(f"{path}: holds no checkpoint (.qnet)")
+    return found[0]
 
 
 def _open_onnx(source, ctx):

@@ -9,7 +9,7 @@ from quantize.errors import ConfigError
 
 @dataclasses.dataclass(frozen=True)
 class NetworkRequest:
-    """Where a network comes from: exactly one of `model`, `onnx` and `symbol`.
+    """Where a network comes from: exactly one of `model`, `onnx`, `symbol` and `checkpoint`.
 
     Parameters
     ----------
@@ -21,6 +21,8 @@ class NetworkRequest:
         A ``-symbol.json`` of HybridBlock.export.
     params : str or path
         Weights for `model` or `symbol`, instead of the embedded or pretrained ones.
+    checkpoint : str or path
+        A file of `quantize.save_quantized`, or the output folder of a command that wrote one.
     pretrained : bool
         Without `params`: gluoncv's weights, downloaded where needed; False: random ones.
     options : mapping
@@ -37,15 +39,18 @@ class NetworkRequest:
     onnx: str = ""
     symbol: str = ""
     params: str = ""
+    checkpoint: str = ""
     pretrained: bool = True
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        sources = {"name": self.model, "onnx": self.onnx, "symbol": self.symbol}
+        sources = {"name": self.model, "onnx": self.onnx, "symbol": self.symbol, "checkpoint": self.checkpoint}
         given = [kind for kind, source in sources.items() if source]
         if len(given) != 1:
-            raise ConfigError("a model is one of a name (--model), an ONNX file (--onnx) and a symbol file "
-                              f"(--symbol); given: {' and '.join(given) or 'none'}")
+            raise ConfigError("a model is one of a name (--model), an ONNX file (--onnx), a symbol file (--symbol) and "
+                              f"a checkpoint; given: {' and '.join(given) or 'none'}")
+        if self.checkpoint and self.params:
+            raise ConfigError(f"{self.checkpoint}: a checkpoint holds its own weights; leave out --params")
         if self.onnx and self.params:
             raise ConfigError(f"{self.onnx}: an ONNX file holds its own weights; leave out --params")
         if self.options and not self.model:

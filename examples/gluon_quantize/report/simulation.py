@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, Dict
 
 from gluon_quantize.data.steps import origins
+from gluon_quantize.models.checkpoint import NETWORK
 from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.report.calibration import comparison_contents, trust_contents
 from gluon_quantize.report.sensitivity import sensitivity_contents, write_plot
@@ -48,10 +49,12 @@ def _counts(predictions: Answers) -> Dict[str, Any]:
 
 
 def write_result(folder: str, settings: Dict[str, Any], result: SimulateResult) -> None:
-    """result.json and plan.txt in a folder."""
+    """result.json, plan.txt and the checkpoint in a folder."""
     folder = pathlib.Path(folder)
     write_whole(folder / PLAN, str(result.plan) + "\n")
     if result.sensitivities is not None:
         write_plot(folder, result.sensitivities)
+    if result.known is not None:
+        result.known.save_if_possible(result.net, folder / NETWORK)
     contents = result_contents(settings, result)
     write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")

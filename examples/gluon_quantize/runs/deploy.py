@@ -10,17 +10,19 @@
 import json
 import pathlib
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
+import numpy as np
 from mxnet.gluon import Block
 
 from deploy.proof.certificate import write_certificate
 from deploy.target import Problem, Target, find, raise_problems
 from gluon_quantize.data.batches import Batches, requested, verification_batches
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models.checkpoint import Known, step_of
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.runs import proof
+from gluon_quantize.runs import checkpoint, proof
 from gluon_quantize.runs.calibration import Calibration, Trust
 from gluon_quantize.runs.deployment import Deployment, deployment, lowered, write_files, write_table
 from gluon_quantize.runs.goal import Reached, reach
@@ -182,18 +184,9 @@ def _deployed(request, progress, also_write):
     task = open_task(request)
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
-    before = evaluation(request, task, "float", progress)
-    equalize(request, task, progress)  # the files hold the equalized network, so its float answers are judged by
+    work = _from_checkpoint if task.model.converted else _from_float
+    before, scores, deployed, calibration = work(request, target, task, progress)
     images = verification_batches(request.images, request.verify_images, task.images, task.preprocessing)
-    scores = proof.float_scores(task.net, images, progress) if _runs(request, target) else None
-    net = convert(request.quantization, task)
-    progress.tell(net.plan)
-    _check_extras(request, target, task)
-    calibration = Calibration(request, task, before, progress)
-    calibration.calibrate()
-    floating = lowered(target, task, integers=False)
-    progress.tell(calibration.switch_to_quantized())
-    deployed = deployment(target, task, floating, calibration.outcome.method, request.bgr)
     with staged(request.output, request.force) as folder:
         work = _Folder(request, folder, task, deployed, images, progress)
         work.write(calibration)
@@ -208,6 +201,46 @@ def _check_extras(request, target: Target, task: Task) -> None:
     for extra in target.extras():
         if extra.check is not None and extra.flag in request.wanted:
             raise_problems(extra.check(lowered(target, task, integers=False)), f"{target.name} with {extra.flag}")
+
+
+Lowered = Tuple[Predictions, Optional[List[np.ndarray]], Deployment, Calibration]
+
+
+def _from_float(request: DeployRequest, target: Target, task: Task, progress: Silent) -> Lowered:
+    """(Float predictions, float scores, the lowered network, its calibration) of a network that is quantized here."""
+    before = evaluation(request, task, "float", progress)
+    equalize(request, task, progress)  # the files hold the equalized network, so its float answers are judged by
+    scores = _float_scores(request, target, task, progress)
+    net = convert(request.quantization, task)
+    progress.tell(net.plan)
+    _check_extras(request, target, task)
+    calibration = Calibration(request, task, before, progress)
+    calibration.calibrate()
+    floating = lowered(target, task, integers=False)
+    progress.tell(calibration.switch_to_quantized())
+    return before, scores, deployment(target, task, floating, calibration.outcome.method, request.bgr), calibration
+
+
+def _from_checkpoint(request: DeployRequest, target: Target, task: Task, progress: Silent) -> Lowered:
+    """The same of a network that is quantized already: its ranges, steps and weights are what is written."""
+    checkpoint.refuse_formats(request)
+    target = checkpoint.chosen_target(task, target)
+    checkpoint.check_target(task, target)
+    progress.tell(task.net.plan)
+    checkpoint.settle(task.net)
+    with checkpoint.as_float(task.net):
+        before = evaluation(request, task, "float", progress)
+        scores = _float_scores(request, target, task, progress)
+    floating, calibration = lowered(target, task, integers=False), Calibration(request, task, before, progress)
+    calibration.outcome = checkpoint.outcome_of(task.net)
+    return before, scores, deployment(target, task, floating, calibration.outcome.method, request.bgr), calibration
+
+
+def _float_scores(request, target, task, progress):
+    if not _runs(request, target):
+        return None
+    images = verification_batches(request.images, request.verify_images, task.images, task.preprocessing)
+    return proof.float_scores(task.net, images, progress)
 
 
 def _runs(request, target: Target) -> bool:
@@ -240,6 +273,9 @@ class _Folder:
             self.progress.tell(Warned(problem))
         write_table(self.folder, self.task.net, calibration.outcome, self.request.calibration.files.load_table)
         write_whole(self.folder / PLAN, str(self.task.net.plan) + "\n")
+        task = self.task
+        known = Known(task.model, task.preprocessing, task.dataset, step_of("deploy", self.request))
+        known.save_if_possible(task.net, self.folder / f"{self.deployed.name}.qnet")
 
     def result(self, before, scores, trust) -> DeployResult:
         """The proof and the reports, and what the network is worth."""

@@ -18,10 +18,12 @@ from mxnet.gluon import Block
 from calib.rounding.learn import Learned
 from calib.sensitivity import Sensitivities
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models.checkpoint import Known, step_of
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import outputs
-from gluon_quantize.runs.calibration import Calibration, Comparison, Trust
+from gluon_quantize.runs.calibration import Calibration, Comparison, Quantized, Trust
+from gluon_quantize.runs.checkpoint import answers, outcome_of, refuse_formats
 from gluon_quantize.runs.repair import equalize
 from gluon_quantize.runs.requests import (
     CalibrationFiles,
@@ -35,8 +37,9 @@ from gluon_quantize.runs.requests import (
     SensitivityRequest,
 )
 from gluon_quantize.runs.sensitivity import measure
-from gluon_quantize.runs.task import convert, evaluation, open_task
+from gluon_quantize.runs.task import Task, convert, evaluation, open_task
 from quantize.convert.rules import Plan
+from quantize.modes import thresholds
 
 __all__ = ["CalibrationFiles", "CalibrationRequest", "ImagesRequest", "NetworkRequest", "QuantizationRequest",
            "RepairRequest", "RunRequest", "SensitivityRequest", "SimulateRequest", "SimulateResult", "simulate"]
@@ -94,6 +97,7 @@ class SimulateResult:
     corrections: Dict[str, np.ndarray] = field(default_factory=dict)
     learned: List[Learned] = field(default_factory=list)
     sensitivities: Optional[Sensitivities] = None
+    known: Optional[Known] = None
 
 
 def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateResult:
@@ -115,6 +119,8 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
     task = open_task(request)
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
+    if task.model.converted:
+        return _as_it_is(request, task, progress)
     before = None if files.shard else evaluation(request, task, "float", progress)
     equalize(request, task, progress)
     net = convert(request.quantization, task)
@@ -132,4 +138,20 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
     outcome = calibration.outcome
     return SimulateResult(net, net.plan, task.preprocessing, before, after, outcome.thresholds if outcome else {},
                           calibration.history + [after.top1_count], calibration.trust(), calibration.comparison,
-                          calibration.corrections, calibration.learned, costs)
+                          calibration.corrections, calibration.learned, costs, known_of(request, task))
+
+
+def _as_it_is(request: SimulateRequest, task: Task, progress: Silent) -> SimulateResult:
+    """The answers of a checkpoint that is quantized already."""
+    refuse_formats(request)
+    net = task.net
+    progress.tell(net.plan)
+    progress.tell(Quantized(net, outcome_of(net)))
+    before, after = answers(request, task, progress)
+    return SimulateResult(net, net.plan, task.preprocessing, before, after, thresholds(net), [after.top1_count],
+                          known=known_of(request, task))
+
+
+def known_of(request: SimulateRequest, task: Task) -> Known:
+    """What a checkpoint of the network says beside it."""
+    return Known(task.model, task.preprocessing, task.dataset, step_of("simulate", request))

@@ -98,7 +98,7 @@ def open_task(request: PostTrainingRequest) -> Task:
     dataset = request.images.dataset_for(model.dataset_hint)
     steps = steps_for(request.images, dataset, model.preprocessing, model.channels)
     calibration, calibration_set = None, "-"
-    if _needs_images(request):
+    if _needs_images(request) and not model.converted:
         calibration, calibration_set = _calibration_batches(request, dataset, steps)
     images = open_images(request.images, dataset, "test", labels=_needs_labels(request, model))
     task = Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx,

@@ -14,6 +14,7 @@ import numpy as np
 from mxnet.gluon import Block
 
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models import checkpoint
 from gluon_quantize.models.evaluation import Predictions, evaluate
 from gluon_quantize.models.metrics import confusion_matrix, mean_metrics
 from gluon_quantize.models.params import holds_quantizers, save_params
@@ -24,9 +25,9 @@ from gluon_quantize.training import loop
 from gluon_quantize.training.checkpoints import Checkpoints
 from gluon_quantize.training.optimizers import Optimizers, choices
 from gluon_quantize.training.rates import rates_of
-from gluon_quantize.training.request import FLOAT, TrainRequest
+from gluon_quantize.training.request import TrainRequest
 from gluon_quantize.training.rules import check_method
-from gluon_quantize.training.stages import convert, enter_training, hooks_of, start_quantization
+from gluon_quantize.training.stages import convert, enter_training, hooks_of, quantizes, start_quantization
 from gluon_quantize.training.task import Task, loss_of, open_task, starts_random
 from gluon_quantize.training.workers import Workers
 from quantize.errors import ConfigError, DataError
@@ -116,7 +117,7 @@ class TrainResult:
 
 
 def train(request: TrainRequest, progress: Silent = SILENT) -> Optional[TrainResult]:
-    """Train as asked for; checkpoints, best.params and final.params go to the output folder.
+    """Train as asked for; checkpoints, best and final network (.qnet, .params) go to the output folder.
 
     Parameters
     ----------
@@ -190,8 +191,8 @@ class _Training:
             self.run.progress.before = {"float": as_float, "calibrated": self._calibrated_scores()}
 
     def _float_scores(self):
-        """What the network does before anything is done to it; None where its weights are random, and to resume."""
-        if starts_random(self.request) or (self.request.resume and self.checkpoints.folders()):
+        """What the float network does at first; None where its weights are random, it is quantized, and to resume."""
+        if self.task.goes_on or starts_random(self.request) or (self.request.resume and self.checkpoints.folders()):
             return None
         net = self.task.model.net
         net.hybridize(static_alloc=True, static_shape=True)
@@ -241,7 +242,7 @@ class _Training:
     @property
     def plan(self):
         """How layers are quantized; None in float."""
-        return None if self.request.formats.method == FLOAT else self.net.plan
+        return self.net.plan if quantizes(self.request, self.task) else None
 
     def opened(self) -> Opened:
         """What there is to say before the first epoch."""
@@ -276,12 +277,22 @@ class _Training:
             reestimate_bn(self.net, (x for _, (x, _) in zip(numbers, self.run.images.epoch(done.epoch))))
         final, predictions = self._scores("test", self.task.test)
         save_params(self.net, self.folder / FINAL)
+        self._save_checkpoint(checkpoint.FINAL)
         best = None
         if done.best_epoch is not None:
             self.net.load_parameters(str(self.folder / BEST))
             best, _ = self._scores("best", self.task.test)
+            self._save_checkpoint(checkpoint.BEST)
         return TrainResult(self.net, self.task.classes, final, best, done.best_epoch, done.history, predictions,
                            self.plan, self.rules, done.before)
+
+    def _save_checkpoint(self, name):
+        """The network as it is in inference: moving averages as the ranges they have reached."""
+        task, request = self.task, self.request
+        known = checkpoint.Known(task.model, task.preprocessing, task.dataset,
+                                 checkpoint.step_of("train", request, request.settings))
+        with loop.fixed_ranges(self.net):
+            known.save_if_possible(self.net, self.folder / name)
 
     def _scores(self, description, batches):
         predictions = loop.validate(self.net, batches, self.task.ctx, description, self.progress)

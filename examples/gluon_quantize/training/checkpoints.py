@@ -20,6 +20,7 @@ from mxnet.gluon import Block
 from gluon_quantize.models.params import save_params
 from gluon_quantize.training.loop import Progress
 from gluon_quantize.training.optimizers import Optimizers
+from quantize.convert.net import QuantizedNet
 from quantize.errors import ConfigError, DataError, ModelFileError, QuantizeError
 from quantize.files import read_text
 
@@ -96,7 +97,7 @@ class Checkpoints:
         self.check()
         folder = self.folders()[-1]
         try:
-            net.load_parameters(str(folder / NET))
+            net.load_parameters(str(folder / NET), **({"modes_follow": True} if isinstance(net, QuantizedNet) else {}))
             optimizers.load(folder)
             return Progress(**self._read(folder)["progress"])
         except (OSError, EOFError, ValueError, TypeError, AssertionError, mx.MXNetError, QuantizeError) as error:

@@ -56,8 +56,11 @@ class FormatsRequest:
         As `quantize.winograd.parse_winograd` reads it.
     config : str or path, optional
         JSON file of rules for single layers, applied after all others.
-    fake_bn : {'none', 'batch', 'corrected', 'running'}
-        Round weights as they will be once batch norm is merged into them; see `quantize.convert.fake_bn`.
+    fake_bn : {'none', 'batch', 'corrected', 'running'}, optional
+        Round weights as they will be once batch norm is merged into them; see `quantize.convert.fake_bn`. None: 'batch'
+        for a target, where the method rounds weights in their own size, else 'none'.
+    target : str or deploy.target.Target, optional
+        Keep to what this engine can hold.
     """
 
     method: str = "lsq"
@@ -68,11 +71,17 @@ class FormatsRequest:
     ranges: str = "ema"
     winograd: str = NONE
     config: Optional[str] = None
-    fake_bn: str = "none"
+    fake_bn: Optional[str] = None
+    target: Any = None
 
     def __post_init__(self) -> None:
         parse_winograd(self.winograd)
-        if self.fake_bn != "none" and self.method == FLOAT:
+        if self.target is not None and self.method == FLOAT:
+            raise ConfigError("--target decides how layers are rounded, and --method float rounds none")
+        if self.target is not None and self.winograd != NONE:
+            raise ConfigError("--target decides the formats: no engine holds weights that are rounded in the Winograd "
+                              "domain; leave out --wino-quantize")
+        if self.fake_bn not in (None, "none") and self.method == FLOAT:
             raise ConfigError("--fake-bn needs quantized weights, not --method float")
 
 
@@ -197,6 +206,8 @@ class TrainRequest:
         What the best epoch has most of: 'top1', or one of `gluon_quantize.models.metrics.NAMES`.
     kvstore : str
         'dist_sync': this process is one of several workers; see `gluon_quantize.training.workers`.
+    keep_formats : bool
+        Go on with a quantized checkpoint as it is, whatever `formats` says; False: convert the float network under it.
     options : mapping, optional
         The run's settings as its caller calls them: checkpoints and files keep them, and resuming compares them. None:
         the fields of this request.
@@ -215,6 +226,7 @@ class TrainRequest:
     resume: bool = False
     best_by: str = "top1"
     kvstore: str = "none"
+    keep_formats: bool = False
     options: Optional[Mapping[str, Any]] = None
 
     def __post_init__(self) -> None:

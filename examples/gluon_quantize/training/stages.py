@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The moments in which a network in training becomes another one: converted, quantized, with batch norm frozen."""
 
+import contextlib
 from typing import Any, Dict, List, Tuple
 
 import mxnet as mx
@@ -15,7 +16,8 @@ from gluon_quantize.training.rules import build_rules, named_rules
 from gluon_quantize.training.task import Task, starts_random
 from gluon_quantize.training.workers import Workers
 from quantize.convert import convert_model, fake_bn, mean_global_pooling
-from quantize.errors import ModelFileError
+from quantize.convert.net import QuantizedNet
+from quantize.errors import ConfigError, ModelFileError
 from quantize.modes import quantize_input, set_mode
 from quantize.nn import METHODS
 from quantize.params_file import check_params
@@ -38,23 +40,39 @@ def convert(request: TrainRequest, task: Task) -> Tuple[Block, List[Dict[str, An
     """(Network ready for `start_quantization`, its rules): converted, batch norm folded, weights loaded, hybridized."""
     net, rules = task.model.net, []
     net(mx.nd.array(next(iter(task.calibration))[0][:1], ctx=task.ctx))  # parameters of unknown shape get theirs
-    mean_global_pooling(net)
-    if request.formats.method != FLOAT:
-        rules = build_rules(request.formats, net)
-        convert_model(net, config_list=named_rules(request.formats, rules))
-        if request.formats.fake_bn != "none":
-            fake_bn(net, request.formats.fake_bn)
+    if not task.goes_on:
+        mean_global_pooling(net)
+    if quantizes(request, task) and not task.goes_on:
+        formats = request.formats
+        rules = build_rules(formats, net)
+        convert_model(net, config_list=named_rules(formats, rules), target=formats.target)
+        _fold(net, formats)
     if request.start.weights:
         load_weights(net, request.start.weights)
     net.hybridize(static_alloc=True, static_shape=True)
     return net, rules
 
 
+def quantizes(request: TrainRequest, task: Task) -> bool:
+    """Whether layers are rounded, sooner or later."""
+    return task.goes_on or request.formats.method != FLOAT
+
+
+def _fold(net: Block, formats: FormatsRequest) -> None:
+    """Fold batch norm as asked; for a target by default, where there is any and the method can."""
+    if formats.fake_bn is not None:
+        if formats.fake_bn != "none":
+            fake_bn(net, formats.fake_bn)
+    elif formats.target is not None and METHODS.get(formats.method).weight.keeps_size:
+        with contextlib.suppress(ConfigError):  # there is no batch norm
+            fake_bn(net, "batch")
+
+
 def load_weights(net: Block, path: str) -> None:
     """Parameters that another run saved; ModelFileError when they are of another network or method."""
     check_params(path)
     try:
-        net.load_parameters(path)
+        net.load_parameters(path, **({"modes_follow": True} if isinstance(net, QuantizedNet) else {}))
     except (AssertionError, ValueError, KeyError, mx.MXNetError) as error:
         raise ModelFileError(f"{path}: does not fit the network as it is quantized here: "
                              f"{str(error).splitlines()[0]}") from None
@@ -69,7 +87,10 @@ def usual_calibrator(formats: FormatsRequest) -> str:
 def start_quantization(request: TrainRequest, task: Task, progress: Silent = SILENT) -> None:
     """Ranges of inputs from a calibration, then every quantizer into the mode in which its method trains."""
     net, start = task.model.net, request.start
-    if request.formats.method == FLOAT:
+    if not quantizes(request, task):
+        return
+    if task.goes_on:  # with the ranges it has
+        enter_training(request, task)
         return
     # a calibration runs in inference, where batch norm without statistics leaves ranges that training does not have
     trained = start.weights or request.schedule.float_epochs or not starts_random(request)
@@ -88,7 +109,7 @@ def start_quantization(request: TrainRequest, task: Task, progress: Silent = SIL
 def enter_training(request: TrainRequest, task: Task) -> None:
     """Every quantizer into the mode in which its method trains; in the clamped stage nothing is rounded."""
     net = task.model.net
-    if request.formats.method == FLOAT:
+    if not quantizes(request, task):
         return
     start_training(net, next(iter(task.calibration))[0].as_in_context(task.ctx), request.formats.ranges)
     if request.start.clamp_only:
@@ -113,7 +134,7 @@ def hooks_of(request: TrainRequest, task: Task, start: int, per_epoch: int, work
         # each worker has BatchNorm statistics of its own until the end of an epoch
         start_quantization(request, task, progress)
         workers.broadcast(net)
-    if start and request.formats.method != FLOAT:
+    if start and quantizes(request, task):
         hooks.append(StartQuantization(net, start, prepare=prepare))
     if request.schedule.freeze_bn_epoch is not None:
         hooks.append(FreezeBatchNorm(net, request.schedule.freeze_bn_epoch * per_epoch))

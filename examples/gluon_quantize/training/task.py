@@ -28,6 +28,8 @@ class Task:
     training : TrainingImages
     calibration, validation, test : Batches
         `validation` are the test images unless some training images are held out.
+    goes_on : bool
+        The network was quantized before, and is to stay as it is.
     """
 
     model: LoadedModel
@@ -39,12 +41,13 @@ class Task:
     validation: Batches
     test: Batches
     ctx: mx.Context
+    goes_on: bool = False
 
 
 def open_task(request: TrainRequest) -> Task:
     """Everything that can be wrong with names and files is found here, before work begins."""
     ctx = start(request.run)
-    model = open_model(request.network, ctx)
+    model = open_model(request.network, ctx, as_float=not request.keep_formats)
     if request.start.from_scratch:
         model.net.initialize(mx.init.Xavier(), ctx=ctx, force_reinit=True)
     images = request.images
@@ -72,7 +75,7 @@ def _with_images(request: TrainRequest, model, dataset, steps, ctx) -> Task:
         return batches(source, steps, asked.batch_size, indices, asked.workers)
     evaluated = plain(test, None if asked.count is None else np.arange(min(asked.count, len(test))))
     return Task(model, dataset, images.num_classes, steps, training, plain(images, kept[chosen]),
-                plain(images, held) if held_out else evaluated, evaluated, ctx)
+                plain(images, held) if held_out else evaluated, evaluated, ctx, goes_on=model.converted)
 
 
 def augmentation(request: TrainingImagesRequest, dataset: str) -> Augmentation:
@@ -94,6 +97,6 @@ def loss_of(request: TrainRequest, ctx: mx.Context) -> LabelLoss:
     if starts_random(request) or request.schedule.float_epochs:
         raise ConfigError("--distill: the float network has random weights at the start; train one first (--method "
                           "float) and give it with --params")
-    teacher = open_model(request.network, ctx).net
+    teacher = open_model(request.network, ctx, as_float=True).net
     teacher.hybridize(static_alloc=True, static_shape=True)
     return Distillation(teacher, share, request.distillation.temperature)

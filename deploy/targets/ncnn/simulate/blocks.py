@@ -39,6 +39,8 @@ class IntegerLayer(Exact):
         What the layer was lowered to.
     run : int
         See `deploy.targets.ncnn.kernels.runs`.
+    clip : (float, float) or None
+        What the input is clipped to in front of the layer, where its grid has fewer codes than ncnn.
 
     Attributes
     ----------
@@ -46,7 +48,7 @@ class IntegerLayer(Exact):
         Where a list: the codes of each eager call are appended.
     """
 
-    def __init__(self, layer: Block, node: Any, run: int):
+    def __init__(self, layer: Block, node: Any, run: int, clip: Optional[Tuple[float, ...]] = None):
         parts = weight_parts(node)
         scale = 1 / (multiplier(node.quantization.input.scale) * multiplier(node.quantization.weight_scale))
         bias = np.zeros_like(scale) if node.bias is None else node.bias
@@ -54,7 +56,7 @@ class IntegerLayer(Exact):
                          bias=bias, **{f"part{i}": part for i, part in enumerate(parts)})
         self.act = layer.act
         self.codes: Optional[List[np.ndarray]] = None
-        self._run = run
+        self._run, self._clip = run, clip
         self._fused = fused(node)
         self._is_convolution = isinstance(node, ir.Convolution)
         self._options = _options(layer, len(scale))
@@ -62,7 +64,10 @@ class IntegerLayer(Exact):
 
     def hybrid_forward(self, F: Any, x: Any, multiplier: Any, scale: Any, bias: Any, **parts: Any) -> Any:
         """The layer's real output."""
-        codes = integer_codes(F, self._unpadded(F, x), multiplier, QMAX, self._run)
+        x = self._unpadded(F, x)
+        if self._clip is not None:
+            x = F.clip(x, *self._clip)
+        codes = integer_codes(F, x, multiplier, QMAX, self._run)
         if self.codes is not None:
             self.codes.append(codes.asnumpy().astype(np.int32))
         if any(self._absorbed):

@@ -70,8 +70,11 @@ class _Blocks:
         _require_cpu(net)
         self._model = model
         self._nodes: Dict[str, List[ir.Node]] = defaultdict(list)
+        self._writers = ir.producers(model)
+        self._clips = {node.name: self._clip(node) for node in ir.quantized(model)}
         for node in model.nodes:
-            self._nodes[node.path].append(node)
+            if node not in self._clips.values():
+                self._nodes[node.path].append(node)
         self._runs = runs(model)
         self._integer: Dict[str, IntegerLayer] = {}
         self.replacements = {}
@@ -87,6 +90,12 @@ class _Blocks:
         if names:
             logger.info("%d operators may round otherwise than ncnn: %s", len(names), ", ".join(names))
 
+    def _clip(self, node):
+        """The clip in front of a layer that lowering made for its grid, None where there is none."""
+        writer = self._writers.get(node.inputs[0])
+        is_own = isinstance(writer, ir.Activation) and writer.function.kind == "clip" and writer.path == node.path
+        return writer if is_own and node.path else None
+
     def _make(self, path, block):
         nodes = self._nodes.get(path, ())
         node = nodes[0] if nodes else None
@@ -99,7 +108,8 @@ class _Blocks:
                 raise DeployError(f"{path}: ncnn computes the calls of this layer with different numbers; give each "
                                   "call a "
                                   "layer of its own")
-            self._integer[path] = IntegerLayer(block, node, self._runs[node.name])
+            clip = self._clips[node.name]
+            self._integer[path] = IntegerLayer(block, node, self._runs[node.name], clip and clip.function.parameters)
             return self._integer[path]
         if len({self._model.shapes[other.inputs[0]] for other in nodes}) > 1:
             return None  # called on several sizes: stays as it is, and is reported

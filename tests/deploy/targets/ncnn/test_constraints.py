@@ -54,18 +54,24 @@ def test_groups_are_quantized_for_those_who_insist_and_warned_about(net, caplog)
 
 @pytest.mark.parametrize("rule, says", [
     ({"op_names": ["0"], "input": "auto8"}, None),
+    ({"op_names": ["3"], "input": "int7"}, None),
+    ({"op_names": ["3"], "input": "uint7"}, None),
+    ({"op_names": ["3"], "weight": "int1/channel"}, None),
+    ({"op_names": ["3"], "weight": "int7/layer", "weight_method": "dorefa"}, None),
+    ({"op_names": ["3"], "weight": "int8/layer", "weight_method": "dorefa"}, "3: weight int8 mid-rise/layer, but ncnn"),
+    ({"op_names": ["3"], "input": "int8/affine"}, "3: input int8 asymmetric, but ncnn takes int8"),
+    ({"op_names": ["3"], "input": "int8/full"}, "3: input int8/full, but ncnn takes int8"),
+    ({"op_names": ["0"], "winograd": "F43"}, "0: its weight is rounded in the Winograd domain"),
     ({"op_names": ["3"], "input": "uint8"}, "3: input uint8, but ncnn takes int8"),
-    ({"op_names": ["3"], "input": "int7"}, "3: input int7, but ncnn takes int8"),
     ({"op_names": ["3"], "input": "float"}, "3: input float, but ncnn computes in integers with both"),
     ({"op_names": ["3"], "weight": "float"}, "3: weight float, but ncnn computes in integers with both"),
     ({"op_names": ["3"], "weight": "int9/channel"}, "3: weight int9/channel, but ncnn stores signed codes from -127"),
-    ({"op_names": ["3"], "weight": "int1/channel"}, "3: weight int1 mid-rise/channel, but ncnn stores"),
     ({"op_names": ["4"], "exclude": False}, "4: ncnn has no int8 transposed convolution"),
     ({"op_names": ["2"], "exclude": False, "weight": "int8/channel"}, "2: weight int8/channel, but ncnn has one weight "
      "scale for each group"),
 ])
 def test_rules_that_ncnn_cannot_follow(net, rule, says):
-    if says is None:  # an input that can be negative is signed anyway
+    if says is None:  # an input that can be negative is signed anyway; fewer codes are held by a clip
         convert_model(net, target="ncnn", config_list=[rule])
         return
     with pytest.raises(ConfigError) as error:
@@ -77,11 +83,11 @@ def test_rules_that_ncnn_cannot_follow(net, rule, says):
 def test_all_rules_are_refused_at_once(net):
     with pytest.raises(ConfigError) as error:
         convert_model(net, target=NcnnTarget(winograd=True), config_list=[
-            {"op_names": ["0", "3"], "weight": "int8/channel"}, {"op_names": ["5"], "input": "uint4"},
+            {"op_names": ["0", "3"], "weight": "int8/channel"}, {"op_names": ["5"], "input": "uint8"},
             {"op_names": ["1"], "weight": "int12/channel"}])
     text = str(error.value)
     assert "\n" not in text and "rules of 3 layers" in text
-    for words in ("0: weight int8/channel, but Winograd convolutions have at most 31 levels", "5: input uint4",
+    for words in ("0: weight int8/channel, but Winograd convolutions have at most 31 levels", "5: input uint8",
                   "1: weight int12/channel"):
         assert words in text
     assert "3: " not in text

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: MIT
+"""Networks as commands hand them on: one file with all that the next command wants to know."""
+
+import dataclasses
+import hashlib
+import logging
+import pathlib
+from typing import Any, Dict, Mapping, Optional
+
+import mxnet as mx
+
+from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models.loading import LoadedModel, checkpoint_file
+from gluon_quantize.models.request import NetworkRequest
+from quantize import save_quantized
+from quantize.errors import ConversionError
+from quantize.storage import Facts
+
+logger = logging.getLogger(__name__)
+
+# where results go changes nothing of them
+FREE = ("output", "force", "resume", "save_table", "save_state")
+BEST, FINAL, NETWORK = "best.qnet", "final.qnet", "network.qnet"
+
+
+@dataclasses.dataclass(frozen=True)
+class Known:
+    """What is to be known of a network beside itself.
+
+    Parameters
+    ----------
+    model : LoadedModel
+        What it was made from.
+    preprocessing : Preprocessing
+    dataset : str
+    run : dict
+        What was run: the step of provenance.
+    """
+
+    model: LoadedModel
+    preprocessing: Preprocessing
+    dataset: str
+    run: Mapping[str, Any]
+
+    def save_if_possible(self, net: mx.gluon.Block, path: pathlib.Path) -> None:
+        """`save`, with a warning where the network holds what no file can: a long run must not end in an error."""
+        try:
+            self.save(net, path)
+        except ConversionError as error:
+            logger.warning("no checkpoint %s is written: %s", path.name, error)
+
+    def save(self, net: mx.gluon.Block, path: pathlib.Path) -> str:
+        """Write a checkpoint of the network as it is now; returns its digest."""
+        before = self.model.facts or Facts()
+        kept = {**before.extra, "name": self.model.name, "dataset": self.dataset}
+        # the engine is the one that this network was converted for, which may be another than before
+        facts = dataclasses.replace(before, target=None, target_options={}, extra=kept,
+                                    preprocessing=self.preprocessing.to_dict())
+        return save_quantized(net, path, facts=facts, provenance=self.run)
+
+
+def step_of(command: str, request: Any, settings: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:
+    """The step of provenance of a run: command, settings, seed, and digests of the files that it started from."""
+    found = _plain(settings if settings is not None else dataclasses.asdict(request))
+    return {"command": command, "seed": request.run.seed, "sources": digests(request.network),
+            "settings": {name: value for name, value in found.items() if name not in FREE}}
+
+
+def digests(network: NetworkRequest) -> Dict[str, str]:
+    """File -> SHA-256, of the files that a network comes from."""
+    paths = [pathlib.Path(path) for path in (network.onnx, network.symbol, network.params) if path]
+    paths += [checkpoint_file(network.checkpoint)] if network.checkpoint else []
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+
+
+def _plain(value: Any) -> Any:
+    """As JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(getattr(value, "name", value))

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: MIT
+"""Runs that start from a quantized checkpoint: the network computes as it was left, and nothing is decided again."""
+
+import contextlib
+import dataclasses
+from typing import Any, Iterator, Tuple
+
+from mxnet.gluon import Block
+
+from deploy.target import Target
+from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.progress import Silent
+from gluon_quantize.runs.observation import Outcome
+from gluon_quantize.runs.requests import PostTrainingRequest
+from gluon_quantize.runs.task import Task, evaluation
+from gluon_quantize.training.loop import fixed_ranges
+from quantize.convert.targets import check_plan
+from quantize.errors import CalibrationError, ConfigError, DeployError
+from quantize.modes import clear_cached_graphs, fix_params, mode, quantized_layers, quantizers, thresholds, unfix_params
+from quantize.modes import update_ema as store_averages
+
+# what a request says of these decides nothing that a checkpoint has not decided
+FREE = {"quantization": ("target", "merge_bn", "exclude_first"), "calibration": ("folder",), "repair": ()}
+
+
+def refuse_formats(request: PostTrainingRequest) -> None:
+    """ConfigError where a request asks for formats, ranges or repairs: the checkpoint has its own."""
+    usual = {field.name: field.default for field in dataclasses.fields(request)}
+    for part, free in FREE.items():
+        given, plain = getattr(request, part), usual[part]
+        if given == plain:
+            continue
+        changed = "calibration" if plain is None or given is None else next(
+            (field.name for field in dataclasses.fields(given) if field.name not in free
+             and getattr(given, field.name) != getattr(plain, field.name)), None)
+        if changed is not None:
+            raise ConfigError(f"{request.network.checkpoint}: is quantized already, with formats and ranges of its "
+                              f"own: leave out what asks for another {changed.replace('_', ' ')} (train can "
+                              "convert it anew)")
+
+
+@contextlib.contextmanager
+def as_float(net: Block) -> Iterator[None]:
+    """Context in which a network computes in float, on its float weights; its modes come back afterwards."""
+    fixed = any(layer.weight_quantizer is not None and layer.weight_quantizer.frozen
+                for _, layer in quantized_layers(net))
+    unfix_params(net)
+    try:
+        with mode(net, "float"):
+            yield
+    finally:
+        if fixed:
+            fix_params(net)
+
+
+def answers(request: PostTrainingRequest, task: Task, progress: Silent) -> Tuple[Predictions, Predictions]:
+    """What a quantized checkpoint says: in float, and as it is."""
+    with as_float(task.net):
+        before = evaluation(request, task, "float", progress)
+    with fixed_ranges(task.net):
+        return before, evaluation(request, task, "quantized", progress)
+
+
+def outcome_of(net: Block) -> Outcome:
+    """The ranges that a network has, as those of a calibration."""
+    return Outcome("checkpoint", thresholds(net))
+
+
+def settle(net: Block) -> None:
+    """Moving averages become ranges for good; CalibrationError for inputs that have none."""
+    moving = [quantizer for _, quantizer in quantizers(net, "activation") if quantizer.mode == "ema"]
+    if moving:
+        store_averages(net)
+    for quantizer in moving:
+        quantizer.mode = "offline"
+    clear_cached_graphs(net)
+    free = [path for path, quantizer in quantizers(net, "activation") if quantizer.mode in ("online", "observe")]
+    if free:
+        raise CalibrationError(f"{len(free)} inputs have each batch's own range (first: {free[0]}), which no engine's "
+                               "files can hold; train with other --ranges, or calibrate")
+
+
+def chosen_target(task: Task, target: Target) -> Target:
+    """The target with the options that the checkpoint was made for, where it was made for this one."""
+    own: Any = getattr(task.net, "target", None)
+    usual = all(not getattr(target, option.name) for option in target.options)
+    return own if own is not None and own.name == target.name and usual else target
+
+
+def check_target(task: Task, target: Target) -> None:
+    """DeployError that names every layer whose format the engine cannot hold, and what to retrain with."""
+    try:
+        check_plan(target, task.net, task.net.plan)
+    except ConfigError as error:
+        raise DeployError(f"{error}. Retrain for this engine, which takes only what it can hold: gluon-quantize train "
+                          f"CHECKPOINT --target {target.name}") from None
