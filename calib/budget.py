@@ -77,8 +77,9 @@ def allocate(losses: Table, costs: Table, *, cost: Optional[float] = None, loss:
     if (cost is None) == (loss is None):
         raise ConfigError("give exactly one limit: of the cost, or of the loss")
     choices = _choices(losses, costs)
-    minimized, limited, limit = (losses, costs, cost) if loss is None else (costs, losses, loss)
-    least = {path: min(of_layer, key=lambda bits, p=path: (limited[p][bits], minimized[p][bits]))
+    minimized, limited = (losses, costs) if loss is None else (costs, losses)
+    limit = float(cost if cost is not None else loss or 0)
+    least = {path: min((limited[path][bits], minimized[path][bits], bits) for bits in of_layer)[2]
              for path, of_layer in choices.items()}
     if sum(limited[path][bits] for path, bits in least.items()) > limit:
         return _allocation(least, losses, costs, met=False)
@@ -110,7 +111,8 @@ def steps_up(allocation: Allocation, losses: Table, costs: Table) -> List[Tuple[
 
 def changed(allocation: Allocation, path: str, bits: Bits, tables: Sequence[Table]) -> Allocation:
     """The allocation with other bits for one layer; `tables` are (losses, costs)."""
-    return _allocation(dict(allocation.bits, **{path: bits}), *tables, met=allocation.met)
+    losses, costs = tables
+    return _allocation(dict(allocation.bits, **{path: bits}), losses, costs, allocation.met)
 
 
 def _choices(losses, costs):
@@ -142,7 +144,6 @@ def _solved(choices, minimized, limited, limit):
         return None
     chosen = {}
     for path, of_layer in choices.items():
-        values = {bits: result.x[flat.index((path, bits))] for bits in of_layer}
-        chosen[path] = max(values, key=values.get)
+        chosen[path] = max((result.x[flat.index((path, bits))], bits) for bits in of_layer)[1]
     kept = sum(limited[path][bits] for path, bits in chosen.items()) <= limit * (1 + 1e-9) + 1e-12
     return chosen if kept else None

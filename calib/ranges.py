@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Grids at other bits than those that were calibrated."""
 
-from typing import Callable, Mapping
+from typing import Any, Callable, Mapping
 
 import numpy as np
 
@@ -16,19 +16,17 @@ def least_squares_scale(weight: np.ndarray, spec: QuantSpec) -> QParams:
     """The symmetric grid, of some that cover 40 to 100 % of a weight, with the least squared rounding error."""
     if not spec.symmetric:
         return find_qparams(weight, spec)
-    largest, best, least = absmax(weight, spec), None, None
+    largest = absmax(weight, spec)
+    best, least = np.ones_like(largest), np.full(largest.shape, np.inf)
     for share in SHARES:
         found = qparams_from_threshold(largest * np.float32(share), spec)
         error = sum_parts(np.square(fake_quantize(weight, found, spec) - weight, dtype=np.float64), spec)
-        if best is None:
-            best, least = found.scale, error
-            continue
         better = error < least
         best, least = np.where(better, found.scale, best), np.where(better, error, least)
     return QParams.symmetric(best)
 
 
-def rescaled(layers: Mapping[str, object]) -> Callable[[str, QuantSpec], QParams]:
+def rescaled(layers: Mapping[str, Any]) -> Callable[[str, QuantSpec], QParams]:
     """``ranges(path of an input quantizer, spec)``: the calibrated range with the steps of another format."""
     def ranges(path: str, spec: QuantSpec) -> QParams:
         quantizer = layers[path.rpartition(".")[0]].input_quantizer

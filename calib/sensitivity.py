@@ -160,7 +160,8 @@ class _Measuring:
         self._labels = None if labels is None else np.asarray(labels)
         self._float = float_product(graph)
         self._weights: Dict[Tuple[str, int], mx.nd.NDArray] = {}
-        self._count, self._products = sum(map(len, images)), {}
+        self._count = sum(map(len, images))
+        self._products: Dict[int, int] = {}
         self._spent = 0
         self._paths = [path for path in graph.calls if path in graph.quantized and (
             graph.quantized[path].weight_quantizer is not None or graph.quantized[path].input_quantizer is not None)]

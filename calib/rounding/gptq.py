@@ -51,19 +51,15 @@ class GPTQ(Rounding):
         covering = problem.largest(target) / problem.spec.qmax
         covering = np.where(covering > 0, covering, 1.0)
         order = upper_factor(damped)
-        found, least = None, None
+        codes, scale, least = np.zeros_like(target), covering, np.full(covering.shape, np.inf)
         for share in np.linspace(1, self.lowest, self.scales):
-            scale = (covering * share).astype(np.float32).astype(np.float64)
-            codes = feed_back(target, order, scale[problem.parts()], problem)
-            error = _by_part(problem, _damped_error(codes * scale[problem.parts()][..., None] - target, damped))
-            if found is None:
-                found, least = (codes, scale), error
-                continue
+            tried = (covering * share).astype(np.float32).astype(np.float64)
+            found = feed_back(target, order, tried[problem.parts()], problem)
+            error = _by_part(problem, _damped_error(found * tried[problem.parts()][..., None] - target, damped))
             better = error < least
-            rows = better[problem.parts()]
-            found = np.where(rows[..., None], codes, found[0]), np.where(better, scale, found[1])
-            least = np.where(better, error, least)
-        return finished(problem, *found)
+            codes = np.where(better[problem.parts()][..., None], found, codes)
+            scale, least = np.where(better, tried, scale), np.where(better, error, least)
+        return finished(problem, codes, scale)
 
 
 def damping_of(problem: Problem, share: float) -> np.ndarray:

@@ -2,7 +2,7 @@
 """Round the weights of a converted network so that its layers' outputs change least, one layer after the other."""
 
 import logging
-from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import mxnet as mx
 import numpy as np
@@ -16,6 +16,7 @@ from calib.rounding.problem import ROUNDINGS, Problem, Rounding, Solution
 from calib.rounding.samples import MomentSums, patches, random_positions
 from calib.rounding.store import Progress, fingerprint
 from quantize.errors import CalibrationError, ConfigError
+from quantize.files import PathLike
 from quantize.modes import clear_cached_graphs, quantized_layers, unfix_params
 from quantize.spec import QParams
 from quantize.stages import Chain, LayerGraph, Step, float_product, product, quantized_product, read_input
@@ -49,7 +50,7 @@ class Chains(NamedTuple):
     quantized: Chain
     images: int
 
-    def advance(self, step: Step):
+    def advance(self, step: Step) -> None:
         """Bring both in front of a layer."""
         self.floating.advance(step.index)
         self.quantized.advance(step.index)
@@ -64,13 +65,13 @@ class Unrounded(NamedTuple):
     scale: mx.nd.NDArray
 
     @classmethod
-    def of(cls, layer) -> "Unrounded":
+    def of(cls, layer: Block) -> "Unrounded":
         """As the layer is now."""
         quantizer = layer.weight_quantizer
         return cls(layer.weight.data().copy(), None if layer.bias is None else layer.bias.data().copy(),
                    quantizer.mode, quantizer.scale.data().copy())
 
-    def restore(self, layer):
+    def restore(self, layer: Block) -> None:
         """Give the layer all of it back."""
         layer.weight.set_data(self.weight)
         if layer.bias is not None:
@@ -80,7 +81,8 @@ class Unrounded(NamedTuple):
         layer.unrounded = None
 
 
-def learn_rounding(net: Block, batches: Iterable, method="gptq", *, folder=None, seed: int = 0, ctx=None,
+def learn_rounding(net: Block, batches: Iterable, method: Union[str, Rounding] = "gptq", *,
+                   folder: Optional[PathLike] = None, seed: int = 0, ctx: Optional[mx.Context] = None,
                    progress: Callable = lambda items: items) -> List[Learned]:
     """Weights on their grids, chosen by the outputs they make; returns what became of each layer.
 
@@ -128,7 +130,8 @@ def learn_rounding(net: Block, batches: Iterable, method="gptq", *, folder=None,
     before = {path: Unrounded.of(graph.layers[path]) for path in chosen}
     done = None if folder is None else Progress(folder, fingerprint(net, images, f"{method} seed {seed}"))
     computes = _floating(graph, before), quantized_product(graph)
-    chains = Chains(*(Chain(graph, images, compute) for compute in computes), count)
+    floating, quantized = (Chain(graph, images, compute) for compute in computes)
+    chains = Chains(floating, quantized, count)
     work = _Work(graph, chains, before, method, seed, done)
     numbers = {path: number for number, path in enumerate(chosen)}
     waiting = iter(progress(chosen))
@@ -152,8 +155,9 @@ class _Work(NamedTuple):
 
     def block(self, numbers: Dict[str, int], waiting: Iterator[str]) -> Dict[str, Solution]:
         """Round the layers of a block, given with their numbers; `waiting` yields each when it begins."""
-        kept = {path: self.done.read(number) if self.done else None for path, number in numbers.items()}
-        if all(kept.values()):
+        read = {path: self.done.read(number) if self.done else None for path, number in numbers.items()}
+        kept = {path: solution for path, solution in read.items() if solution is not None}
+        if len(kept) == len(numbers):
             for path in numbers:
                 next(waiting)
                 self._store(path, kept[path])
@@ -168,7 +172,7 @@ class _Work(NamedTuple):
             solutions[path] = self.method.solve(problems[path], self.seed)
             self._store(path, solutions[path])
         if isinstance(self.method, BRECQ):
-            solutions = self._learned_together(numbers, starts, problems, solutions)
+            solutions = self._learned_together(self.method, numbers, starts, (problems, solutions))
         for path, number in numbers.items():
             if self.done is not None:
                 self.done.write(number, solutions[path])
@@ -179,14 +183,15 @@ class _Work(NamedTuple):
     def _store(self, path, solution):
         store(self.graph.layers[path], solution, self.before[path])
 
-    def _learned_together(self, numbers, starts, problems, solutions):
-        """The solutions of a block's layers, learned together where that is better."""
+    def _learned_together(self, method: BRECQ, numbers, starts, layers):
+        """The solutions of a block's layers, (problems, solutions), learned together where that is better."""
+        problems, solutions = layers
         end = min((self.graph.calls[path][0] for path in self.before if path not in numbers
                    and self.graph.calls[path][0] > starts[0].position), default=len(self.graph.steps))
         block = Joint(self.graph, starts, end)
         start = block.loss()
-        soft = {path: SoftLayer(problems[path], solutions[path], self.method.rate) for path in numbers}
-        block.learn(soft, self.method, (self.seed, *numbers.values()), start)
+        soft = {path: SoftLayer(problems[path], solutions[path], method.rate) for path in numbers}
+        block.learn(soft, method, (self.seed, *numbers.values()), start)
         found = {path: finished(problems[path], layer.codes(), solutions[path].scale.astype(np.float64))
                  for path, layer in soft.items()}
         for path, solution in found.items():
@@ -201,7 +206,7 @@ class _Work(NamedTuple):
         return found
 
 
-def restore_rounding(net: Block):
+def restore_rounding(net: Block) -> None:
     """Undo `learn_rounding`: weights, biases and the modes of weight quantizers are what they were before."""
     unfix_params(net)
     for _, layer in quantized_layers(net):
@@ -305,7 +310,7 @@ def _rows(step, inputs, outputs, wanted, random):
     return read.reshape(positions.size, -1), made.reshape(positions.size, -1)
 
 
-def store(layer, solution: Solution, before: Unrounded):
+def store(layer: Block, solution: Solution, before: Unrounded) -> None:
     """Write a solution into a layer, which then computes with it."""
     quantizer = layer.weight_quantizer
     parts = np.zeros(solution.codes.shape[:2], int)

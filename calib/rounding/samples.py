@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a convolution reads at some of its output positions."""
 
-from typing import Dict, Tuple
+from typing import Dict, List, Tuple
 
 import numpy as np
 
@@ -31,7 +31,7 @@ def patches(x: np.ndarray, attrs: Dict[str, str], positions: np.ndarray, shape: 
     if any(pad):
         x = np.pad(x, [(0, 0), (0, 0)] + [(p, p) for p in pad])
     window = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilate))
-    views = np.lib.stride_tricks.sliding_window_view(x, window, axis=tuple(range(2, 2 + count)))
+    views = np.lib.stride_tricks.sliding_window_view(x, window, axis=tuple(range(2, 2 + count)))  # type: ignore[call-overload]
     views = views[(Ellipsis,) + tuple(slice(None, None, d) for d in dilate)]
     places = [place * s for place, s in zip(np.unravel_index(positions, shape), stride)]
     return views[(np.arange(len(x))[:, None], slice(None)) + tuple(places)]
@@ -49,10 +49,12 @@ class MomentSums:
 
     def __init__(self, groups: int, keep: int, random: np.random.RandomState):
         self._groups, self._keep, self._random = groups, keep, random
-        self._count, self._inputs, self._outputs, self._squares, self._gram, self._cross = 0, 0.0, 0.0, 0.0, 0.0, 0.0
-        self._kept = []
+        self._count = 0
+        # they get their shapes from the first samples
+        self._inputs, self._outputs, self._squares, self._gram, self._cross = (np.zeros(()) for _ in range(5))
+        self._kept: List[Tuple[np.ndarray, np.ndarray]] = []
 
-    def update(self, inputs: np.ndarray, outputs: np.ndarray):
+    def update(self, inputs: np.ndarray, outputs: np.ndarray) -> None:
         """Take in samples, (samples, groups * columns) and (samples, groups * rows); `keep` of them stay."""
         x, y = (np.ascontiguousarray(values.reshape(len(values), self._groups, -1).swapaxes(0, 1), np.float32)
                 for values in (inputs, outputs))

@@ -5,14 +5,14 @@ import hashlib
 import io
 import json
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional, Sequence
 
 import numpy as np
 
 from calib.rounding.problem import Solution
 from quantize.documents import read_json
 from quantize.errors import ConfigError
-from quantize.files import write_whole
+from quantize.files import PathLike, write_whole
 from quantize.npz import read_npz
 
 HEADER = "rounding.json"
@@ -34,7 +34,7 @@ class Progress:
         For a folder of another run.
     """
 
-    def __init__(self, folder, identity: str):
+    def __init__(self, folder: PathLike, identity: str) -> None:
         self._folder = Path(folder)
         header = self._folder / HEADER
         if header.exists():
@@ -55,7 +55,7 @@ class Progress:
         return Solution(arrays["codes"].astype(np.float64), arrays["scale"], arrays["bias"], float(arrays["error"]),
                         float(arrays["nearest_error"]))
 
-    def write(self, number: int, solution: Solution):
+    def write(self, number: int, solution: Solution) -> None:
         """Keep a finished layer."""
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **dict(solution._asdict(), codes=solution.codes.astype(np.int32)))
@@ -65,7 +65,7 @@ class Progress:
         return self._folder / f"layer_{number:04d}.npz"
 
 
-def fingerprint(net, images, settings: str) -> str:
+def fingerprint(net: Any, images: Sequence[Any], settings: str) -> str:
     """Of a converted network with its ranges, of images (NDArrays), and of what else decides on the result."""
     digest = hashlib.sha256(settings.encode())
     for name, parameter in sorted(net._collect_params_with_prefix().items()):

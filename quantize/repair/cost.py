@@ -93,7 +93,7 @@ class LayerCost:
         self._gain = np.bincount(self._index.ravel(), minlength=self.channels, weights=(
             self._importance[:, None] * np.square(weight).sum(2)).ravel())
         self._by_channel = noise.granularity == "channel"
-        self._variances = noise.weight_variance, noise.input_variance(bool((moments.low < 0).any()))
+        self._variances = noise.weight_variance, noise.input_variance(bool(np.any(np.less(moments.low, 0))))
 
     def gradient(self, s: np.ndarray, t: np.ndarray, order: float):
         """(noise, its gradient by s, by t); s and t are logarithms."""

@@ -21,7 +21,9 @@ class Moments:
     """Mean, mean square, smallest and largest value of each channel of a tensor (channels on axis 1)."""
 
     def __init__(self) -> None:
-        self.count, self.sum, self.square, self.low, self.high = 0, 0.0, 0.0, np.inf, -np.inf
+        self.count = 0
+        self.sum, self.square = np.zeros(()), np.zeros(())  # of every channel, once there was a batch
+        self.low, self.high = np.full((), np.inf), np.full((), -np.inf)
 
     def update(self, x: np.ndarray) -> None:
         """Take in a batch."""
@@ -34,7 +36,7 @@ class Moments:
     @property
     def mean(self) -> np.ndarray:
         """Of each channel, (channels,)."""
-        return self.sum / self.count
+        return np.asarray(self.sum / self.count)
 
     @property
     def variance(self) -> np.ndarray:
