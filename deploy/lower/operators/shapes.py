@@ -69,6 +69,8 @@ def _crop(call: Call, bounds) -> str:
     """The part of the input within (begin, end, step) of each axis."""
     if any(step < 1 for _, _, step in bounds):
         raise Unsupported("a slice with a step that is not positive")
+    if not bounds:
+        raise Unsupported("it cuts along the batch axis alone")
     begin, end, steps = (tuple(numbers) for numbers in zip(*bounds))
     size = tuple(high - low for low, high in zip(begin, end))
     skips = any(step > 1 and length > 1 for step, length in zip(steps, size))

@@ -12,6 +12,7 @@ from gluon_quantize.data import preprocess
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.steps import with_origin
 from gluon_quantize.models import zoo
+from gluon_quantize.models.detection import RandomWeights, build_other, layers_of_embedded, other_models, preset_of
 from gluon_quantize.models.nets import digits_lenet, mnist_lenet
 from gluon_quantize.models.params import load_params
 from gluon_quantize.models.request import NetworkRequest
@@ -143,6 +144,8 @@ def _random_weights(net, name, ctx):
 
 def _open_zoo(source, ctx):
     """A network of gluoncv with given, pretrained or random weights."""
+    if source.model in other_models():
+        return _open_other(source, ctx)
     known = list_models()
     if source.model not in known:
         raise ConfigError(f"unknown model {source.model!r}; --list-models prints the {len(known)} "
@@ -188,6 +191,23 @@ def checkpoint_file(given: str) -> pathlib.Path:
     if not found:
         raise ModelFileError(f"{path}: holds no checkpoint (.qnet)")
     return found[0]
+
+
+def _open_other(source, ctx):
+    """A network of gluoncv that does not classify, with given or random weights, all of it made of layers."""
+    if source.options:
+        raise ConfigError(f"option {next(iter(source.options))!r} is for classifiers; leave it out")
+    net, (steps, shape) = build_other(source.model), preset_of(source.model)
+    if source.params:
+        load_params(net, source.params, ctx, source.model)
+    elif source.pretrained:
+        zoo.load_pretrained(source.model, net, ctx)
+    else:
+        logger.warning("%s has random weights; give trained ones with --params FILE", source.model)
+        net.initialize(RandomWeights(magnitude=2), ctx=ctx)
+    net(mx.nd.zeros((1,) + shape, ctx=ctx))
+    layers_of_embedded(net, ctx)
+    return LoadedModel(net, source.model, steps, "imagenet", shape, classifies=False)
 
 
 def _open_onnx(source, ctx):
