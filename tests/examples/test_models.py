@@ -102,7 +102,7 @@ def test_group_norm_formula():
 
 @pytest.mark.parametrize("name, options, message", [
     ("mobilenet", {}, "unknown model 'mobilenet'.*did you mean 'mobilenet1.0'"),
-    ("digits_lenett", {}, "did you mean 'digits_lenet'"), ("ssd_512_resnet50_v1_voc", {}, "unknown model"),
+    ("digits_lenett", {}, "did you mean 'digits_lenet'"), ("faster_rcnn_resnet50_v1b_voc", {}, "unknown model"),
     ("digits_lenet", dict(bogus=1), "'bogus'"), ("mobilenet0.25", dict(bogus=1), "'bogus'"),
     # These take any keyword and drop it.
     ("resnet18_v1b", dict(bogus=1), "'bogus' is not known"), ("hrnet_w18_c", dict(classes=5), "'classes' is not known"),
