@@ -32,6 +32,7 @@ COMMANDS = {
     "train-distributed": Command("train_distributed", "train in several processes or on several machines"),
     "deploy": Command("deploy", "write the files that ncnn runs in int8, and prove that they compute the same"),
     "recheck": Command("recheck", "compare the files of an earlier deployment again, on this machine"),
+    "report": Command("report", "one page about a simulation, a training or a deployment, to look at"),
 }
 EPILOG = """examples:
   {prog} simulate --model digits_lenet

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: MIT
+"""Charts as Vega-Lite specifications (JSON values): the page embeds Vega and draws them, a notebook can show them."""
+
+from typing import Any, Dict, List, Mapping, Sequence
+
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
+HEIGHT = 180
+BLUE, ORANGE, GREY = "#3b78b5", "#c2571a", "#8a8a8a"
+
+
+def _chart(title: str, **parts: Any) -> Dict[str, Any]:
+    config = {"view": {"stroke": None}, "legend": {"orient": "bottom", "columns": 3}}
+    return {"$schema": SCHEMA, "title": {"text": title, "anchor": "start", "fontSize": 12}, "width": "container",
+            "height": HEIGHT, "background": None, "config": config, **parts}
+
+
+def _bins(edges: Sequence[float], counts: Sequence[int], **more: Any) -> List[Dict[str, Any]]:
+    return [{"from": round(low, 6), "to": round(high, 6), "count": count, **more}
+            for low, high, count in zip(edges, edges[1:], counts) if count]
+
+
+def _bars(scale: str, colour: Any, axis: str) -> Dict[str, Any]:
+    y: Dict[str, Any] = {"field": "count", "type": "quantitative", "title": f"values ({scale})"}
+    if scale == "log":
+        y["scale"] = {"type": "symlog"}
+    return {"mark": {"type": "bar", "opacity": 0.7, "tooltip": True},
+            "encoding": {"x": {"field": "from", "type": "quantitative", "title": axis}, "x2": {"field": "to"}, "y": y,
+                         "y2": {"datum": 0}, "color": colour}}
+
+
+def inputs(facts: Mapping[str, Any], scale: str) -> Dict[str, Any]:
+    """Histogram of a layer's input with the thresholds of all calibrators; `scale` is linear or log."""
+    marks = [{"method": name, "threshold": value, "clipped": facts["clipped"][name]}
+             for name, value in facts["thresholds"].items()]
+    marks.append({"method": "chosen", "threshold": facts["chosen"], "clipped": None})
+    rules = {"data": {"values": marks}, "mark": {"type": "rule", "tooltip": True, "strokeWidth": 1.5},
+             "encoding": {"x": {"field": "threshold", "type": "quantitative"},
+                          "color": {"field": "method", "type": "nominal", "title": "threshold of"},
+                          "strokeDash": {"condition": {"test": "datum.method == 'chosen'", "value": [1, 0]},
+                                         "value": [4, 3]}}}
+    histogram = dict(_bars(scale, {"value": GREY}, "value"),
+                     data={"values": _bins(facts["edges"], facts["counts"])})
+    return _chart(f"Input and thresholds ({scale})", layer=[histogram, rules])
+
+
+def weights(facts: Mapping[str, Any]) -> Dict[str, Any]:
+    """Histograms of a weight before and after quantization."""
+    values = (_bins(facts["edges"], facts["before"], weight="float")
+              + _bins(facts["edges"], facts["after"], weight="stored"))
+    colour = {"field": "weight", "type": "nominal", "title": None,
+              "scale": {"domain": ["float", "stored"], "range": [BLUE, ORANGE]}}
+    bars = _bars("log", colour, "weight")
+    bars["encoding"]["y"]["stack"] = None
+    return _chart("Weights before and after", data={"values": values}, **bars)
+
+
+def strip(facts: Mapping[str, Any]) -> Dict[str, Any]:
+    """Largest magnitudes of the output channels as a heat strip."""
+    values = [{"channel": number, "largest": value} for number, value in enumerate(facts["ranges"])]
+    return _chart("Largest weight of each output channel", data={"values": values},
+                  mark={"type": "rect", "tooltip": True}, height=36,
+                  encoding={"x": {"field": "channel", "type": "ordinal", "title": None,
+                                  "axis": {"labels": False, "ticks": False}},
+                            "color": {"field": "largest", "type": "quantitative", "title": "largest",
+                                      "scale": {"scheme": "viridis"}}})
+
+
+def errors(counts: Sequence[int], span: float) -> Dict[str, Any]:
+    """Histogram of the output's accumulated differences, in standard deviations of the float output."""
+    width = 2 * span / len(counts)
+    edges = [-span + number * width for number in range(len(counts) + 1)]
+    return _chart("Output's error, whole network quantized", data={"values": _bins(edges, counts)},
+                  **_bars("log", {"value": ORANGE}, "standard deviations of the float output"))
+
+
+def sqnr(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Signal to noise of every layer, alone and accumulated, in the network's order."""
+    values = [{"layer": row["name"], "dB": row[key], "quantized": name} for row in rows
+              for key, name in (("alone", "this layer alone"), ("accumulated", "the whole network"))
+              if row[key] is not None]
+    return _chart("SQNR of each layer's output", data={"values": values}, height=220,
+                  mark={"type": "line", "point": True, "tooltip": True},
+                  encoding={"x": {"field": "layer", "type": "nominal", "sort": None, "title": None,
+                                  "axis": {"labelLimit": 110, "labelAngle": -60, "labelOverlap": True}},
+                            "y": {"field": "dB", "type": "quantitative", "title": "dB"},
+                            "color": {"field": "quantized", "type": "nominal", "title": "quantized",
+                                      "scale": {"range": [BLUE, ORANGE]}}})
+
+
+def confusion(found: Mapping[str, Any]) -> Dict[str, Any]:
+    """Float class against quantized class."""
+    axes = {name: {"field": name, "type": "ordinal", "title": f"class in {name}"} for name in ("float", "quantized")}
+    return _chart(f"Same class for {found['agreement']} of {found['images']} images in {found['by']}",
+                  data={"values": list(found["cells"])}, mark={"type": "rect", "tooltip": True}, height=260,
+                  encoding={"x": axes["quantized"], "y": axes["float"],
+                            "color": {"field": "images", "type": "quantitative", "scale": {"scheme": "viridis"}}})
+
+
+def training(epochs: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
+    """Loss, accuracy, and what the quantizers have learned, over the epochs."""
+    x = {"field": "epoch", "type": "quantitative", "axis": {"tickMinStep": 1, "format": "d"}}
+    mark = {"type": "line", "point": True, "tooltip": True}
+
+    def curve(key: str, title: str, shape: str) -> Dict[str, Any]:
+        values = [{"epoch": epoch["epoch"], key: epoch[key]} for epoch in epochs if key in epoch]
+        return _chart(title, data={"values": values}, mark=mark,
+                      encoding={"x": x, "y": {"field": key, "type": "quantitative", "scale": {"zero": False},
+                                              "axis": {"format": shape}}})
+    first = epochs[0].get("ranges") or {}
+    ranges = [{"epoch": epoch["epoch"], "quantizer": name, "share of the first": value / (first[name] or 1)}
+              for epoch in epochs for name, value in (epoch.get("ranges") or {}).items() if name in first]
+    learned = _chart("Learned steps and clips, as shares of the first epoch's", data={"values": ranges}, mark=mark,
+                     encoding={"x": x, "y": {"field": "share of the first", "type": "quantitative",
+                                             "scale": {"zero": False}},
+                               "detail": {"field": "quantizer"}, "opacity": {"value": 0.6}})
+    return [curve("loss", "Loss", ".3g"), curve("top1", "Top-1", ".1%")] + ([learned] if ranges else [])

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: MIT
+"""The layers of a lowered network as rows of facts."""
+
+from typing import Any, Dict, List, Mapping, Optional
+
+import numpy as np
+
+from calib.observers import HistogramObserver
+from deploy.ir import Convolution, Model, Node, integers
+from deploy.study import Cost, Deviation, Study, decibels, weight_sqnr
+
+INT32 = 2 ** 31
+
+
+def layer_rows(model: Model, costs: Mapping[str, Cost], seen: Optional[Study],
+               observers: Mapping[str, HistogramObserver], trust: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    """A dict of JSON values for each node with weights, in the network's order; what is not known is None.
+
+    Parameters
+    ----------
+    trust : dict
+        The calibration as a result holds it: how stable thresholds are, and what never was active.
+    """
+    total = sum(item.macs for item in costs.values()) or 1
+    return [dict(_fixed(model, node, costs[node.name], total),
+                 **_seen(node, None if seen is None else seen.deviations.get(node.name), observers.get(node.name)),
+                 **_trusted(node, trust)) for node in model.nodes if node.name in costs]
+
+
+def _fixed(model: Model, node: Node, cost: Cost, total: int) -> Dict[str, Any]:
+    grids = integers(node)
+    row = {"node": node.name, "name": node.path or node.name, "kind": _kind(node),
+           "input_shape": list(model.shapes[node.inputs[0]]), "shape": list(model.shapes[node.outputs[0]]),
+           "macs": cost.macs, "macs_share": cost.macs / total, "parameters": cost.parameters, "bytes": cost.bytes,
+           "float_bytes": cost.float_bytes, "weight_format": "float32", "input_format": "float32", "threshold": None,
+           "weight_sqnr": None}
+    if grids is not None:
+        row.update(weight_format="int8" if grids.weight_qmax == 127 else f"{2 * grids.weight_qmax + 1} levels",
+                   input_format="int8" if grids.input.qmin < 0 else "uint8",
+                   threshold=grids.input.scale * grids.input.qmax, weight_sqnr=_finite(weight_sqnr(node)))
+    return row
+
+
+def _kind(node: Node) -> str:
+    if not isinstance(node, Convolution):
+        return type(node).__name__
+    height, width = node.weight.shape[2:]
+    kind = "depthwise" if node.depthwise else "grouped" if node.groups > 1 else "convolution"
+    return f"{kind} {height}x{width}" + (f" /{node.stride[0]}" if max(node.stride) > 1 else "")
+
+
+def _seen(node: Node, deviation: Optional[Deviation], observer: Optional[HistogramObserver]) -> Dict[str, Any]:
+    names = ("alone", "accumulated", "input_sqnr", "clipped", "largest_sum", "headroom", "errors")
+    row: Dict[str, Any] = dict.fromkeys(names)
+    if deviation is not None and deviation.values:
+        row.update(alone=_finite(decibels(deviation.signal, deviation.alone)),
+                   accumulated=_finite(decibels(deviation.signal, deviation.accumulated)),
+                   clipped=deviation.clipped / deviation.values, largest_sum=deviation.largest_sum,
+                   headroom=INT32 / max(deviation.largest_sum, 1), errors=deviation.errors.tolist())
+    if observer is not None and observer.values:
+        row["input_sqnr"] = _finite(_input_sqnr(node, observer))
+    return row
+
+
+def _input_sqnr(node: Node, observer: HistogramObserver) -> Optional[float]:
+    """Of the input's values on its grid, from the middles of the histogram's bins."""
+    grid = integers(node).input  # type: ignore[union-attr]
+    middles = (np.arange(len(observer.positive())) + 0.5) * observer.width
+    signal = noise = 0.0
+    for sign, counts in ((1, observer.positive()), (-1, observer.negative())):
+        values = sign * middles[counts > 0]
+        steps = np.clip(np.round(values / grid.scale), grid.qmin - grid.zero_point, grid.qmax - grid.zero_point)
+        signal += float((counts[counts > 0] * values ** 2).sum())
+        noise += float((counts[counts > 0] * (values - steps * grid.scale) ** 2).sum())
+    return decibels(signal, noise)
+
+
+def _trusted(node: Node, trust: Mapping[str, Any]) -> Dict[str, Any]:
+    path = f"{node.path or node.name}.input_quantizer"
+    return {"movement": (trust.get("movement") or {}).get(path),
+            "dead_inputs": (trust.get("never_active_channels") or {}).get(path, 0),
+            "dead_channels": (trust.get("dead_channels") or {}).get(node.path or node.name, 0)}
+
+
+def _finite(value: Optional[float]) -> Optional[float]:
+    """JSON has no infinity: without noise there is nothing to say in decibels."""
+    return value if value is not None and np.isfinite(value) else None
