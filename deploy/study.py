@@ -96,7 +96,7 @@ def decibels(signal: float, noise: float) -> Optional[float]:
     return float("inf") if not noise else float(10 * np.log10(signal / noise))
 
 
-def weight_sqnr(node) -> Optional[float]:
+def weight_sqnr(node: QuantizedNode) -> Optional[float]:
     """Signal to quantization noise of a quantized node's weight, in decibels."""
     shape = (-1,) + (1,) * (node.weight.ndim - 1)
     stored = node.quantization.weight_q * node.quantization.weight_scale.reshape(shape)
