@@ -2,7 +2,7 @@
 """What a quantized model costs, layer by layer, and what quantizing each of its layers does to the numbers in it."""
 
 from dataclasses import dataclass, field, replace
-from typing import Callable, Dict, Iterable, List, Mapping, Optional
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, cast
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from deploy import engine
 from deploy.arithmetic import Arithmetic
 from deploy.engine import integer
 from deploy.engine.activation import activate
-from deploy.ir import Convolution, Deconvolution, InnerProduct, Model, QuantizedNode, quantized
+from deploy.ir import Convolution, Deconvolution, InnerProduct, Model, QuantizedNode, integers, quantized
 
 FLOAT_BYTES = 4
 ERROR_BINS = 41
@@ -57,7 +57,7 @@ def _cost(model: Model, node) -> Cost:
 
 def in_float(model: Model) -> Model:
     """The same network with every layer in float32."""
-    return replace(model, nodes=tuple(replace(node, quantization=None) if node in quantized(model) else node
+    return replace(model, nodes=tuple(replace(cast(Any, node), quantization=None) if integers(node) else node
                                       for node in model.nodes))
 
 

@@ -51,7 +51,7 @@ def test_subcommands_speak_of_themselves(capsys, name):
     code, out, err = stopped(capsys, name, "--no-such-option")
     assert code == 2 and out == "" and f"gluon-quantize {name}" in err
     parser = command.module_of(name).build_parser()
-    if name in ("recheck", "search"):  # which have no scripts of their own
+    if name in ("recheck", "search", "report"):  # which have no scripts of their own
         assert parser.prog == f"gluon-quantize {name}"
     else:
         assert parser.prog.endswith(".py") and f"python {parser.prog}" in parser.format_help() or name == "simulate"
