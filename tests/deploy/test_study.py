@@ -62,7 +62,8 @@ def test_what_lies_beyond_the_grid_is_counted():
 
 def test_see_gets_what_quantized_layers_read():
     seen = []
-    study(CHAIN, NcnnArithmetic(), models.inputs(CHAIN, 2)["data"], compared=0, see=lambda blobs: seen.append(set(blobs)))
+    images = models.inputs(CHAIN, 2)["data"]
+    study(CHAIN, NcnnArithmetic(), images, compared=0, see=lambda blobs: seen.append(set(blobs)))
     assert len(seen) == 2 and all({node.inputs[0] for node in quantized(CHAIN)} <= names for names in seen)
 
 
