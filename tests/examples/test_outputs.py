@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+from deploy.proof.certificate import FORMAT
 from gluon_quantize.runs import outputs, ownership
 from gluon_quantize.runs.outputs import check_new, claimed, reserved, staged
 from quantize.errors import DataError
@@ -116,6 +117,18 @@ def test_force_replaces_nothing_of_others(tmp_path, make, says):
     with pytest.raises(DataError, match=says), reserved(tmp_path / "out", force=True):
         pass
     assert tree(tmp_path) == before
+
+
+def test_certificates_that_recheck_keeps_go_with_their_deployment(tmp_path):
+    deployment_in(tmp_path / "out", "b")
+    kept = tmp_path / "out" / "certificates"
+    kept.mkdir()
+    (kept / "machines.md").write_text("")
+    (kept / "x86.json").write_text(json.dumps({"format": FORMAT}))
+    check_new(tmp_path / "out", force=True)
+    (kept / "mine.json").write_text("{}")
+    with pytest.raises(DataError, match="holds certificates/mine.json"):
+        check_new(tmp_path / "out", force=True)
 
 
 def test_what_comes_to_lie_there_meanwhile_is_kept(tmp_path, ways):

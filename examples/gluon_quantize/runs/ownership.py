@@ -8,6 +8,7 @@ import re
 import shutil
 from typing import Iterator, Optional, Set
 
+from deploy.proof import machines
 from deploy.proof.certificate import FORMAT, JSON, TEXT
 from quantize.errors import DataError
 
@@ -50,6 +51,12 @@ def _read(path) -> dict:
     return found if isinstance(found, dict) else {}
 
 
+def _is_recheck(path: pathlib.Path, folder: pathlib.Path) -> bool:
+    """Whether a file is a certificate that `recheck` has kept in the folder, or their table."""
+    kept = path.parent == folder / machines.FOLDER
+    return kept and (path.name == machines.TABLE or _read(path).get("format") == FORMAT)
+
+
 def check_replaceable(folder: pathlib.Path) -> None:
     """DataError for a folder that holds anything that this program did not write."""
     own = manifest(folder)
@@ -57,7 +64,7 @@ def check_replaceable(folder: pathlib.Path) -> None:
         raise DataError(f"--output {folder}: is no folder of a deployment, so --force does not replace it; take "
                         "another folder, or remove it yourself")
     foreign = sorted(str(path.relative_to(folder)) for path in folder.rglob("*")
-                     if not path.is_dir() and path.name not in own)
+                     if not path.is_dir() and path.name not in own and not _is_recheck(path, folder))
     if foreign:
         raise DataError(f"--output {folder}: holds {foreign[0]}, which no deployment has written "
                         f"({len(foreign)} such files), so --force does not replace it; move them elsewhere")
