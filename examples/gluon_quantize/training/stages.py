@@ -39,13 +39,14 @@ FEW_BITS = 4  # of inputs: from here on sqnr's wide ranges cost more than they s
 def convert(request: TrainRequest, task: Task) -> Tuple[Block, List[Dict[str, Any]]]:
     """(Network ready for `start_quantization`, its rules): converted, batch norm folded, weights loaded, hybridized."""
     net, rules = task.model.net, []
-    net(mx.nd.array(next(iter(task.calibration))[0][:1], ctx=task.ctx))  # parameters of unknown shape get theirs
+    example = mx.nd.array(next(iter(task.calibration))[0][:1], ctx=task.ctx)
+    net(example)  # parameters of unknown shape get theirs
     if not task.goes_on:
         mean_global_pooling(net)
     if quantizes(request, task) and not task.goes_on:
         formats = request.formats
         rules = build_rules(formats, net)
-        convert_model(net, config_list=named_rules(formats, rules), target=formats.target)
+        convert_model(net, config_list=named_rules(formats, rules), target=formats.target, example_input=example)
         _fold(net, formats)
     if request.start.weights:
         load_weights(net, request.start.weights)
