@@ -9,7 +9,7 @@ from deploy.engine import elementwise
 from deploy.lower import lower
 from deploy.targets.ncnn import TARGET, deviations
 from quantize.importers.onnx import import_onnx
-from tests.fuzz.check import DEVIATES, EXACT, FAILS, check
+from tests.fuzz.check import DEVIATES, EXACT, FAILS, UNCERTAIN, Disagreement, Judge, check
 from tests.fuzz.generate import generate
 from tests.fuzz.recipe import Constant, Recipe, Step
 from tests.fuzz.run import failure
@@ -23,7 +23,7 @@ def agree(seed):
     """Fails, with the script of the smallest network that does, where two computations of a seed's network differ."""
     recipe = generate(seed)
     outcome = check(recipe)
-    if outcome.kind not in (EXACT, DEVIATES):
+    if outcome.kind not in (EXACT, DEVIATES, UNCERTAIN):
         pytest.fail(f"seed {seed}: {outcome.kind}: {outcome.text}\n{failure(recipe, outcome)}", pytrace=False)
     return outcome.kind
 
@@ -39,7 +39,7 @@ def test_all_computations_of_a_random_network_agree(seed):
 @pytest.mark.filterwarnings("ignore")
 def test_all_computations_of_many_random_networks_agree(first):
     kinds = [agree(seed) for seed in range(first, first + PART)]
-    assert kinds.count(EXACT) > PART / 2
+    assert kinds.count(EXACT) > PART / 2 and kinds.count(UNCERTAIN) < PART / 20
 
 
 # ---- the fuzz itself
@@ -108,3 +108,18 @@ def test_a_deviation_without_a_reason_fails(monkeypatch):
                     {"x": (3, 6, 6), "y": (4, 4, 4)}, 3)
     outcome = check(recipe)
     assert outcome.kind == FAILS and "no reason is named" in outcome.text
+
+
+def test_float32_explains_what_it_does_and_no_more():
+    """A sigmoid of values around 500 * (1 - 1): the last bit of an image is 6e-5 of what comes out."""
+    steps = (Step("Mul", ("x", Constant((), values=(500.0,))), ("a",)),
+             Step("Sub", ("a", Constant((), values=(500.0,))), ("b",)), Step("Sigmoid", ("b",), ("y",)))
+    shapes = {name: (3, 4, 4) for name in ("x", "a", "b", "y")}
+    images = np.random.RandomState(0).uniform(0.999, 1.001, (2, 3, 4, 4)).astype(np.float32)
+    judge = Judge(Recipe((3, 4, 4), steps, ("y",), shapes).model(), images)
+    judge.compare("itself", judge.want)
+    assert judge.noise is None
+    judge.compare("another", [judge.want[0] + np.float32(3e-5)])
+    assert 1e-5 < judge.noise[0] < 1e-3
+    with pytest.raises(Disagreement, match="another, output 0: 0.01 of the largest value apart"):
+        judge.compare("another", [judge.want[0] * np.float32(1.01)])
