@@ -68,7 +68,7 @@ class Maker:
             if made is not None and made != source:
                 blob = made
                 blobs.append(blob)
-        if not self.steps:
+        if blob == "x":
             blob = self.add("Relu", ("x",), self.shapes["x"])
         outputs = [blob]
         written = [name for step in self.steps for name in step.outputs]
