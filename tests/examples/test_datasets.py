@@ -2,6 +2,7 @@
 """Data sets: what they hold, the order of batches, and one clear line for every bad input."""
 
 import logging
+import os
 
 import mxnet as mx
 import numpy as np
@@ -354,3 +355,22 @@ def test_bad_batches(tmp_path):
         list(batches(folder, Preprocessing(), 2))
     with pytest.raises(DataError, match=r"b\.png: 8x8 pixels, smaller than the 8x9 crop"):
         list(batches(folder, Preprocessing(crop=(9, 8)), 2))
+
+
+def test_no_interpreter_is_started_for_an_image(tmp_path, monkeypatch):
+    """Pillow opens an EPS file under any name, with the program gs."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/STARTED\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    (tmp_path / "a.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n"
+                                    "%%EOF\n")
+    with pytest.raises(DataError, match="cannot be decoded"):
+        FileSet("x", [tmp_path / "a.jpg"], [0], 1).load(0)
+    assert not (tmp_path / "STARTED").exists()
+
+
+def test_pixels_are_counted_before_they_are_decoded(tmp_path):
+    from quantize.limits import memory_limit
+    Image.new("L", (3000, 3000)).save(tmp_path / "a.png")
+    with memory_limit(10 ** 8), pytest.raises(DataError, match="a.png: 3000x3000 pixels: would take"):
+        FileSet("x", [tmp_path / "a.png"], [0], 1).load(0)

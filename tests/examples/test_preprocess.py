@@ -113,3 +113,24 @@ def test_image_smaller_than_crop_is_named():
 def test_no_image(array):
     with pytest.raises(DataError, match="an image is uint8"):
         GREY.apply(array, "x")
+
+
+@pytest.mark.parametrize("change, says", [
+    ({"mean": None}, "Expected `array`, got `null` - at `$.mean`"), ({"scale": "x"}, "Expected `float`, got `str`"),
+    ({"mean": ["a"]}, r"at `\$.mean\[0\]`|at `\$.mean\[...\]`"), ({"colour_order": []}, "Expected `str`, got `array`"),
+    ({"resize_short_side": 100000}, "Expected `int` <= 8192"), ({"crop": [8]}, "length >= 2"),
+    ({"crop": [0, 8]}, "0 pixels")])
+def test_metadata_that_nobody_should_have_written(change, says):
+    good = {"colour_order": "L", "scale": 1, "mean": [0], "std": [1]}
+    assert Preprocessing.from_onnx_metadata(good) == GREY
+    with pytest.raises((ConfigError, ModelFileError), match=says.replace("$", r"\$") if "|" not in says else says):
+        Preprocessing.from_onnx_metadata(dict(good, **change))
+    with pytest.raises(ModelFileError, match="must be a JSON object"):
+        Preprocessing.from_onnx_metadata([good])
+
+
+def test_a_thin_image_does_not_grow_without_bound():
+    from quantize.limits import memory_limit
+    steps = Preprocessing("L", 1.0, (0.0,), (1.0,), resize=1000)
+    with memory_limit(10 ** 8), pytest.raises(DataError, match="thin: 3000x1 pixels, resized to 3000000x1000"):
+        steps.apply(np.zeros((1, 3000), np.uint8), "thin")

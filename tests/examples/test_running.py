@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: MIT
+"""Commands whose output goes nowhere end as other Unix tools do; what files say does not speak to the terminal."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+PRINTS = f"{sys.executable} -c 'from gluon_quantize.commands.running import unix_output as u\nwith u(): print(1)'"
+EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
+
+
+def command(text, **env):
+    """A shell line with the command in the place of {}."""
+    line = text.format(f"{sys.executable} -m gluon_quantize")
+    return subprocess.run(["bash", "-o", "pipefail", "-c", line],
+                          cwd=str(EXAMPLES), env=dict(os.environ, **env), capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("line, code, says", [
+    ("{} --help | true", (0, 141), ""), ("{} --help >&-", (0,), ""),
+    pytest.param(PRINTS + " > /dev/full", (1,), "error: standard output cannot be written: No space left on device\n",
+                 marks=pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full"))])
+def test_output_that_goes_nowhere(line, code, says):
+    done = command(line)
+    assert done.returncode in code and done.stderr == says
+
+
+@pytest.mark.parametrize("arguments, says", [
+    ("simulate --model digits_lenet --data-dir $'/no/\\xff\\e[2J'", r"/no/\udcff\x1b[2J: no such folder"),
+    ("deploy --model digits_lenet --no-engine --output /tmp/" + "x" * 300, "File name too long"),
+    ("simulate --onnx $'a\\nb.onnx'", "no such ONNX file")])
+def test_names_that_nobody_should_have_are_one_line(arguments, says):
+    done = command("{} " + arguments, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    assert done.returncode == 2 and says in done.stderr and "\x1b" not in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr
