@@ -90,3 +90,17 @@ def _input(steps, picture):
 def test_without_an_image_the_program_says_what_it_wants(written):
     done = subprocess.run([compiled(written(STEPS["digits"]))], stderr=subprocess.PIPE, text=True)
     assert done.returncode == 2 and "usage: run_ncnn IMAGE.pgm" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["imagenet", "digits"])
+def test_cpp_for_arm(written, name):
+    """Debian's cross compiler with the NDK's usual flags, against the stub of ncnn: its library is not linked."""
+    compiler = shutil.which("aarch64-linux-gnu-g++")
+    if compiler is None:
+        pytest.skip("no aarch64-linux-gnu-g++ (Debian: g++-aarch64-linux-gnu)")
+    flags = ["-std=c++11", "-O2", "-fPIE", "-fno-exceptions", "-fno-rtti", "-fstack-protector-strong",
+             "-D_FORTIFY_SOURCE=2", "-ffunction-sections", "-fdata-sections", "-Wall", "-Wextra", "-Wformat",
+             "-Werror=format-security", "-Werror"]
+    folder = written(STEPS[name])
+    subprocess.run([compiler, *flags, "-I", str(STUB), "-c", "-o", str(folder / "run.o"),
+                    str(folder / "run_ncnn.cpp")], check=True)

@@ -20,6 +20,8 @@ from quantize.errors import DeployError
 
 TERM = 8  # the parameter int8_scale_term
 REQUANTIZE = 100
+FEATURE_MASK = 31
+NO_16_BITS = 1 << 0 | 1 << 1 | 1 << 2  # no fp16 arithmetic, no fp16 storage, no bf16 storage
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
 OUTPUTS, GROUPS = 0, 7  # parameters of convolutions
 PACKED = 8  # channels that are packed together in blobs of integers
@@ -52,6 +54,17 @@ def to_network(model: ir.Model, integers: bool = True) -> Tuple[Network, Dict[st
     if integers:
         layers = _requantize(layers, build.weights, set(model.outputs))
     return Network(tuple(layers)), build.weights
+
+
+def without_16_bits(network: Network) -> Network:
+    """The network whose layers keep to 32 bits whatever the engine's options are: by their feature masks.
+
+    So the files themselves keep ncnn's default on ARM, fp16, from rounding what goes between integer layers.
+    """
+    return Network(tuple(
+        layer if layer.type == "Input" else replace(layer, parameters={
+            **layer.parameters, FEATURE_MASK: cast(int, layer.parameters.get(FEATURE_MASK, 0)) | NO_16_BITS})
+        for layer in network.layers))
 
 
 def integer_blobs(network: Network) -> Dict[str, str]:

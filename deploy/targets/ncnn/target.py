@@ -108,6 +108,8 @@ class NcnnTarget(Target):
         Off: weights of 3x3 convolutions with stride 1 have 127 levels on each side like others, and the files tell
         ncnn to compute them without Winograd: exact, and faster on CPUs with dot product instructions. On: 31 levels,
         and ncnn may use Winograd, which is exact unless sums get large (`guards`).
+    fp32 : bool
+        The files forbid 16-bit floats (`network.without_16_bits`).
     """
 
     name = constraints.NAME
@@ -117,10 +119,13 @@ class NcnnTarget(Target):
     simulation = NcnnSimulation()
     options = (Option("winograd", "--keep-winograd",
                       "31 instead of 127 weight levels for 3x3 convolutions with stride 1, so that ncnn may use "
-                      "Winograd for them, as ncnn2table does (default: 127 levels, without Winograd)"),)
+                      "Winograd for them, as ncnn2table does (default: 127 levels, without Winograd)"),
+               Option("fp32", "--no-fp16",
+                      "the files forbid 16-bit floats between layers, ncnn's default on phones: there the engine then "
+                      "computes the certified numbers whatever options it is run with (default: allowed)"))
 
-    def __init__(self, winograd: bool = False):
-        self.winograd = winograd
+    def __init__(self, winograd: bool = False, fp32: bool = False):
+        self.winograd, self.fp32 = winograd, fp32
 
     def config_list(self, net: Any) -> List[dict]:
         """See `constraints.config_list`."""
@@ -137,7 +142,7 @@ class NcnnTarget(Target):
     def write_files(self, model: Model, folder: Any, name: str = NAME,
                     integers: bool = True) -> Tuple[pathlib.Path, ...]:
         """The .param and the .bin."""
-        return writer.write(model, folder, name, integers)
+        return writer.write(model, folder, name, integers, self.fp32)
 
     def run(self, folder: Any, inputs: Any, options: Optional[Options] = None) -> Tuple[np.ndarray, ...]:
         """Outputs (a tuple, in the order of the layers) of ncnn for a batch.

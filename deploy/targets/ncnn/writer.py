@@ -7,7 +7,7 @@ from typing import Tuple
 
 from deploy import ir
 from deploy.targets.ncnn.binary import write_binary
-from deploy.targets.ncnn.network import to_network
+from deploy.targets.ncnn.network import to_network, without_16_bits
 from deploy.targets.ncnn.param import format_param
 from quantize.files import PathLike, write_together
 
@@ -15,27 +15,29 @@ LOG = logging.getLogger(__name__)
 SUFFIXES = (".param", ".bin")
 
 
-def render(model: ir.Model, integers: bool = True) -> Tuple[str, bytes]:
-    """Contents of the .param and the .bin; the same model gives the same bytes."""
+def render(model: ir.Model, integers: bool = True, fp32: bool = False) -> Tuple[str, bytes]:
+    """Contents of the .param and the .bin; the same model gives the same bytes. `fp32` as in `write`."""
     network, weights = to_network(model, integers)
-    return format_param(network), write_binary(network, weights)
+    return format_param(without_16_bits(network) if fp32 else network), write_binary(network, weights)
 
 
 def write(model: ir.Model, folder: PathLike, name: str = "model",
-          integers: bool = True) -> Tuple[pathlib.Path, pathlib.Path]:
+          integers: bool = True, fp32: bool = False) -> Tuple[pathlib.Path, pathlib.Path]:
     """Write both files into an existing folder, both or none.
 
     Parameters
     ----------
     integers : bool
         False: all layers compute in float32, for comparison with the quantized network.
+    fp32 : bool
+        The files forbid 16-bit floats, which are ncnn's default on ARM.
 
     Returns
     -------
     tuple of Path
         The .param and the .bin.
     """
-    text, data = render(model, integers)
+    text, data = render(model, integers, fp32)
     param, weights = (pathlib.Path(folder) / (name + suffix) for suffix in SUFFIXES)
     write_together({weights: data, param: text})
     LOG.info("%s: %d bytes of weights for ncnn", weights, len(data))

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from deploy import engine, ir
-from deploy.targets.ncnn import writer
+from deploy.targets.ncnn import NcnnTarget, writer
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
-from deploy.targets.ncnn.network import integer_blobs, integer_grids, to_network
+from deploy.targets.ncnn.network import integer_blobs, integer_grids, to_network, without_16_bits
 from deploy.targets.ncnn.runner import DEFAULT, EXACT, Runner
 from quantize.errors import DeployError
 from tests.deploy.targets.ncnn import models
@@ -148,6 +148,20 @@ def test_real_numbers_come_out_where_somebody_wants_them():
     unfused = dataclasses.replace(unfused, nodes=(
         dataclasses.replace(unfused.nodes[0], activation=ir.Function("swish")), unfused.nodes[1]))
     assert terms(unfused)[0]["a"] == 2
+
+
+def test_the_files_can_forbid_16_bit_floats(ncnn, tmp_path):
+    case = QUANTIZED["residual"]
+    masked = {layer.name: layer.parameters.get(31) for layer in without_16_bits(to_network(case)[0]).layers}
+    assert masked["c1"] == 64 | 7 and masked["c3"] == masked["add"] == masked["splitncnn_0"] == 7
+    assert masked["data"] is None
+    images = models.inputs(case)
+    for number, fp32 in enumerate((False, True)):
+        (tmp_path / str(number)).mkdir()
+        found = Runner(*writer.write(case, tmp_path / str(number), fp32=fp32)).run(images, case.outputs)
+        np.testing.assert_array_equal(found["x"], engine.run(case, images, arithmetic=NcnnArithmetic()).outputs[0])
+    plain, forbidding = (NcnnTarget(fp32=fp32).write_files(case, tmp_path)[0].read_text() for fp32 in (False, True))
+    assert " 31=71" in forbidding and " 31=71" not in plain
 
 
 def test_only_convolutions_that_could_overflow_are_kept_from_winograd():

@@ -2,6 +2,7 @@
 """Runs on the emulated machine: what ncnn computes there from the cases, or from a folder, as digests or arrays.
 
     emulated.py cases [NAME ...]                      JSON: case -> output -> digest; of all cases
+    emulated.py forbidden                             JSON: see `forbidden`
     emulated.py blobs PARAM IMAGES.npy OUT.npz WAY    arrays of all blobs, by the way `exact` or `default`
 """
 
@@ -32,6 +33,17 @@ def outputs(name, case):
     return {blob: digest(values) for blob, values in found.items()}
 
 
+def forbidden():
+    """Whether, with ncnn's default options, files that forbid 16-bit floats give what they give with exact ones."""
+    case = cases.networks()["network residual"]
+    images, found = cases.images("", case, 4), []
+    for fp32, way in ((False, 0), (True, 1), (False, 1)):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = writer.write(case, pathlib.Path(folder), fp32=fp32)
+            found.append(digest(Runner(*paths, TARGET.engine.ways[way].options).run(images, ["x"])["x"]))
+    return {"as exact": found[0] == found[1], "without": found[0] == found[2]}
+
+
 def blobs(param, images, target, way):
     """All blobs of a network's files, whole numbers where it holds codes."""
     options = next(item.options for item in TARGET.engine.ways if item.name == way)
@@ -43,5 +55,7 @@ if __name__ == "__main__":
     if sys.argv[1] == "cases":
         everything = cases.networks() if sys.argv[2:3] == ["network chain"] else cases.everything()
         print(json.dumps({name: outputs(name, everything[name]) for name in sys.argv[2:] or everything}))
+    elif sys.argv[1] == "forbidden":
+        print(json.dumps(forbidden()))
     else:
         blobs(pathlib.Path(sys.argv[2]), *sys.argv[3:])

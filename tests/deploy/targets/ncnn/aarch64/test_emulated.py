@@ -7,6 +7,7 @@ import pytest
 
 from deploy import engine
 from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
+from gluon_quantize.commands import deploy
 from tests.deploy.targets.ncnn.aarch64 import cases, environment
 from tests.deploy.targets.ncnn.aarch64.emulated import digest
 
@@ -51,3 +52,22 @@ def test_one_network(emulator_there):
 @pytest.mark.parametrize("cpu", environment.CPUS)
 def test_every_layer(emulator, cpu):
     assert_identical(cpu, list(cases.everything()))
+
+
+@pytest.mark.slow
+def test_files_that_forbid_16_bit_floats_need_no_options(emulator):
+    assert json.loads(environment.run("cortex-a76", SCRIPT, "forbidden").stdout) == {"as exact": True, "without": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", environment.CPUS)
+def test_recheck_as_a_user_of_a_phone(emulator, tmp_path, cpu):
+    """A deployment is copied there, with nothing but NumPy and ncnn; its certificate comes back."""
+    folder = tmp_path / "out"
+    assert deploy.main(["--model", "digits_lenet", "--num-images", "8", "--output", str(folder)]) == 0
+    done = environment.run(cpu, environment.ROOT / "examples/gluon_quantize/__main__.py", "recheck", folder)
+    assert "| ncnn exact                       | 100 %           | 0   | none            | 4/4        |" in done.stdout
+    certificate = json.loads(next((folder / "certificates").glob("aarch64-*.json")).read_text())
+    assert certificate["sides"]["ncnn exact"]["codes"]["share"] == 1
+    assert certificate["machine"]["architecture"] == "aarch64" and "asimd" in certificate["machine"]["flags"]
+    assert ("asimddp" in certificate["machine"]["flags"]) == (cpu != "cortex-a53")
