@@ -8,7 +8,7 @@ import os
 import pathlib
 import secrets
 import stat
-from typing import Any, Iterator, Mapping, Union
+from typing import Any, Iterator, List, Mapping, Union
 
 import numpy as np
 
@@ -118,8 +118,9 @@ def read_bytes(path: PathLike) -> bytes:
     try:
         with open(str(path), "rb") as stream:
             claim(os.fstat(stream.fileno()).st_size, str(path))
-            chunks, most = [], limit()  # devices and pipes have no size
-            while sum(map(len, chunks)) <= most:
+            chunks: List[bytes] = []
+            most = limit()  # devices and pipes have no size
+            while sum(len(chunk) for chunk in chunks) <= most:
                 chunks.append(stream.read(CHUNK))
                 if not chunks[-1]:
                     break

@@ -7,7 +7,7 @@ and each header declare, and the types are checked first; an archive hands out n
 
 import zipfile
 from math import prod
-from typing import Dict, Optional, Sequence
+from typing import Dict, List, Optional, Sequence
 
 import numpy as np
 
@@ -50,7 +50,7 @@ def read_npz(path: PathLike, keys: Optional[Sequence[str]] = None) -> Dict[str, 
         raise DataError(f"{path}: not a complete npz file ({error}); fetch or write it again") from None
 
 
-def _entries(archive, path):
+def _entries(archive: zipfile.ZipFile, path: PathLike) -> List[zipfile.ZipInfo]:
     found = archive.infolist()
     names = [entry.filename for entry in found]
     if len(found) > MOST_MEMBERS or len(set(names)) != len(names) or not all(name.endswith(".npy") for name in names):
@@ -59,7 +59,7 @@ def _entries(archive, path):
     return found
 
 
-def _array(archive, entry, path) -> np.ndarray:
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: PathLike) -> np.ndarray:
     """An array whose header says what its member holds."""
     with archive.open(entry) as stream:
         version = np.lib.format.read_magic(stream)

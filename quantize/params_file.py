@@ -60,7 +60,7 @@ def check_params(path: PathLike) -> None:
         raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
-def _broken(path, why) -> ModelFileError:
+def _broken(path: PathLike, why: str) -> ModelFileError:
     return ModelFileError(f"{path}: not a complete MXNet parameter file (truncated, or of another format): {why}; "
                           "fetch or write it again")
 

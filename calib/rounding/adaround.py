@@ -2,6 +2,7 @@
 """AdaRound: whether each weight is rounded up or down is learned by gradient descent on the layer's output."""
 
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 
@@ -96,7 +97,8 @@ def least_squares(problem: Problem) -> np.ndarray:
     covering = problem.largest(problem.weight) / problem.spec.qmax
     covering = np.where(covering > 0, covering, 1.0)
     parts = problem.parts()
-    best, least = covering, None
+    best = covering
+    least: Optional[np.ndarray] = None
     for share in SHARES:
         scale = (covering * share).astype(np.float32).astype(np.float64)
         steps = scale[parts][..., None]

@@ -4,7 +4,7 @@
 import math
 from collections import defaultdict
 from dataclasses import replace
-from typing import Dict, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, Optional, Sequence, Tuple
 
 import mxnet as mx
 from mxnet.gluon import Block
@@ -42,13 +42,13 @@ def counted(plan: Plan, graph: Graph, net: Block, inputs: Sequence[Shape]) -> Pl
     return replace(plan, entries=tuple(map(with_macs, plan.entries)), floats=tuple(map(with_macs, plan.floats)))
 
 
-def _weights(net):
+def _weights(net: Block) -> Iterator[Tuple[str, str, Any]]:
     for path, block in walk(net):
         for key, parameter in block._reg_params.items():
             yield path, key, parameter
 
 
-def _shapes(graph: Graph, net: Block, inputs: Sequence[Shape]) -> Optional[Dict[Tuple[str, int], Shape]]:
+def _shapes(graph: Graph, net: Block, inputs: Sequence[Shape]) -> Optional[Dict[str, Shape]]:
     known = {p.name: p.shape for p in net.collect_params().values() if p.shape is not None and 0 not in p.shape}
     internals = graph.symbol.get_internals()
     given = {name: (1,) + tuple(shape[1:]) for name, shape in zip(graph.data_names, inputs)}

@@ -14,7 +14,7 @@ import os
 import pathlib
 import re
 import zipfile
-from typing import Any, Dict, Mapping, NamedTuple
+from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
@@ -113,7 +113,7 @@ class _Reader:
                      if not name.startswith(ARRAYS)}
         return Stored(documents, arrays, digest)
 
-    def _manifest(self):
+    def _manifest(self) -> Tuple[Dict[str, Any], str]:
         infos = self._archive.infolist()
         names = [info.filename for info in infos]
         outside = os.path.getsize(str(self._path))

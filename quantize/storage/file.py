@@ -100,7 +100,7 @@ def load_quantized(path: PathLike, ctx: Optional[mx.Context] = None, *, as_float
     """
     stored = container.read(path)
     try:
-        document = stored.documents.get(container.NETWORK)
+        document: Any = stored.documents.get(container.NETWORK)
         names = document.get("arrays") if isinstance(document, dict) else None
         numbers = [f"{number:05d}" for number in range(len(stored.arrays))]
         if not isinstance(names, list) or sorted(stored.arrays) != numbers or len(names) != len(numbers):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Gluon layers as records: what their constructors were given, and the layers made from that again."""
 
-from typing import Any, Callable, Dict, Optional, Tuple
+from typing import Any, Callable, Dict, Optional, Tuple, Type
 
 from mxnet.gluon import Block, nn
 
@@ -69,7 +69,7 @@ _BECOME = {BypassBatchNorm: nn.BatchNorm, FrozenBatchNorm: nn.BatchNorm, Skippab
 _NAMES = ("activation axis ceil_mode channels count_include_pad dilation epsilon flatten groups in_channels in_units "
           "kernel_size layout momentum output_padding padding pool_size scale strides units use_bias use_global_stats")
 NAMES = frozenset(_NAMES.split())
-KINDS = {kind.__name__: kind for kind in (*_OPTIONS, *_QUANTIZED)}
+KINDS: Dict[str, Any] = {kind.__name__: kind for kind in (*_OPTIONS, *_QUANTIZED)}
 
 
 def is_layer(block: Block) -> bool:
@@ -119,7 +119,7 @@ def made(record: Any, where: str, as_float: bool = False) -> Tuple[Block, Option
     return layer, None if stays else kind
 
 
-def become_kind(layer: Block, kind: Optional[type]) -> Block:
+def become_kind(layer: Block, kind: Optional[Type[Any]]) -> Block:
     """A layer retyped: quantized (without quantizers yet), stepped aside, frozen."""
     if kind is None:
         return layer

@@ -33,9 +33,10 @@ def decoded(value: Any) -> Any:
         return tuple(decoded(item) for item in value)
     if not isinstance(value, dict):
         return value
-    kind = KINDS.get(value.get(KIND)) if isinstance(value.get(KIND), str) else None
+    name = value.get(KIND)
+    kind = KINDS.get(name) if isinstance(name, str) else None
     if kind is None:
-        raise ModelFileError(f"{value.get(KIND)!r} is no kind of value; known: {', '.join(sorted(KINDS))}")
+        raise ModelFileError(f"{name!r} is no kind of value; known: {', '.join(sorted(KINDS))}")
     known = {field.name for field in dataclasses.fields(kind)}
     fields = {name: decoded(item) for name, item in value.items() if name != KIND}
     if set(fields) - known:

@@ -186,7 +186,7 @@ def _plane_sums(x):
     lanes = np.zeros(x.shape[:2] + (step,), np.float32)
     for start in range(0, whole, step):
         lanes += flat[:, :, start:start + step]
-    total = lanes[:, :, 0]
+    total: np.ndarray = lanes[:, :, 0]
     if step > 1:
         total = (lanes[:, :, 0] + lanes[:, :, 1]) + (lanes[:, :, 2] + lanes[:, :, 3])
     for i in range(whole, flat.shape[2]):

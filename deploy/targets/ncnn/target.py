@@ -93,7 +93,7 @@ def _check_shapes(network: Network, inputs: Any) -> None:
               for layer in network.layers if layer.type == "Input"}
     given = inputs if isinstance(inputs, Mapping) else dict.fromkeys(stated, inputs)
     for blob, shape in stated.items():
-        found = np.shape(given.get(blob))
+        found = np.shape(given.get(blob, ()))
         if shape and blob in given and found[1:] != shape:
             raise DataError(f"input {blob}: wanted are images (n, {', '.join(map(str, shape))}), got the shape {found}")
 
