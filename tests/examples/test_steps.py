@@ -135,3 +135,12 @@ def test_every_command_that_takes_images_takes_them_so():
         flags = {flag for action in parser._actions if isinstance(action, argparse.Action)
                  for flag in action.option_strings}
         assert {"--mean", "--std", "--scale", "--colour", "--resize", "--crop"} <= flags
+
+
+def test_a_checkpoint_keeps_how_its_images_are_prepared(tmp_path, capfd):
+    from gluon_quantize.commands.main import main
+    model = ["--model", "digits_lenet", "--scale", "1/20"]
+    assert main(["simulate", *model, "--num-images", "20", "--output", str(tmp_path / "out")]) == 0
+    capfd.readouterr()
+    assert main(["simulate", str(tmp_path / "out"), "--num-images", "20"]) == 0
+    assert "  scale   0.05  the network's file" in capfd.readouterr().out
