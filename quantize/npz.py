@@ -12,6 +12,7 @@ from typing import Dict, List, Optional, Sequence
 import numpy as np
 
 from quantize.errors import DataError
+from quantize.escape import shown
 from quantize.files import PathLike
 from quantize.limits import claim
 
@@ -47,7 +48,7 @@ def read_npz(path: PathLike, keys: Optional[Sequence[str]] = None) -> Dict[str, 
         raise DataError(f"{path}: no such file") from None
     # a broken file shows as whatever zipfile, zlib, lzma or the npy reader raise: there is no common base
     except Exception as error:
-        raise DataError(f"{path}: not a complete npz file ({error}); fetch or write it again") from None
+        raise DataError(f"{path}: not a complete npz file ({shown(error):.200}); fetch or write it again") from None
 
 
 def _entries(archive: zipfile.ZipFile, path: PathLike) -> List[zipfile.ZipInfo]:

@@ -47,7 +47,7 @@ ARROWS = {
     "quantize.escape":     (),
     "quantize.documents":  ("quantize.files", "quantize.limits", "quantize.escape", "quantize.errors"),
     "quantize.params_file": ("quantize.files", "quantize.limits", "quantize.errors"),
-    "quantize.npz":        ("quantize.files", "quantize.limits", "quantize.errors"),
+    "quantize.npz":        ("quantize.files", "quantize.escape", "quantize.limits", "quantize.errors"),
     "quantize.targets":    ("quantize.registry", "quantize.errors"),
     "quantize.winograd":   ("quantize.registry", "quantize.errors"),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),

@@ -32,6 +32,7 @@ from deploy.ir.model import NODE_TYPES, Model
 from deploy.ir.validate import ARRAY_TYPES, element_types, hints, inner, validate
 from quantize.documents import parse_json
 from quantize.errors import DeployError, ModelFileError
+from quantize.escape import shown
 from quantize.files import PathLike, write_whole
 from quantize.limits import claim
 
@@ -133,7 +134,7 @@ def _members(stream):
             claim(2 * size, "its arrays", ModelFileError)
             members = {entry.filename: archive.read(entry) for entry in entries}
     except BROKEN as error:
-        raise ModelFileError(f"not a model file, or damaged: {error}") from None
+        raise ModelFileError(f"not a model file, or damaged: {shown(error):.200}") from None
     _demand(members and list(members) == [MEMBER] + [_member(i) for i in range(len(entries) - 1)],
             f"not a model file: its members are {str(list(members)):.200}")
     return members
