@@ -7,7 +7,7 @@ What comes before a layer is so computed once, however often the layer itself is
 import json
 import os
 import tempfile
-from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -28,7 +28,7 @@ Key = Tuple[int, int]
 class Step(NamedTuple):
     """One operator of the graph; `layer` is the path of the layer that it is the product of."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
     name: str
     op: str
     attrs: Dict[str, str]
@@ -111,23 +111,24 @@ class LayerGraph:
         return self._last.get(key, -1) >= position
 
 
-def _step(index, nodes, owners):
+def _step(index: int, nodes: List[Dict[str, Any]], owners: Dict[str, str]) -> Step:
     node = nodes[index]
     sources = tuple((source[0], source[1]) for source in node["inputs"])
     layer = owners.get(_variable(nodes, sources[1][0]), "") if node["op"] in LAYER_OPS else ""
     return Step(index, node["name"], node["op"], node.get("attrs", {}), sources[:1] if layer else sources, layer)
 
 
-def _variable(nodes, index):
+def _variable(nodes: List[Dict[str, Any]], index: int) -> str:
     """Name of the parameter that a weight comes from; a quantized layer multiplies it by 1 (`plain_layout`)."""
     while nodes[index]["op"] == "_mul_scalar":
         index = nodes[index]["inputs"][0][0]
     return nodes[index]["name"]
 
 
-def _needed(steps, head):
+def _needed(steps: Sequence[Step], head: Key) -> Set[int]:
     """Indices of the steps that the output depends on; the weights of layers are not among them."""
-    needed, waiting = set(), [head[0]]
+    needed: Set[int] = set()
+    waiting = [head[0]]
     while waiting:
         index = waiting.pop()
         if index not in needed:
@@ -300,18 +301,18 @@ class _Spilled:
     def load(self) -> mx.nd.NDArray:
         return mx.nd.array(np.load(self._path, allow_pickle=False))
 
-    def __del__(self):
+    def __del__(self) -> None:
         if os.path.exists(self._path):
             os.remove(self._path)
 
 
-def _loaded(value):
+def _loaded(value: Any) -> mx.nd.NDArray:
     return value.load() if isinstance(value, _Spilled) else value
 
 
-def _kept(values, before, room):
+def _kept(values: Dict[Key, mx.nd.NDArray], before: Dict[Key, Any], room: int) -> Dict[Key, Any]:
     """What stays of a batch: in memory as far as there is room, else in files; those that are there already stay."""
-    kept = {}
+    kept: Dict[Key, Any] = {}
     for key, value in values.items():
         value.wait_to_read()
         room -= 4 * value.size

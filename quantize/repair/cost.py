@@ -2,13 +2,13 @@
 """The noise that rounding would put into a network's output, as a function of the factors of its channels."""
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mxnet.gluon import Block
 
 from quantize.errors import ConfigError
-from quantize.repair.factors import Clip, Member
+from quantize.repair.factors import Clip, Member, Segments
 from quantize.repair.statistics import Statistics, columns_of
 
 # of a channel's squared mean: what shifts a mean is taken back by bias correction, nearly
@@ -30,11 +30,11 @@ class Noise:
         Of the weights.
     """
 
-    weight_bits: int = 8
-    input_bits: int = 8
+    weight_bits: Optional[int] = 8
+    input_bits: Optional[int] = 8
     granularity: str = "layer"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.granularity not in ("layer", "channel"):
             raise ConfigError(f"granularity must be layer or channel, got {self.granularity!r}")
         for bits in (self.weight_bits, self.input_bits):
@@ -95,7 +95,7 @@ class LayerCost:
         self._by_channel = noise.granularity == "channel"
         self._variances = noise.weight_variance, noise.input_variance(bool(np.any(np.less(moments.low, 0))))
 
-    def gradient(self, s: np.ndarray, t: np.ndarray, order: float):
+    def gradient(self, s: np.ndarray, t: np.ndarray, order: float) -> Tuple[float, np.ndarray, np.ndarray]:
         """(noise, its gradient by s, by t); s and t are logarithms."""
         weights, by_s, by_t = self._of_weight(s, t, order)
         largest, share = smooth_max(self._range - s, order)
@@ -104,7 +104,7 @@ class LayerCost:
         by_s = by_s + 2 * inputs * (gains / max(gains.sum(), 1e-300) - share)
         return weights + inputs, by_s, by_t
 
-    def _of_weight(self, s, t, order):
+    def _of_weight(self, s: np.ndarray, t: np.ndarray, order: float) -> Tuple[float, np.ndarray, np.ndarray]:
         terms = self._power * np.exp(-2 * s)
         if not self._dense:
             s, terms = s[self._index], terms[self._index]
@@ -122,7 +122,7 @@ class LayerCost:
         by_s = self._by_column(np.float32(noise), share, rows * noise / products.sum(), terms)
         return noise, by_s, 2 * noise * (products / products.sum() - share.sum(1))
 
-    def _by_column(self, noise, share, rows, terms):
+    def _by_column(self, noise: Any, share: np.ndarray, rows: np.ndarray, terms: np.ndarray) -> np.ndarray:
         """Gradient by the channels read: 2 (noise share - rows terms), summed over what reads each."""
         if self._dense:
             shares = np.dot(noise, share) if np.ndim(noise) else noise * share.sum(0)
@@ -144,7 +144,7 @@ class ClipCost:
         self._table = importance * np.stack([
             np.square(kept - np.minimum(values, clip.limit * np.exp(u))).mean(0, dtype=np.float64) for u in GRID])
 
-    def gradient(self, s: np.ndarray):
+    def gradient(self, s: np.ndarray) -> Tuple[float, np.ndarray]:
         """(noise, its gradient by the logarithms s): linear between the table's rows."""
         place = np.clip((s - GRID[0]) / (GRID[1] - GRID[0]), 0, len(GRID) - 1.001)
         row, channel = place.astype(int), np.arange(len(s))
@@ -161,15 +161,15 @@ class Cost:
 
     def parts(self, logarithms: Dict[int, np.ndarray]) -> Tuple[float, float]:
         """(rounding, changed clips), with true maxima in place of norms."""
-        rounding = sum(layer.gradient(*self._vectors(layer, logarithms), np.inf)[0] for layer in self._layers)
+        rounding = sum(layer.gradient(*self._vectors(layer, logarithms), order=np.inf)[0] for layer in self._layers)
         clips = sum(clip.gradient(self._vector(clip.segments, logarithms))[0] for clip in self._clips)
         return float(rounding), float(clips)
 
-    def gradient(self, logarithms: Dict[int, np.ndarray], order: float):
+    def gradient(self, logarithms: Dict[int, np.ndarray], order: float) -> Tuple[float, Dict[int, np.ndarray]]:
         """(value, {group: gradient})."""
         total, slopes = 0.0, {group: np.zeros(self._sizes[group]) for group in logarithms}
         for layer in self._layers:
-            value, by_s, by_t = layer.gradient(*self._vectors(layer, logarithms), order)
+            value, by_s, by_t = layer.gradient(*self._vectors(layer, logarithms), order=order)
             total += value
             self._add(slopes, layer.reads, by_s)
             self._add(slopes, layer.writes, by_t)
@@ -179,15 +179,15 @@ class Cost:
             self._add(slopes, clip.segments, by_s)
         return total, slopes
 
-    def _vectors(self, layer, logarithms):
+    def _vectors(self, layer: LayerCost, logarithms: Dict[int, np.ndarray]) -> Tuple[np.ndarray, np.ndarray]:
         if layer.reads is None:
             return np.zeros(layer.channels), self._vector(layer.writes, logarithms)
         return self._vector(layer.reads, logarithms), self._vector(layer.writes, logarithms)
 
-    def _vector(self, segments, logarithms):
+    def _vector(self, segments: Sequence[int], logarithms: Dict[int, np.ndarray]) -> np.ndarray:
         return np.concatenate([logarithms.get(group, np.zeros(self._sizes[group])) for group in segments])
 
-    def _add(self, slopes, segments, values):
+    def _add(self, slopes: Dict[int, np.ndarray], segments: Segments, values: np.ndarray) -> None:
         start = 0
         for group in segments or ():
             if group in slopes:
@@ -195,10 +195,10 @@ class Cost:
             start += self._sizes[group]
 
 
-def _log(values):
+def _log(values: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(values.astype(np.float64), 1e-300))
 
 
-def _floored(values):
+def _floored(values: np.ndarray) -> np.ndarray:
     """Values of which none is far below their mean: a channel that these images leave idle may serve for others."""
     return np.maximum(values, FLOOR * values.mean() + 1e-30)

@@ -102,7 +102,7 @@ def equalize(net: Block, batches: Iterable, noise: Optional[Noise] = None, seed:
     return result
 
 
-def _equivalence(graph, statistics) -> Tuple[int, int, float]:
+def _equivalence(graph: LayerGraph, statistics: Statistics) -> Tuple[int, int, float]:
     """(images, equal classes, relative deviation) of the outputs before and now."""
     before = np.concatenate([outputs for _, outputs in statistics.outputs]).astype(np.float64)
     after = np.concatenate([output_of(graph, part) for part, _ in statistics.outputs]).astype(np.float64)
@@ -110,7 +110,7 @@ def _equivalence(graph, statistics) -> Tuple[int, int, float]:
     return len(before), int((before.argmax(1) == after.argmax(1)).sum()), float(deviation)
 
 
-def _hint(net) -> str:
+def _hint(net: Block) -> str:
     norms = sum(isinstance(block, nn.BatchNorm) and type(block) is nn.BatchNorm for _, block in walk(net))
     return f"; {norms} BatchNorms stand between: merge them first (quantize.convert.merge_bn)" if norms else ""
 
@@ -146,11 +146,11 @@ def minimized(cost: Cost, sizes: Dict[int, int]) -> Dict[int, np.ndarray]:
     return _split(flat, groups, ends)
 
 
-def _split(flat, groups, ends) -> Dict[int, np.ndarray]:
+def _split(flat: np.ndarray, groups: List[int], ends: np.ndarray) -> Dict[int, np.ndarray]:
     return dict(zip(groups, np.split(flat, ends[:-1])))
 
 
-def _apply(graph, factors, logarithms) -> Dict[str, np.ndarray]:
+def _apply(graph: LayerGraph, factors: Factors, logarithms: Dict[int, np.ndarray]) -> Dict[str, np.ndarray]:
     done = {}
     for member in factors.members:
         layer = graph.layers[member.path]
@@ -166,12 +166,12 @@ def _apply(graph, factors, logarithms) -> Dict[str, np.ndarray]:
     return done
 
 
-def _spread(layer, per_channel):
+def _spread(layer: Block, per_channel: np.ndarray) -> np.ndarray:
     """Factors of input channels in a shape that broadcasts against the weight."""
     index = input_index(layer)
     each = np.repeat(per_channel, (int(index.max()) + 1) // len(per_channel))
     return each[index].reshape(index.shape + (1,) * (len(layer.weight.shape) - 2))
 
 
-def _vector(segments: List[int], logarithms, sizes) -> np.ndarray:
+def _vector(segments: Iterable[int], logarithms: Dict[int, np.ndarray], sizes: Dict[int, int]) -> np.ndarray:
     return np.concatenate([logarithms.get(group, np.zeros(sizes[group])) for group in segments])

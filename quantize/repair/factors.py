@@ -5,7 +5,7 @@ Every layer's output begins a group of channels. ReLU, pooling and their kin han
 two; a concatenation puts groups side by side; whatever else reads a group pins it: its factors stay 1.
 """
 
-from typing import Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 
 import numpy as np
 from mxnet.gluon import Block
@@ -29,7 +29,7 @@ class Member(NamedTuple):
     path: str
     step: Step
     reads: Segments
-    writes: Segments
+    writes: Tuple[int, ...]
 
 
 class Factors:
@@ -51,7 +51,7 @@ class Factors:
         self.members: List[Member] = []
         self.clips: List[Clip] = []
         self._parent: Dict[int, int] = {}
-        self._pinned = set()
+        self._pinned: Set[int] = set()
         self._segments: Dict[tuple, Segments] = {}
         for step in graph.steps:
             if graph.is_needed(step):
@@ -74,19 +74,19 @@ class Factors:
         read = {group for member in self.members for group in member.reads or ()}
         return sorted((written & read) - self.pinned)
 
-    def _resolved(self, segments):
+    def _resolved(self, segments: Segments) -> Any:
         return None if segments is None else tuple(self.root(group) for group in segments)
 
-    def _new(self, size) -> Tuple[int]:
+    def _new(self, size: int) -> Tuple[int]:
         group = len(self._parent)
         self._parent[group], self.sizes[group] = group, size
         return (group,)
 
-    def _pin(self, segments):
+    def _pin(self, segments: Segments) -> None:
         self._pinned.update(segments or ())
 
-    def _visit(self, graph, step) -> Segments:
-        inputs = [self._segments.get(source) for source in step.sources]
+    def _visit(self, graph: LayerGraph, step: Step) -> Segments:
+        inputs: List[Any] = [self._segments.get(source) for source in step.sources]
         if step.layer:
             return self._layer(graph, step, inputs[0])
         if step.op in _ADDS and len(inputs) > 1 and all(inputs):
@@ -101,7 +101,7 @@ class Factors:
             self._pin(segments)
         return None
 
-    def _layer(self, graph, step, segments):
+    def _layer(self, graph: LayerGraph, step: Step, segments: Segments) -> Segments:
         layer = graph.layers[step.layer]
         if len(graph.calls[step.layer]) > 1 or step.op == "Deconvolution" or layer.act is not None and _not_relu(layer):
             self._pin(segments)
@@ -114,7 +114,7 @@ class Factors:
         self.members.append(Member(step.layer, step, segments, output))
         return output
 
-    def _united(self, inputs):
+    def _united(self, inputs: List[Any]) -> Segments:
         first = inputs[0]
         for other in inputs[1:]:
             if [self.sizes[group] for group in other] != [self.sizes[group] for group in first]:
@@ -131,7 +131,7 @@ _ALWAYS = ("relu", "Flatten", "flatten", "Dropout", "identity", "_copy", "BlockG
            "_contrib_AdaptiveAvgPooling2D")
 
 
-def _keeps_factors(step) -> bool:
+def _keeps_factors(step: Step) -> bool:
     """Whether f(x / s) = f(x) / s for each channel, for factors s > 0; of a clip this is so below its limit."""
     attrs = step.attrs
     if step.op == "Activation":
@@ -153,15 +153,15 @@ def _keeps_factors(step) -> bool:
     return step.op in _ALWAYS
 
 
-def _axis(step, name, default) -> int:
+def _axis(step: Step, name: str, default: int) -> int:
     return int(step.attrs.get(name, default))
 
 
-def _not_relu(layer) -> bool:
+def _not_relu(layer: Block) -> bool:
     return getattr(layer.act, "_act_type", "") != "relu"
 
 
-def _inputs(layer) -> int:
+def _inputs(layer: Block) -> int:
     """Input channels of a convolution, units of a Dense."""
     groups = getattr(layer, "_kwargs", {}).get("num_group", 1)
     return layer.weight.shape[1] * groups

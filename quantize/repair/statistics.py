@@ -9,7 +9,7 @@ from mxnet.gluon import Block
 
 from quantize.errors import CalibrationError
 from quantize.repair.factors import Factors, input_index
-from quantize.stages import LayerGraph, float_product, run_steps
+from quantize.stages import LayerGraph, Step, float_product, run_steps
 
 SAMPLES = 4
 FISHER_IMAGES = 64
@@ -79,7 +79,7 @@ def measure(graph: LayerGraph, factors: Factors, batches: Iterable, seed: int = 
 
     channels = {member.path: sum(factors.sizes[group] for group in member.reads or ()) for member in factors.members}
 
-    def see(step, x, y):
+    def see(step: Step, x: mx.nd.NDArray, y: mx.nd.NDArray) -> mx.nd.NDArray:
         if step.layer:
             values = x.asnumpy()
             if channels.get(step.layer):  # a flattened feature map has its channels still
@@ -114,14 +114,15 @@ def output_of(graph: LayerGraph, images: mx.nd.NDArray, see: Optional[Callable] 
     return values[graph.head].asnumpy().reshape(len(images), -1)
 
 
-def _some_positions(values, random):
+def _some_positions(values: np.ndarray, random: np.random.RandomState) -> np.ndarray:
     """(images * SAMPLES, channels): values of each image at some positions."""
     flat = values.reshape(values.shape[:2] + (-1,))
     positions = random.randint(flat.shape[2], size=(len(flat), SAMPLES))
     return flat[np.arange(len(flat))[:, None], :, positions].reshape(-1, flat.shape[1])
 
 
-def _add_importance(graph, images, found, random):
+def _add_importance(graph: LayerGraph, images: mx.nd.NDArray, found: Statistics,
+                    random: np.random.RandomState) -> None:
     """Add the squared gradients of some images.
 
     The gradient is that of the log-likelihood of a class drawn from the network's own answer, whose mean square is the
@@ -129,7 +130,7 @@ def _add_importance(graph, images, found, random):
     """
     probes = {}
 
-    def see(step, x, y):
+    def see(step: Step, x: mx.nd.NDArray, y: mx.nd.NDArray) -> mx.nd.NDArray:
         if step.layer or step.op == "clip":
             probe = mx.nd.zeros_like(y)
             probe.attach_grad()
@@ -148,7 +149,7 @@ def _add_importance(graph, images, found, random):
         found.importance[index] = found.importance.get(index, 0.0) + total
 
 
-def _log_likelihood(output, random):
+def _log_likelihood(output: mx.nd.NDArray, random: np.random.RandomState) -> mx.nd.NDArray:
     classes = output.shape[1]
     if classes == 1:
         return (output * mx.nd.array(random.choice([-1.0, 1.0], size=output.shape))).sum()
