@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Public signatures of calib and deploy say their types; of quantize, mypy demands it for private ones too."""
+"""Public signatures say their types; of most of quantize, mypy demands it for private ones too."""
 
 import ast
 from pathlib import Path
@@ -28,7 +28,7 @@ def untyped(text):
     return list(visit(ast.parse(text), "", True))
 
 
-@pytest.mark.parametrize("package", ["calib", "deploy"])
+@pytest.mark.parametrize("package", ["calib", "deploy", "quantize"])
 def test_public_signatures_say_their_types(package):
     found = {path.relative_to(ROOT).as_posix(): untyped(path.read_text(encoding="utf-8"))
              for path in sorted((ROOT / package).rglob("*.py"))}

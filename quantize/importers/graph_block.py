@@ -172,12 +172,14 @@ class GraphBlock(HybridBlock):
                 for (name, _, _), before, after in zip(self._reshaped, shapes[::2], shapes[1::2]):
                     _check_sizes(name, before, prod(before), prod(after))
 
-    def _note_reshape(self, F, step, value) -> None:
+    def _note_reshape(self, F: Any, step: Step, value: Tensor) -> None:
         """Check a reshape that is about to run; remember one that is traced."""
         if F is mx.nd:
             _check_sizes(step.name, value.shape, prod(value.shape), size_after(value.shape, step.attrs))
         else:
-            self._reshaped.append((step.name, value, find_operator(F, step.op)(value, **step.attrs)))
+            operator = find_operator(F, step.op)
+            assert operator is not None  # see `hybrid_forward`
+            self._reshaped.append((step.name, value, operator(value, **step.attrs)))
 
     def hybrid_forward(self, F: ModuleType, x: Tensor, **constants: Tensor) -> Union[Tensor, List[Tensor]]:
         """The network's output, or a list of them when the file has several."""

@@ -2,7 +2,7 @@
 """What operator functions raise, and the ranges that options of windows must lie in; for both importers."""
 
 import contextlib
-from typing import Iterator
+from typing import Any, Iterator, Sequence
 
 from quantize.errors import ModelFileError, QuantizeError
 from quantize.escape import shown
@@ -12,7 +12,8 @@ class Refused(Exception):
     """A node that cannot be imported; the text says why."""
 
 
-def check_windows(kernel, strides, dilations=(1, 1), groups=1) -> None:
+def check_windows(kernel: Sequence[Any], strides: Sequence[Any], dilations: Sequence[Any] = (1, 1),
+                  groups: Any = 1) -> None:
     """Refuse kernels, strides, dilations or groups below 1: they make MXNet divide by zero."""
     for name, values in (("kernel", kernel), ("stride", strides), ("dilation", dilations), ("group", (groups,))):
         if any(isinstance(value, str) or value < 1 for value in values):

@@ -2,10 +2,10 @@
 """What MXNet's reshape makes of a shape, by its documentation; MXNet itself does not check that the sizes fit."""
 
 from math import prod
-from typing import Dict, Sequence
+from typing import Any, Dict, Sequence
 
 
-def size_after(before: Sequence[int], attrs: Dict[str, object]) -> int:
+def size_after(before: Sequence[int], attrs: Dict[str, Any]) -> int:
     """How many values the result of a reshape has; the input's number where the code is left to MXNet.
 
     Codes: n > 0 is a length, 0 copies the next axis of the input, -1 is the rest, -2 copies all that is left, -3 joins

@@ -170,7 +170,8 @@ def _image_options(node: SymbolNode, dimensions: Tuple[int, ...] = (2,)) -> Dict
     if axes not in dimensions or attrs.get("layout") not in (None, _CONVOLUTIONS[axes][1]):
         supported = " or ".join(f"{count}-D, {_CONVOLUTIONS[count][1]}" for count in dimensions)
         raise Refused(f"kernel={kernel}, layout={attrs.get('layout')} (supported: {supported})")
-    options = dict(channels=whole(attrs, "num_filter"), kernel_size=kernel,
+    options: Dict[str, Any] = dict(
+        channels=whole(attrs, "num_filter"), kernel_size=kernel,
                    strides=numbers(attrs, "stride", (1,) * axes), padding=numbers(attrs, "pad", (0,) * axes),
                    dilation=numbers(attrs, "dilate", (1,) * axes), groups=whole(attrs, "num_group", 1))
     check_windows(kernel, options["strides"], options["dilation"], options["groups"])
@@ -262,7 +263,7 @@ def _norm(kind: type, epsilon: float, **defaults: object) -> Callable[[SymbolNod
             raise Refused("output_mean_var=True")
         params = _parameters(node, gamma=(None,), beta=(None,))
         options = {key: attrs.get(key, default) for key, default in defaults.items()}
-        size = {} if kind is nn.GroupNorm else None
+        size: Optional[Dict[str, Any]] = {} if kind is nn.GroupNorm else None
         return LayerPlan(kind, dict(options, epsilon=attrs.get("eps", epsilon), scale=True), params,
                          lambda arrays: {"in_channels": arrays["gamma"].size} if size is None else size)
     return plan

@@ -8,6 +8,8 @@ itself, or along axes that can be renamed, works on the other tensor. A Transpos
 
 from __future__ import annotations
 
+from typing import Any, Iterable, Sequence
+
 import numpy as np
 import onnx
 from onnx import helper
@@ -42,7 +44,7 @@ class Mover:
     constants : dict of str to numpy.ndarray
     """
 
-    def __init__(self, facts: Facts, outputs):
+    def __init__(self, facts: Facts, outputs: Iterable[str]):
         self.facts, self.outputs = facts, set(outputs)
         self.nodes: list[onnx.NodeProto] = []
         self.constants = dict(facts.constants)
@@ -66,8 +68,9 @@ class Mover:
         if name in self.pending and name not in self._written:
             self._written.add(name)
             source, perm = self.pending[name]
-            kind = ("Transpose", dict(perm=list(perm))) if list(perm) != sorted(perm) else ("Identity", {})
-            self.nodes.append(helper.make_node(kind[0], [source], [name], name=f"{name}_transposed", **kind[1]))
+            moves: dict[str, Any] = dict(perm=list(perm)) if list(perm) != sorted(perm) else {}
+            kind = "Transpose" if moves else "Identity"
+            self.nodes.append(helper.make_node(kind, [source], [name], name=f"{name}_transposed", **moves))
 
     def _moved(self, proto) -> bool:
         """Whether the node was written in another order of axes (or is a Transpose that is only kept in mind)."""
@@ -90,7 +93,7 @@ class Mover:
     def _of_one(self, proto) -> bool:
         """A node whose first input is pending."""
         perm = self.pending[proto.input[0]][1]
-        rest = [self.facts.constants.get(name) for name in proto.input[1:] if name]
+        rest: list[Any] = [self.facts.constants.get(name) for name in proto.input[1:] if name]
         if any(value is None for value in rest):
             return self._concat(proto, perm) if proto.op_type == "Concat" else False
         if proto.op_type in _EACH and all(value.size == 1 for value in rest):
@@ -194,7 +197,7 @@ class Mover:
 
     def _reshaped(self, proto, perm) -> bool:
         """A reshape of a tensor whose Transpose only moves axes of length 1 can read the other tensor."""
-        shape = self.facts.shape(proto.input[0])
+        shape = self.facts.shape(proto.input[0]) or ()  # `_moved` asked whether it is known
         long = [perm[axis] for axis, length in enumerate(shape) if length != 1]
         after = self.facts.shapes.get(proto.output[0])
         if long != sorted(long) or after is None or proto.op_type == "Flatten" and attribute(proto, "axis", 1) != 1:
@@ -208,7 +211,7 @@ class Mover:
         return True
 
 
-def permutation(proto, facts: Facts):
+def permutation(proto: onnx.NodeProto, facts: Facts) -> tuple[int, ...] | None:
     """The order of axes that a Transpose makes, or a Reshape that moves an axis of length 1; None for other nodes.
 
     tf2onnx writes such a Reshape for images of one channel.
@@ -225,11 +228,12 @@ def permutation(proto, facts: Facts):
     return None
 
 
-def wants_channels_last(facts: Facts, name: str, shape) -> bool:
+def wants_channels_last(facts: Facts, name: str, shape: Sequence[int | None] | None) -> bool:
     """Whether the graph's input is (N, H, W, C): what reads it goes on to a Transpose to (N, C, H, W)."""
     if shape is None or len(shape) != 4:
         return False
-    reached, found = {name}, []
+    reached = {name}
+    found: list[tuple[int, ...] | None] = []
     for proto in facts.nodes:
         if not reached.intersection(proto.input):
             continue

@@ -8,13 +8,13 @@ name (fused operators of their own domain) and would be 20 MB or more for users 
 
 import logging
 import warnings
-from typing import Callable, Dict, List, Optional
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from quantize.importers.onnx.sizes import OpenSize, array_of, divided, equal, is_open, whole
+from quantize.importers.onnx.sizes import Length, OpenSize, array_of, divided, equal, is_open, whole
 
 # An array larger than this is no weight of a CNN (1 GB of float32).
 LARGEST = 2 ** 28
@@ -24,12 +24,13 @@ _FROM_19 = {"QuantizeLinear", "DequantizeLinear"}
 _logger = logging.getLogger(__name__)
 
 
-def evaluated(proto, values: List[Optional[np.ndarray]], opset: int) -> Optional[List[np.ndarray]]:
+def evaluated(proto: onnx.NodeProto, values: Sequence[Optional[np.ndarray]], opset: int
+              ) -> Optional[List[Optional[np.ndarray]]]:
     """The outputs of a node whose inputs are all constant (None: absent); None where that cannot be computed."""
     from onnx.reference import ReferenceEvaluator
     if proto.op_type in _RANDOM or any(entry.type == onnx.AttributeProto.GRAPH for entry in proto.attribute):
         return None
-    feeds = {name: value for name, value in zip(proto.input, values) if name}
+    feeds: Dict[str, Any] = {name: value for name, value in zip(proto.input, values) if name}
     opset = max(opset, 19) if proto.op_type in _FROM_19 else opset
     try:
         infos = [helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
@@ -49,12 +50,12 @@ def evaluated(proto, values: List[Optional[np.ndarray]], opset: int) -> Optional
     return [named.get(name) for name in proto.output]
 
 
-def attribute(proto, key: str, default=None):
+def attribute(proto: onnx.NodeProto, key: str, default: Any = None) -> Any:
     """An attribute's value."""
     return next((helper.get_attribute_value(entry) for entry in proto.attribute if entry.name == key), default)
 
 
-def evaluated_sizes(proto, values, opset: int) -> Optional[np.ndarray]:
+def evaluated_sizes(proto: onnx.NodeProto, values: Sequence[Optional[np.ndarray]], opset: int) -> Optional[np.ndarray]:
     """The output of a node some of whose inputs are arrays of sizes, others constant; None where it stays open."""
     if proto.op_type not in SIZES or any(value is None for name, value in zip(proto.input, values) if name):
         return None
@@ -66,7 +67,7 @@ def evaluated_sizes(proto, values, opset: int) -> Optional[np.ndarray]:
     return array_of(result)
 
 
-def shape_of(proto, lengths) -> np.ndarray:
+def shape_of(proto: onnx.NodeProto, lengths: Iterable[Length]) -> np.ndarray:
     """What Shape says about a tensor of these lengths."""
     return array_of(list(lengths)[slice(attribute(proto, "start", 0), attribute(proto, "end"))])
 
@@ -152,6 +153,6 @@ SIZES: Dict[str, Callable] = {
 }
 
 
-def has_open(values) -> bool:
+def has_open(values: Iterable[Any]) -> bool:
     """Whether any of the values holds an open size."""
     return any(is_open(value) for value in values)

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from quantize.errors import ModelFileError
 from quantize.limits import claim
 
-_BITS = {TensorProto.UINT4: 4, TensorProto.INT4: 4}
+_BITS: dict[int, int] = {TensorProto.UINT4: 4, TensorProto.INT4: 4}
 
 
 def bring_in(path: str, model: onnx.ModelProto) -> None:

@@ -7,7 +7,7 @@ for an open batch, weights behind a Transpose or DequantizeLinear); the operator
 
 from __future__ import annotations
 
-from typing import Optional, Tuple
+from typing import Any, Iterable, Mapping, Optional, Tuple
 
 import numpy as np
 import onnx
@@ -55,9 +55,11 @@ class Facts:
         Those that compute from images.
     """
 
-    def __init__(self, constants, nodes, inputs, opset: int, fixed: int | None, sizes=()):
+    def __init__(self, constants: Mapping[str, np.ndarray], nodes: Iterable[onnx.NodeProto],
+                 inputs: Mapping[str, tuple[int, Shape]], opset: int, fixed: int | None,
+                 sizes: Mapping[str, np.ndarray] | None = None):
         self.constants: dict[str, np.ndarray] = dict(constants)
-        self.sizes: dict[str, np.ndarray] = dict(sizes)
+        self.sizes: dict[str, np.ndarray] = dict(sizes or {})
         self.shapes: dict[str, Shape] = {name: shape for name, (_, shape) in inputs.items()}
         self.kinds: dict[str, int] = {name: kind for name, (kind, _) in inputs.items()}
         self.opset, self.fixed = opset, fixed
@@ -69,7 +71,7 @@ class Facts:
             except (IndexError, TypeError, ValueError, AttributeError, KeyError):
                 self.nodes.append(proto)  # malformed: the operator's function says how
 
-    def value(self, name: str):
+    def value(self, name: str) -> Any:
         """The array behind a tensor that depends on no image (sizes in it may be open), or None."""
         return self.constants[name] if name in self.constants else self.sizes.get(name)
 
@@ -81,8 +83,8 @@ class Facts:
     def _visit(self, proto) -> None:
         if proto.op_type == "If" and self._chosen_branch(proto):
             return
-        if proto.op_type in ("Shape", "Size") and self.shape(proto.input[0]) is not None:
-            lengths = self.shape(proto.input[0])
+        lengths = self.shape(proto.input[0]) if proto.op_type in ("Shape", "Size") else None
+        if lengths is not None:
             self._store(proto.output[0], evaluate.shape_of(proto, lengths) if proto.op_type == "Shape"
                         else array_of(whole(lengths)))
             return
@@ -95,6 +97,7 @@ class Facts:
 
     def _evaluated(self, proto, values) -> bool:
         """Store the outputs of a node whose inputs need no image; False where they cannot be computed."""
+        results: list[Any] | None
         if evaluate.has_open(values):
             result = evaluate.evaluated_sizes(proto, values, self.opset)
             results = None if result is None else [result]
@@ -135,7 +138,7 @@ class Facts:
     def _infer(self, proto) -> None:
         """Shapes and types of a node's outputs."""
         types = self._inferred_types(proto)
-        for name in filter(None, proto.output):
+        for name in [name for name in proto.output if name]:
             kind = types[name].tensor_type if name in types else onnx.TypeProto.Tensor()
             self.kinds[name] = kind.elem_type or self.kinds.get(proto.input[0] if proto.input else "", 1)
             self.shapes[name] = self._lengths(proto, name, kind)
@@ -164,15 +167,16 @@ class Facts:
         except Exception:  # onnx raises its own InferenceError, SchemaError, RuntimeError, ValueError or TypeError
             return {}
 
-    def _type(self, name):
-        value, shape = self.value(name), self.shape(name)
+    def _type(self, name: str) -> onnx.TypeProto:
+        value, lengths = self.value(name), self.shape(name)
         if value is not None:
             kind = helper.np_dtype_to_tensor_dtype(np.dtype("int64") if is_open(value) else value.dtype)
         else:
             kind = self.kinds.get(name, onnx.TensorProto.FLOAT)
-        if shape is not None:
-            self._named.update((str(length), length) for length in shape if is_open(length))
-            shape = [str(length) if is_open(length) else int(length) for length in shape]
+        if lengths is None:
+            return helper.make_tensor_type_proto(kind, None)
+        self._named.update((str(length), length) for length in lengths if isinstance(length, Size))
+        shape = [str(length) if isinstance(length, Size) else int(length) for length in lengths]
         return helper.make_tensor_type_proto(kind, shape)
 
     def _lengths(self, proto, name, kind) -> Shape:

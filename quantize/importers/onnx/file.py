@@ -3,6 +3,7 @@
 
 import logging
 import os
+from typing import Any, Dict, Iterable, Tuple
 
 import numpy as np
 import onnx
@@ -27,7 +28,7 @@ KNOWN_OPSET = onnx.defs.onnx_opset_version()
 _FLOATS = (TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 
 
-def load(path: str):
+def load(path: str) -> Tuple[onnx.ModelProto, int]:
     """The model of a file and its operator set.
 
     Raises
@@ -75,7 +76,7 @@ def _inlined(path, model):
         raise ModelFileError(f"{path}: its functions cannot be put in place: {first_line(error)}") from error
 
 
-def read_array(path: str, proto) -> np.ndarray:
+def read_array(path: str, proto: TensorProto) -> np.ndarray:
     """The values of a TensorProto; floats of other widths as float32."""
     claim_tensor(path, proto.name, proto.dims, proto.data_type)
     try:
@@ -86,7 +87,7 @@ def read_array(path: str, proto) -> np.ndarray:
         return array.astype("float32") if proto.data_type in _FLOATS else array
 
 
-def claim_tensor(path: str, name: str, sizes, kind: int) -> None:
+def claim_tensor(path: str, name: str, sizes: Iterable[int], kind: int) -> None:
     """ModelFileError where a tensor says that it is larger than is allowed, or of a type that nobody knows."""
     try:
         size = size_of(TensorProto(name=name, dims=sizes, data_type=kind))
@@ -114,7 +115,7 @@ def _to_float32(path: str, graph) -> None:
                 _to_float32(path, entry.g)
 
 
-def initializers(path: str, graph) -> dict:
+def initializers(path: str, graph: onnx.GraphProto) -> Dict[str, np.ndarray]:
     """Name -> array of everything that the file stores, sparse tensors included."""
     arrays = {proto.name: read_array(path, proto) for proto in graph.initializer}
     for sparse in graph.sparse_initializer:
@@ -129,12 +130,12 @@ def initializers(path: str, graph) -> dict:
     return arrays
 
 
-def preprocessing(path: str, model):
+def preprocessing(path: str, model: onnx.ModelProto) -> Any:
     """The JSON of the metadata key 'preprocessing', or None."""
     text = {entry.key: entry.value for entry in model.metadata_props}.get("preprocessing")
     return None if text is None else parse_json(text, f"{path}: metadata 'preprocessing' is not JSON", ModelFileError)
 
 
-def first_line(error) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of an error's text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
+from typing import Any, Dict, Sequence, Tuple
+
 import numpy as np
 import onnx
 from onnx import TensorProto
 
 from quantize.errors import ModelFileError
+from quantize.files import PathLike
 from quantize.importers.graph_block import LayerSpec, Names, Step
 from quantize.importers.onnx import file
 from quantize.importers.onnx.channels_last import (
@@ -17,7 +20,7 @@ from quantize.importers.onnx.channels_last import (
     permutation,
     wants_channels_last,
 )
-from quantize.importers.onnx.facts import Facts
+from quantize.importers.onnx.facts import Facts, Shape
 from quantize.importers.onnx.reshapes import BATCH
 from quantize.importers.onnx.sizes import Size, known
 from quantize.importers.refused import Refused
@@ -25,6 +28,9 @@ from quantize.importers.refused import Refused
 # Operators that read images alone: their input has four axes also where the file says nothing.
 _OF_IMAGES = {"Conv", "ConvTranspose", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LRN",
               "BatchNormalization", "Upsample"}
+
+#: An operator and its attributes.
+Stage = Tuple[str, Dict[str, Any]]
 
 
 class Graph:
@@ -55,7 +61,7 @@ class Graph:
         Who reads each tensor; None stands for the graph's output.
     """
 
-    def __init__(self, path: str, channels_first: bool = False):
+    def __init__(self, path: PathLike, channels_first: bool = False):
         self.path = str(path)
         self.model, self.opset = file.load(self.path)
         graph = self.model.graph
@@ -68,15 +74,15 @@ class Graph:
         self._move_transposes(lengths, channels_first)
         self.used_constants: dict[str, np.ndarray] = {}
         self.names = Names()
-        self.fused = set()
+        self.fused: set[str] = set()
         self._drop_unread()
         self._aliases = {self.input: self.input}
 
     def _find_input(self, constants):
         inputs = [value for value in self.model.graph.input if value.name not in constants]
         if len(inputs) != 1:
-            raise ModelFileError("{}: needs exactly one graph input, has {}: {}".format(
-                self.path, len(inputs), ", ".join(value.name for value in inputs) or "none"))
+            names = ", ".join(value.name for value in inputs) or "none"
+            raise ModelFileError(f"{self.path}: needs exactly one graph input, has {len(inputs)}: {names}")
         kind = inputs[0].type.tensor_type
         if kind.elem_type not in (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32,
                                   TensorProto.INT64):
@@ -124,7 +130,7 @@ class Graph:
             # one that makes nothing at all is wrong, not unread: its check says so
             if not proto.output or any(name in self.uses for name in proto.output):
                 live.append(proto)
-                for name in filter(None, proto.input):
+                for name in [name for name in proto.input if name]:
                     self.uses.setdefault(name, []).append(proto)
         self.nodes = live[::-1]
 
@@ -132,7 +138,7 @@ class Graph:
         """From now on the graph's input is what the step that made `value` gives."""
         self._aliases[self.input] = value
 
-    def define(self, tensor: str, value=None) -> None:
+    def define(self, tensor: str, value: str | None = None) -> None:
         """Declare that `tensor` now exists, being another name of `value` if one is given; the first call counts."""
         self._aliases.setdefault(tensor, tensor if value is None else value)
 
@@ -153,7 +159,7 @@ class Graph:
 class Node:
     """One ONNX node as the operator functions see it; every attribute must be taken, or the node is refused."""
 
-    def __init__(self, graph: Graph, proto):
+    def __init__(self, graph: Graph, proto: onnx.NodeProto):
         self.graph = graph
         self._proto = proto
         self.op = proto.op_type
@@ -177,30 +183,30 @@ class Node:
         except onnx.checker.ValidationError as error:
             raise Refused(file.first_line(error)) from error
 
-    def take(self, key: str, default=None):
+    def take(self, key: str, default: Any = None) -> Any:
         """An attribute's value (bytes as str); it counts as understood from now on."""
         if key not in self.attributes:
             return default
         value = onnx.helper.get_attribute_value(self.attributes.pop(key))
         return value.decode(errors="replace") if isinstance(value, bytes) else value
 
-    def take_again(self, key: str, default=None):
+    def take_again(self, key: str, default: Any = None) -> Any:
         """An attribute's value; it is still to be taken."""
         value = self.attributes.get(key)
         return default if value is None else onnx.helper.get_attribute_value(value)
 
-    def put(self, key: str, value) -> None:
+    def put(self, key: str, value: Any) -> None:
         """Give the node another value of an attribute."""
         self.attributes[key] = onnx.helper.make_attribute(key, value)
 
-    def only(self, key: str, *allowed):
+    def only(self, key: str, *allowed: Any) -> Any:
         """An attribute that may have the `allowed` values only; the first is the default."""
         value = self.take(key, allowed[0])
         if value not in allowed:
-            raise Refused("{}={!r} (supported: {})".format(key, value, ", ".join(repr(a) for a in allowed)))
+            raise Refused(f"{key}={value!r} (supported: {', '.join(map(repr, allowed))})")
         return value
 
-    def numbers(self, key: str, length: int, default) -> tuple:
+    def numbers(self, key: str, length: int, default: Sequence[Any]) -> tuple:
         """A list attribute of the given length."""
         value = tuple(self.take(key, default))
         if len(value) != length:
@@ -246,7 +252,7 @@ class Node:
             raise Refused(f"input {index} is missing")
         tensor = self.inputs[index]
         if self.is_constant(index):
-            return self.stored(tensor, self.constant(index))
+            return self.stored(tensor, self.graph.facts.constants[tensor])
         if tensor in self.graph.facts.sizes:
             raise Refused(f"input {index} ({tensor!r}) depends on a size that the file leaves open")
         return self.graph.resolve(tensor, self.name)
@@ -258,11 +264,11 @@ class Node:
         self.graph.used_constants[name] = array
         return name
 
-    def sizes(self, index: int = 0):
+    def sizes(self, index: int = 0) -> Any:
         """The shape of an input with its open lengths as Sizes, or None."""
         return self.graph.facts.shape(self.inputs[index]) if self.has(index) else None
 
-    def shape(self, index: int = 0):
+    def shape(self, index: int = 0) -> tuple[int | None, ...] | None:
         """The shape of an input with None for open lengths, or None."""
         return known(self.sizes(index))
 
@@ -272,7 +278,7 @@ class Node:
         return self.graph.facts.kinds.get(self.inputs[index], TensorProto.FLOAT) if value is None else (
             onnx.helper.np_dtype_to_tensor_dtype(value.dtype))
 
-    def output_sizes(self, index: int = 0):
+    def output_sizes(self, index: int = 0) -> Shape:
         """The shape of an output, or None."""
         return self.graph.facts.shape(self.outputs[index])
 
@@ -296,14 +302,14 @@ class Node:
         if shape is not None and len(shape) > max(axis, 0) and shape[axis] not in (None, size):
             raise Refused(f"the weights need {size} values along axis {axis}, the input is {shape}")
 
-    def chain(self, *stages, start=None, output=None) -> list[Step]:
+    def chain(self, *stages: LayerSpec | Stage, start: str | None = None, output: str | None = None) -> list[Step]:
         """Steps that apply `stages` one after the other: (operator, attributes) pairs, or a LayerSpec."""
         value, steps = start or self.value(), []
         for index, stage in enumerate(stages):
-            is_layer, last = isinstance(stage, LayerSpec), index == len(stages) - 1
-            name = self.name if is_layer or len(stages) == 1 else self.part(stage[0])
+            last = index == len(stages) - 1
+            name = self.name if isinstance(stage, LayerSpec) or len(stages) == 1 else self.part(stage[0])
             result = (output or self.outputs[0]) if last else name + ":out"
-            if is_layer:
+            if isinstance(stage, LayerSpec):
                 steps.append(Step(name, (value,), (result,), layer=stage))
             else:
                 steps.append(Step(name, (value,), (result,), stage[0], stage[1]))
@@ -319,12 +325,12 @@ class Node:
         """A unique name for a helper step of this node."""
         return self.graph.names.unique(f"{self.name}_{what.lower()}")
 
-    def helper(self, op: str, *inputs: str, **attrs) -> Step:
+    def helper(self, op: str, *inputs: str, **attrs: Any) -> Step:
         """A helper step with an output of its own: read it as ``step.outputs[0]``."""
         name = self.part(op.strip("_"))
         return Step(name, inputs, (name + ":out",), op, attrs)
 
-    def joined(self, op: str, *inputs: str, **attrs) -> Step:
+    def joined(self, op: str, *inputs: str, **attrs: Any) -> Step:
         """The last step: `op` of several tensors."""
         return Step(self.name, inputs, (self.outputs[0],), op, attrs)
 

@@ -3,11 +3,13 @@
 
 import logging
 import re
+from typing import Any, Dict, List
 
 import mxnet as mx
 from onnx import TensorProto
 
 from quantize.errors import ModelFileError
+from quantize.files import PathLike
 from quantize.importers.graph_block import GraphBlock, Program, Step
 from quantize.importers.onnx import file
 from quantize.importers.onnx.graph import Graph, Node
@@ -22,7 +24,7 @@ WHERE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+: ")
 MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
-def import_onnx(path, ctx=None, channels_first: bool = False) -> GraphBlock:
+def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False) -> GraphBlock:
     """A HybridBlock that computes what the ONNX file computes.
 
     Convolutions, dense layers, normalisations, activations and poolings are ordinary Gluon layers named after the
@@ -89,7 +91,8 @@ def _input_steps(graph: Graph) -> list:
 
 def _plan(graph: Graph) -> list:
     """The steps of all nodes; one ModelFileError for every node that was refused."""
-    steps, problems = [], {}
+    steps: List[Step] = []
+    problems: Dict[str, List[str]] = {}
     # All nodes get their names before helper steps do, so that no helper takes the name of a later node.
     for node in [Node(graph, proto) for proto in graph.nodes]:
         try:
@@ -103,9 +106,8 @@ def _plan(graph: Graph) -> list:
         for output in node.outputs:
             graph.define(output)
     if problems:
-        raise ModelFileError("{}: cannot be imported: {}".format(graph.path, "; ".join(
-            "{} (node {})".format(what, ", ".join(repr(name) for name in nodes))
-            for what, nodes in problems.items())))
+        listed = "; ".join(f"{what} (node {', '.join(map(repr, nodes))})" for what, nodes in problems.items())
+        raise ModelFileError(f"{graph.path}: cannot be imported: {listed}")
     return steps
 
 
@@ -126,6 +128,6 @@ def _plan_node(node: Node) -> list:
     node.check()
     steps = OPERATORS[node.op](node)
     if node.attributes:
-        raise Refused("attribute {} is not supported in opset {}".format(
-            ", ".join(repr(key) for key in sorted(node.attributes)), node.opset))
+        names = ", ".join(map(repr, sorted(node.attributes)))
+        raise Refused(f"attribute {names} is not supported in opset {node.opset}")
     return steps

@@ -10,7 +10,7 @@ then counts images (or parts of images): it is made a multiple of the open batch
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Any, Iterable, Sequence
 
 from quantize.importers.onnx.sizes import Length, OpenSize, Size, is_open, whole
 from quantize.importers.refused import Refused
@@ -66,7 +66,8 @@ def _with_open_batch(before, after, fixed):
 
 def _solved(before, after):
     """`after` with its -1 replaced; Refused where the number of values differs for certain."""
-    total, others = whole(before), whole(length for length in after if length != -1)
+    total: Any = whole(before)
+    others = whole(length for length in after if length != -1)
     certain = not is_open(total) or set(total.symbols) <= {BATCH.symbols[0]}
     try:
         rest = _exactly(total, others)
@@ -101,24 +102,25 @@ def codes(before: Sequence[Length] | None, after: Sequence[Length]) -> tuple[int
     Refused
         Several lengths are open in a way that no code says.
     """
-    before, after, result = list(before), list(after), []
+    before, after = list(before or ()), list(after)
+    result: list[int] = []
     while after:
         if before and before[0] == after[0]:
             result.append(0)
             before, after = before[1:], after[1:]
         elif sum(map(is_open, after)) <= 1:
-            return tuple(result + [-1 if is_open(length) else int(length) for length in after])
+            return tuple(result + [-1 if isinstance(length, Size) else int(length) for length in after])
         elif len(before) > 1 and before[0] * before[1] == after[0]:
             result.append(-3)
             before, after = before[2:], after[1:]
         elif before and len(after) > 1 and after[0] * after[1] == before[0]:
-            result += [-4] + [-1 if is_open(length) else int(length) for length in after[:2]]
+            result += [-4] + [-1 if isinstance(length, Size) else int(length) for length in after[:2]]
             before, after = before[1:], after[2:]
         else:
             raise Refused(f"shape={shown(after)} of an input of shape {shown(before)} leaves several sizes open")
     return tuple(result)
 
 
-def shown(lengths) -> str:
+def shown(lengths: Iterable[Any]) -> str:
     """A shape as text."""
     return "(" + ", ".join(str(length) for length in lengths) + ")"

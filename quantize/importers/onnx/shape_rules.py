@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Shapes where onnx's own inference gives up on open sizes: node type -> function(node, facts) -> shape or None."""
 
+from typing import Optional, Sequence, Tuple
+
 import numpy as np
 
 from quantize.importers.onnx.evaluate import attribute
 from quantize.importers.onnx.reshapes import BATCH, reshaped
-from quantize.importers.onnx.sizes import OpenSize, is_open, whole
+from quantize.importers.onnx.sizes import Length, OpenSize, is_open, whole
 
 
 def _reshape(proto, facts):
@@ -26,7 +28,7 @@ def _expand(proto, facts):
     return None if before is None or target is None else expanded(before, list(target), facts.fixed)
 
 
-def expanded(before, target, fixed):
+def expanded(before: Sequence[Length], target: Sequence[Length], fixed: Optional[int]) -> Tuple[Length, ...]:
     """The shape of a tensor that is repeated to fit `target`, NumPy's rules; a fixed batch in `target` is the batch.
 
     OpenSize where an open length might be 1, or another than the file says.

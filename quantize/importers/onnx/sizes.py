@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Union
+from typing import Any, Iterable, Union
 
 import numpy as np
 
@@ -75,35 +75,35 @@ def _parts(value):
     return int(value), ()
 
 
-def is_open(value) -> bool:
+def is_open(value: Any) -> bool:
     """Whether a length or an array holds a Size."""
     return isinstance(value, Size) or (isinstance(value, np.ndarray) and value.dtype == object)
 
 
-def whole(lengths) -> Length:
+def whole(lengths: Iterable[Any]) -> Length:
     """The product of lengths."""
     return prod(lengths, start=1)
 
 
-def known(lengths):
+def known(lengths: Iterable[Length] | None) -> tuple[int | None, ...] | None:
     """The lengths with None for the open ones; None for None."""
-    return None if lengths is None else tuple(None if is_open(length) else int(length) for length in lengths)
+    return None if lengths is None else tuple(None if isinstance(length, Size) else int(length) for length in lengths)
 
 
-def array_of(values) -> np.ndarray:
+def array_of(values: Any) -> np.ndarray:
     """An array of lengths: int64 where all are known, of objects otherwise."""
     values = np.asarray(values, dtype=object)
     return values if any(is_open(value) for value in values.ravel()) else values.astype("int64")
 
 
-def divided(left, right):
+def divided(left: Any, right: Any) -> Length:
     """left / right of whole numbers as ONNX has it: towards zero."""
     if is_open(left) or is_open(right):
         return left // right if is_open(left) else _open(f"{left} / {right}")
     return int(left / right) if right else _open("a division by zero")
 
 
-def equal(left, right) -> bool:
+def equal(left: Any, right: Any) -> bool:
     """Whether lengths are equal; a Size is at least 1."""
     if not (is_open(left) or is_open(right)) or left == right:
         return left == right
@@ -113,5 +113,5 @@ def equal(left, right) -> bool:
     return _open(f"{left} == {right}")
 
 
-def _open(text):
+def _open(text: str) -> Any:
     raise OpenSize(text)

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """ONNX operators of one tensor that work on each element by itself."""
 
+from typing import Callable, List
+
 from mxnet.gluon import nn
 from onnx import TensorProto
 
-from quantize.importers.graph_block import LayerSpec
+from quantize.importers.graph_block import LayerSpec, Step
+from quantize.importers.onnx.graph import Node
 from quantize.importers.refused import Refused
 
 FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -28,7 +31,7 @@ def _activation(kind):
     return plan
 
 
-def function(op):
+def function(op: str) -> Callable[[Node], List[Step]]:
     """Plan of an operator that MXNet has under the name `op`."""
     def plan(node) -> list:
         node.take("consumed_inputs")
@@ -88,7 +91,7 @@ def _thresholded_relu(node) -> list:
     return [kept, node.joined("elemwise_mul", node.value(), kept.outputs[0])]
 
 
-def round_half_even(node, x: str) -> list:
+def round_half_even(node: Node, x: str) -> List[Step]:
     """Steps that round `x`, exact halves to the even neighbour; MXNet's own go away from zero, or down."""
     whole = node.helper("fix", x)
     rest = node.helper("elemwise_sub", x, whole.outputs[0])

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Convolutions, of images and of sequences, and transposed convolutions of images."""
 
+from typing import Any
+
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec, Step
@@ -119,7 +121,7 @@ def _transposed_pads(node, kernel, strides, dilations, extra):
     if wanted is None:  # (size - 1) * stride + reach + extra, cut to size * stride, whatever the size is
         totals = [max(far + more - step, 0) for far, more, step in zip(reach, extra, strides)]
     else:
-        sizes = known(node.sizes()) or (None,) * 4
+        sizes: Any = known(node.sizes()) or (None,) * 4
         wanted = list(wanted)[-2:]
         if len(wanted) != 2 or None in sizes[2:]:
             raise Refused(f"output_shape={wanted} of an input of open size")

@@ -7,6 +7,7 @@ import numpy as np
 
 from quantize.importers.graph_block import Step
 from quantize.importers.onnx.evaluate import attribute
+from quantize.importers.onnx.graph import Stage
 from quantize.importers.onnx.operators.elementwise import common_rank, operand
 from quantize.importers.onnx.operators.shapes import integers
 from quantize.importers.onnx.sizes import is_open
@@ -81,7 +82,8 @@ def _slice(node) -> list:
     for axis, first, last, stride in zip(axes, starts, ends, steps):
         if stride == 0:
             raise Refused("a step of 0")
-        begin[axis], end[axis], step[axis] = *_range(first, last, stride, sizes[axis]), stride
+        begin[axis], end[axis] = _range(first, last, stride, sizes[axis])
+        step[axis] = stride
     if (begin, end, step) == ([None] * rank, [None] * rank, [1] * rank):
         return node.alias()
     return node.chain(("slice", dict(begin=tuple(begin), end=tuple(end), step=tuple(step))))
@@ -142,7 +144,7 @@ def _element(axis, place):
 
 def _gather_by_slices(node, axis, wanted) -> list:
     """One slice for each run of neighbours, joined."""
-    runs = []
+    runs: list[list[int | None]] = []
     for place in wanted:
         if runs and place >= 0 and runs[-1][1] == place:
             runs[-1][1] = place + 1
@@ -192,7 +194,8 @@ def _only_for_maxima(node, begin, end) -> bool:
 
 def _pad_axes(node, begin, end, mode, value) -> list:
     """First what negative pads cut off, then what is added."""
-    stages, rank = [], len(begin)
+    stages: list[Stage] = []
+    rank = len(begin)
     if min(begin + end) < 0:
         stages.append(("slice", dict(begin=tuple(-low if low < 0 else None for low in begin),
                                      end=tuple(high if high < 0 else None for high in end))))

@@ -3,47 +3,55 @@
 
 from __future__ import annotations
 
+from typing import Any, Callable, List
+
 import numpy as np
 from onnx import TensorProto
 
+from quantize.importers.graph_block import Step
+from quantize.importers.onnx.graph import Node
 from quantize.importers.onnx.operators.activations import FLOATS, round_half_even
 from quantize.importers.refused import Refused
 
 _FLOAT_MAX = float(np.finfo(np.float32).max)
 
+Plan = Callable[[Node], List[Step]]
 
-def operand(node, index: int, rank=None) -> str:
+
+def operand(node: Node, index: int, rank: int | None = None) -> str:
     """An operand; a constant gets leading axes of length 1 up to `rank`, so that none is taken for the batch."""
     if not node.is_constant(index):
         return node.value(index)
-    array = node.constant(index)
+    array: Any = node.constant(index)
     if rank is None or array.ndim >= rank:
         return node.value(index)
     return node.stored(f"{node.inputs[index]}_{rank}d", array.reshape((1,) * (rank - array.ndim) + array.shape),
                        node.inputs[index])
 
 
-def common_rank(node) -> int:
+def common_rank(node: Node) -> int | None:
     """The number of axes of the result, or None where that is not known."""
-    ranks = [None if node.sizes(index) is None else len(node.sizes(index)) for index in range(len(node.inputs))]
+    ranks: list[Any] = [None if node.sizes(index) is None else len(node.sizes(index))
+                        for index in range(len(node.inputs))]
     return None if None in ranks else max(ranks)
 
 
-def scalar_of(node, index: int):
+def scalar_of(node: Node, index: int) -> float | None:
     """The number behind a constant operand that adds no axes to the other; None for any other operand."""
-    if not node.is_constant(index) or node.constant(index).size != 1:
+    array: Any = node.constant(index) if node.is_constant(index) else None
+    if array is None or array.size != 1:
         return None
     rank = node.sizes(1 - index) if len(node.inputs) == 2 else None
     # more than one axis could add axes to the other operand
-    if node.constant(index).ndim > (1 if rank is None else max(len(rank), 1)):
+    if array.ndim > (1 if rank is None else max(len(rank), 1)):
         return None
-    number = float(node.constant(index).reshape(()))
+    number = float(array.reshape(()))
     if np.isnan(number):
-        node.stored(node.inputs[index], node.constant(index))
+        node.stored(node.inputs[index], array)
     return number
 
 
-def binary(op, scalar_right=None, scalar_left=None):
+def binary(op: str, scalar_right: str | None = None, scalar_left: str | None = None) -> Plan:
     """Plan of a broadcasting operator; a single number is put into the operator itself."""
     def plan(node) -> list:
         _without_axis(node)
@@ -91,7 +99,7 @@ def _pow(node) -> list:
     return binary("broadcast_power", "_power_scalar", "_rpower_scalar")(node)
 
 
-def joined_in_turn(op, scalar_op, mean=False):
+def joined_in_turn(op: str, scalar_op: str, mean: bool = False) -> Plan:
     """Plan of an operator of any number of tensors, which takes them one after the other."""
     def plan(node) -> list:
         count, rank = len(node.inputs), common_rank(node)

@@ -4,18 +4,22 @@
 from __future__ import annotations
 
 import math
+from typing import Any, Sequence
 
+from quantize.importers.graph_block import Step
+from quantize.importers.onnx.graph import Node, Stage
 from quantize.importers.onnx.reshapes import shown
 from quantize.importers.refused import Refused
 
 
-def pad_stage(pads, mode="constant", value=0.0):
+def pad_stage(pads: Sequence[int], mode: str = "constant", value: float = 0.0) -> Stage:
     """The F.pad stage that pads height and width by (top, left, bottom, right)."""
     top, left, bottom, right = pads
     return "pad", dict(mode=mode, pad_width=(0, 0, 0, 0, top, bottom, left, right), constant_value=value)
 
 
-def explicit_pads(node, kernel, strides, dilations):
+def explicit_pads(node: Node, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+                  ) -> tuple[int, ...] | None:
     """(top, left, bottom, right) from `pads` or `auto_pad`; for one axis (left, right).
 
     None for a SAME that depends on the image's size, where the file leaves that open.
@@ -29,7 +33,8 @@ def explicit_pads(node, kernel, strides, dilations):
         return pads
     if node.same == "VALID":
         return (0, 0) * axes
-    totals = [_same_total(node, 2 + axis, kernel[axis], strides[axis], dilations[axis]) for axis in range(axes)]
+    totals: list[Any] = [_same_total(node, 2 + axis, kernel[axis], strides[axis], dilations[axis])
+                         for axis in range(axes)]
     if None in totals:
         if axes != 2:
             raise Refused(f"auto_pad=SAME with stride {strides[0]} on a size that the file leaves open")
@@ -48,7 +53,8 @@ def _same_total(node, axis, kernel, stride, dilation):
     return None if size is None else max((math.ceil(size / stride) - 1) * stride + reach - size, 0)
 
 
-def padded_like_same(node, kernel, strides, dilations, mode="constant", value=None):
+def padded_like_same(node: Node, kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int],
+                     mode: str = "constant", value: str | None = None) -> tuple[list[Step], str]:
     """Steps that pad an image of open size for SAME, and their result.
 
     The padded size is ``(ceil(size / stride) - 1) * stride + reach``. A tensor of that size is made of every stride-th

@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from quantize.importers.graph_block import Step
+from quantize.importers.onnx.graph import Node, Stage
 from quantize.importers.onnx.operators.shapes import flatten_from, integers
 from quantize.importers.refused import Refused
 
 
-def _axes(node):
+def _axes(node: Node) -> tuple[Any, bool]:
     """Axes of a reduction counted from the front and whether they are kept; None for no reduction at all."""
-    axes, keep = integers(node, 1, "axes"), bool(node.only("keepdims", 1, 0))
+    axes: Any = integers(node, 1, "axes")
+    keep = bool(node.only("keepdims", 1, 0))
     nothing = node.only("noop_with_empty_axes", 0, 1)
     if not axes:
         if nothing:
@@ -32,7 +36,7 @@ def _reduce(op, before=None, after=None):
             if before or after:
                 raise Refused("noop_with_empty_axes=1 without axes")
             return node.alias()
-        stages = [(before, {})] if before else []
+        stages: list[Stage] = [(before, {})] if before else []
         stages.append((op, dict(axis=axes, keepdims=keep)))
         return node.chain(*stages, *([(after, {})] if after else []))
     return plan

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+from typing import Callable
+
 import numpy as np
 
+from quantize.importers.graph_block import Step
 from quantize.importers.onnx.reshapes import shown
 from quantize.importers.onnx.sizes import Size, is_open
 from quantize.importers.refused import Refused
@@ -36,12 +39,13 @@ def coordinates(mode: str, new: int, old: int, scale: float) -> np.ndarray:
 
 def nearest(places: np.ndarray, rounding: str, old: int) -> np.ndarray:
     """The element that each place takes."""
-    rounded = {"floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda x: np.ceil(x - 0.5),
-               "round_prefer_ceil": lambda x: np.floor(x + 0.5)}[rounding](places)
-    return np.clip(rounded, 0, old - 1).astype(int)
+    rules: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+        "floor": np.floor, "ceil": np.ceil, "round_prefer_floor": lambda x: np.ceil(x - 0.5),
+        "round_prefer_ceil": lambda x: np.floor(x + 0.5)}
+    return np.clip(rules[rounding](places), 0, old - 1).astype(int)
 
 
-def linear(places: np.ndarray, old: int):
+def linear(places: np.ndarray, old: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """(lower element, upper element, weight of the upper) for each place."""
     places = np.clip(places, 0, old - 1)
     low = np.minimum(np.floor(places).astype(int), old - 1)
@@ -58,7 +62,7 @@ def _resize(node) -> list:
                 node.take("nearest_mode", "round_prefer_floor"))
         node.only("antialias", 0)
     if rule[0] not in _COORDINATES:
-        raise Refused("coordinate_transformation_mode={}, nearest_mode={}".format(*rule))
+        raise Refused(f"coordinate_transformation_mode={rule[0]}, nearest_mode={rule[1]}")
     before, after, scales = _sizes_and_scales(node)
     moved = [axis for axis in range(len(before)) if scales[axis] != 1 or before[axis] != after[axis]]
     if not moved:
@@ -156,7 +160,8 @@ def _resample(node, mode, rule, moves) -> list:
         return node.chain(("_contrib_BilinearResize2D", dict(
             height=int(size.get(2, old[2])), width=int(size.get(3, old[3])), mode="size",
             align_corners=rule[0] == "align_corners")))
-    steps, result = [], node.value()
+    steps: list[Step] = []
+    result = node.value()
     for axis, old, new, scale in moves:
         places = coordinates(rule[0], new, old, scale)
         if mode == "nearest":

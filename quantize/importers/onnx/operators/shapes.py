@@ -3,25 +3,28 @@
 
 from __future__ import annotations
 
+from typing import Any, Sequence
+
 import numpy as np
 from mxnet.gluon import nn
 
-from quantize.importers.graph_block import LayerSpec
+from quantize.importers.graph_block import LayerSpec, Step
+from quantize.importers.onnx.graph import Node, Stage
 from quantize.importers.onnx.reshapes import BATCH, codes, reshaped, shown
 from quantize.importers.onnx.shape_rules import expanded
-from quantize.importers.onnx.sizes import OpenSize, is_open
+from quantize.importers.onnx.sizes import Length, OpenSize, is_open
 from quantize.importers.refused import Refused
 
 
-def integers(node, index, key):
+def integers(node: Node, index: int, key: str) -> list[int] | None:
     """Integers given as input `index` or, in older operator sets, as attribute `key`; None when absent."""
-    value = node.constant(index)
+    value: Any = node.constant(index)
     if value is None:
         value = node.take(key)
     return None if value is None else [int(number) for number in np.atleast_1d(value)]
 
 
-def flatten_from(axis: int) -> list:
+def flatten_from(axis: int) -> list[Stage]:
     """Stages that make a matrix of (all before `axis`, the rest)."""
     if axis == 0:
         return [("reshape", dict(shape=(1, -1)))]
@@ -54,7 +57,7 @@ def _reshape(node) -> list:
     return to_shape(node, reshaped(node.sizes(), target, not copy, node.graph.fixed))
 
 
-def to_shape(node, after) -> list:
+def to_shape(node: Node, after: Sequence[Length]) -> list[Step]:
     """A reshape of the first input to a known shape: nothing, a Flatten layer, or an operator."""
     before = node.sizes()
     if tuple(after) == tuple(before):
@@ -116,7 +119,7 @@ def _expand(node) -> list:
     if node.sizes() is None:
         raise Refused("of an input of unknown shape")
     try:
-        after = expanded(node.sizes(), list(target), node.graph.fixed)
+        after: tuple[Any, ...] = expanded(node.sizes(), list(target), node.graph.fixed)
     except OpenSize as error:
         raise Refused(f"shape={shown(target)} of an input of open sizes {shown(node.sizes())}") from error
     before = (1,) * (len(after) - node.rank()) + tuple(node.sizes())
@@ -124,7 +127,7 @@ def _expand(node) -> list:
         raise Refused(f"shape={shown(target)} of an input of shape {shown(node.sizes())}")
     if any(is_open(new) and new != old for old, new in zip(before, after)):
         raise Refused(f"shape={shown(target)} leaves sizes open")
-    stages = [("expand_dims", dict(axis=0))] * (len(after) - node.rank())
+    stages: list[Stage] = [("expand_dims", dict(axis=0))] * (len(after) - node.rank())
     if before != after:
         # 0 keeps a length of the input
         stages.append(("broadcast_to", dict(shape=tuple(0 if new == old else int(new)
