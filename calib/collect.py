@@ -109,8 +109,7 @@ def factories_for(calibrators: Sequence[Calibrator], per_image: Optional[int] = 
             make = _Histograms(per_image)
         if name in factories and factories[name]().state() != make().state():
             raise ConfigError(f"{calibrator.name}: needs another {name} observer than a calibrator before it; collect "
-                              "for them one after "
-                              "the other")
+                              "for them one after the other")
         factories[name] = make
     return factories
 

@@ -31,8 +31,7 @@ def checked_batches(batches: Iterable, ctx: Optional[mx.Context]) -> Iterator[mx
         images = _images(batch, number)
         if shape is not None and images.shape[1:] != shape:
             raise DataError(f"batch {number} holds images of shape {images.shape[1:]}, those before it {shape}; resize "
-                            "or crop all calibration "
-                            "images to one size")
+                            "or crop all calibration images to one size")
         shape = images.shape[1:]
         yield images if ctx is None else images.as_in_context(ctx)
 

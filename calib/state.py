@@ -94,8 +94,7 @@ def read_state(path: PathLike) -> CalibrationState:
     if not isinstance(content, dict) or set(content) != set(Document.__struct_fields__):
         raise CalibrationError(f"{path}: not a calibration state")
     if content["version"] != VERSION:
-        raise CalibrationError(f"{path}: version {content['version']!r:.40}, this program reads version "
-                               f"{VERSION}")
+        raise CalibrationError(f"{path}: version {content['version']!r:.40}, this program reads version {VERSION}")
     document = checked(content, Document, str(path), CalibrationError)
     if content.pop("checksum") != _checksum(content):
         raise CalibrationError(f"{path}: the checksum does not fit: the file was changed or damaged; write it again "
@@ -156,8 +155,7 @@ def _check_alike(first_name, first, name, state):
         mine, theirs = first.settings.get(key), state.settings.get(key)
         if mine != theirs:
             raise CalibrationError(f"{name}: made with {key} {theirs!r}, but {first_name} with {mine!r}; only states "
-                                   "of one calibration can be "
-                                   "merged")
+                                   "of one calibration can be merged")
     kinds = [{path: sorted(of_path) for path, of_path in item.observers.items()} for item in (first, state)]
     if kinds[0] != kinds[1]:
         path = next((path for path in kinds[0] if kinds[0][path] != kinds[1].get(path)), next(iter(kinds[1])))

@@ -207,8 +207,7 @@ def _check_end(end, rows, name):
         raise CalibrationError(f"{name}: the 'end' line is missing: the file is not whole")
     if end != len(rows):
         raise CalibrationError(f"{name}: {len(rows)} lines of layers, but 'end' says {end}; to keep a layer float put "
-                               "'#' in front of "
-                               "its line instead of deleting it")
+                               "'#' in front of its line instead of deleting it")
 
 
 def _row(line: str, where: str) -> Optional[Row]:

@@ -94,8 +94,7 @@ def set_mode(net: Block, mode: str, kind: str = "all") -> None:
         missing = [path for path, quantizer in chosen if not quantizer.calibrated]
         if missing:
             raise CalibrationError(f"no calibrated range for {len(missing)} of {len(chosen)} quantizers (first: "
-                                   f"{missing[0]}); calibrate first, or use "
-                                   "online ranges")
+                                   f"{missing[0]}); calibrate first, or use online ranges")
     for _, quantizer in chosen:
         quantizer.mode = mode
     clear_cached_graphs(net)

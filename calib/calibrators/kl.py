@@ -35,8 +35,8 @@ class _Divergence(ThresholdCalibrator):
         count = few_values(observer, spec)
         if not count:
             return ""
-        return (f"only {count} different value{'s' * (count > 1)}: {self.name} cannot weigh clipping there and "
-                "takes the largest magnitude")
+        return (f"only {count} different value{'s' * (count > 1)}: {self.name} cannot weigh clipping there and takes "
+                "the largest magnitude")
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class AdaRound(Rounding):
 
     def __post_init__(self) -> None:
         if self.iterations < 1 or self.batch < 1 or not (self.rate > 0 and self.weight >= 0):
-            raise ConfigError(f"adaround: iterations and batch must be at least 1, rate positive and weight not "
+            raise ConfigError("adaround: iterations and batch must be at least 1, rate positive and weight not "
                               f"negative, got {self}")
 
     def solve(self, problem: Problem, seed: int = 0) -> Solution:

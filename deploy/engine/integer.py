@@ -64,6 +64,5 @@ def largest(sums: np.ndarray, node: QuantizedNode) -> int:
     value = int(max(sums.max(initial=0), -sums.min(initial=0)))
     if value > INT32_MAX:
         raise DeployError(f"{node.path or node.name}: a sum of products reaches {value}, but int32 ends at "
-                          f"{INT32_MAX}. Use fewer bits for its weights or "
-                          "its input")
+                          f"{INT32_MAX}. Use fewer bits for its weights or its input")
     return value

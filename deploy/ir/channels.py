@@ -32,8 +32,7 @@ def reverse_channels(model: ir.Model) -> ir.Model:
     left = reversed_blobs.intersection(model.outputs)
     if left:
         raise DeployError(f"blob {sorted(left)[0]!r}: no convolution reads the image before it leaves the network, its "
-                          "channels cannot "
-                          "be reversed")
+                          "channels cannot be reversed")
     return dataclasses.replace(model, nodes=tuple(nodes))
 
 
@@ -49,9 +48,8 @@ def _reverse(node, model, reversed_blobs):
                    ir.PReLU: ("slope",), ir.Activation: (), ir.ScalarOp: ()}
     if type(node) not in per_channel:
         raise DeployError(f"{node.path or node.name}: reads the image, but is neither a convolution without groups nor "
-                          "an operation on single "
-                          "channels: the order of the image's channels cannot be changed before it; feed the order "
-                          "that the network was trained with")
+                          "an operation on single channels: the order of the image's channels cannot be changed before "
+                          "it; feed the order that the network was trained with")
     reversed_blobs.update(node.outputs)
     arrays = {name: getattr(node, name) for name in per_channel[type(node)]}
     return dataclasses.replace(node, **{name: array[::-1].copy() for name, array in arrays.items()

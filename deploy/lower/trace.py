@@ -69,8 +69,7 @@ def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
                and node.name not in graph.data_names]
     if lacking:
         raise DeployError(f"{len(lacking)} parameters have no values (first: {lacking[0]}); initialize the network or "
-                          "load its parameters, "
-                          "and run it once")
+                          "load its parameters, and run it once")
     internals, entries = _numbered_internals(graph)
     arrays[graph.data_names[0]] = mx.nd.zeros((1,) + tuple(input_shape))
     shapes = _shapes(graph, internals, entries, arrays)

@@ -60,8 +60,7 @@ def _check_weights(layer: Block, spec: QuantSpec) -> None:
                           "integer layers hold symmetric ones up to 127")
     if layer.weight_transform is not None:
         raise Unsupported(f"its weight is quantized in the Winograd domain ({layer.weight_transform}), integer layers "
-                          "hold kernels on a grid; "
-                          "convert it without Winograd")
+                          "hold kernels on a grid; convert it without Winograd")
 
 
 def _code(spec: QuantSpec, code: int) -> int:

@@ -140,8 +140,7 @@ class _Run:
                 blob = node.inputs[0]
                 if blob not in observed.blobs:
                     raise DeployError(f"{node.name}: {side} gives neither its input's codes nor the blob {blob!r}, so "
-                                      "that this layer "
-                                      "cannot be verified")
+                                      "that this layer cannot be verified")
                 codes = self.arithmetic.quantize(observed.blobs[blob], node.quantization.input)
             reference = judged.codes[node.name]
             if codes.size == reference.size:

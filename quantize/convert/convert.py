@@ -116,8 +116,7 @@ def _complete_shapes(net: Block, example_input: Optional[Inputs]) -> None:
         return
     if example_input is None or not isinstance(net, HybridBlock):
         raise ConversionError(f"{len(unknown)} parameters have no shape yet (first: {unknown[0].name}); run the "
-                              "network once, or pass "
-                              "example_input")
+                              "network once, or pass example_input")
     net.infer_shape(*_as_tuple(example_input))
     for parameter in unknown:
         if parameter._deferred_init:

@@ -80,8 +80,7 @@ def fold_batchnorm(layer: Block, norm: nn.BatchNorm) -> None:
         raise ConversionError(f"{layer.name}: BatchNorm cannot be merged into a {type(layer).__name__}; exclude it")
     channels = row.channel_axis
     if channels != 0 and layer._kwargs["num_group"] != 1:
-        raise ConversionError(f"{layer.name}: merging BatchNorm into a grouped transposed convolution is not "
-                              "supported")
+        raise ConversionError(f"{layer.name}: merging BatchNorm into a grouped transposed convolution is not supported")
     factor, shift = batchnorm_affine(norm)
     weight = layer.weight.data().asnumpy().astype(np.float64)
     axes = [1] * weight.ndim

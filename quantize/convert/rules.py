@@ -132,8 +132,8 @@ def _layer_entry(path: str, block: Block, merged: Rule, reasons: Dict[str, str],
     spec, note = _activation_spec(merged.input, None if proven is None else proven.get(path, False))
     clips = spec is not None and spec.symmetric and not spec.signed
     if clips and isinstance(merged.input, Format) and merged.input.signed is False and proven and not proven.get(path):
-        logger.warning("%s: its input can be negative, but rules force unsigned: everything below zero is clipped "
-                       "(use 'auto')", path)
+        logger.warning("%s: its input can be negative, but rules force unsigned: everything below zero is clipped (use "
+                       "'auto')", path)
         note = "unsigned forced on an input that can be negative"
     method, why = _name(merged.input_method), ""
     if spec is not None:

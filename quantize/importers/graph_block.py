@@ -151,8 +151,8 @@ class GraphBlock(HybridBlock):
             inside = mx.sym.Group(outputs if isinstance(outputs, list) else [outputs]).get_internals()
             found = inside.infer_shape_partial(**{_IMAGES: shape})[1]
         except (mx.MXNetError, ValueError, TypeError) as error:
-            raise DataError(f"images of shape {shape[1:]} do not fit the network: {one_line(error)}; "
-                            "--dataset, --resize and --crop choose them") from None
+            raise DataError(f"images of shape {shape[1:]} do not fit the network: {one_line(error)}; --dataset, "
+                            "--resize and --crop choose them") from None
         finally:
             self._reshaped = reshaped
         for name, size in zip(inside.list_outputs(), found or ()):

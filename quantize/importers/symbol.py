@@ -166,8 +166,8 @@ def _first_offence(missing: Sequence[str], shaped: Sequence[SymbolNode], extra: 
         return f"{missing[0]!r} is missing"
     if shaped:
         node = shaped[0]
-        return (f"{node.name!r} has shape {arrays[node.name].shape}, "
-                f"but {node.wanted_shape or node.declared_shape} is needed")
+        return (f"{node.name!r} has shape {arrays[node.name].shape}, but {node.wanted_shape or node.declared_shape} is "
+                "needed")
     return f"{extra[0]!r} is not in the network"
 
 

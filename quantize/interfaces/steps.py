@@ -74,8 +74,7 @@ def add_parameters(trainer: Trainer, parameters: Iterable[Parameter]) -> None:
     new = [parameter for parameter in parameters if parameter.name not in trainer._param2idx]
     if new and trainer._kv_initialized:
         raise ConfigError(f"the Trainer has made steps already and cannot take the quantizers' {len(new)} trained "
-                          "numbers any "
-                          "more; compress the network before training")
+                          "numbers any more; compress the network before training")
     # what Trainer's constructor does: it offers no way to add a parameter later
     for parameter in new:
         index = len(trainer._params)

@@ -56,8 +56,7 @@ class LSQFakeQuantize(UniformFakeQuantize):
         """The spec itself: symmetric, with a level at zero."""
         if spec.grid != "mid_tread" or not spec.symmetric:
             raise SpecError(f"{cls.method}: a trained step needs a symmetric grid with a level at zero, got {spec}; "
-                            "for one bit of "
-                            "weights there are dorefa, sat and bnn")
+                            "for one bit of weights there are dorefa, sat and bnn")
         return spec
 
     def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor, growth: Tensor,

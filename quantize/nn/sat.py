@@ -65,8 +65,7 @@ class SATWeight(DoReFaWeight):
         """See `FakeQuantize.fix`; CalibrationError in the clamp-only stage, whose weights lie on no grid."""
         if self.clamp_only and self.mode != "offline":
             raise CalibrationError(f"{self.name}: weights are only clamped, not yet quantized; end the first stage "
-                                   "with "
-                                   "quantize.train.set_clamp_only(net, False)")
+                                   "with quantize.train.set_clamp_only(net, False)")
         return super().fix(weight)
 
     def qparams_of(self, weight: mx.nd.NDArray) -> QParams:

@@ -41,8 +41,7 @@ class SignFakeQuantize(UniformFakeQuantize):
         """The spec itself: one signed bit."""
         if spec.grid != "mid_rise" or spec.qmax - spec.qmin != 1 or not isinstance(spec.granularity, PerTensor):
             raise SpecError(f"{cls.method}: values are -1 and +1: write 'int1', got {spec} (after a ReLU all of them "
-                            "would be +1: let "
-                            "the activation itself be binary, op_types ['Activation'], output 'int1')")
+                            "would be +1: let the activation itself be binary, op_types ['Activation'], output 'int1')")
         return spec
 
     @classmethod

@@ -40,8 +40,8 @@ def decoded(value: Any) -> Any:
     known = {field.name for field in dataclasses.fields(kind)}
     fields = {name: decoded(item) for name, item in value.items() if name != KIND}
     if set(fields) - known:
-        raise ModelFileError(f"a {kind.__name__} has no {sorted(set(fields) - known)[0]!r}; use the release that "
-                             "wrote the file")
+        raise ModelFileError(f"a {kind.__name__} has no {sorted(set(fields) - known)[0]!r}; use the release that wrote "
+                             "the file")
     try:
         return kind(**fields)
     except (QuantizeError, TypeError, ValueError) as error:

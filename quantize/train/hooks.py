@@ -181,8 +181,8 @@ class CheckNumbers(Hook):
         for path, values in zip(checked, np.split(joined, ends[:-1])):
             if not np.isfinite(values).all() or (path in self._positive and (values <= 0).any()):
                 raise TrainingError(f"{path}: {values[:4]} after step {step}; training cannot go on. Go back to the "
-                                    "last checkpoint and "
-                                    "take a lower learning rate for quantizers (quantize.train.set_rates)")
+                                    "last checkpoint and take a lower learning rate for quantizers "
+                                    "(quantize.train.set_rates)")
 
 
 def method_hooks(net: Block) -> List[Hook]:

@@ -31,8 +31,7 @@ def start(parser, args):
     from quantize.ops import allocator, native
     reason = native.why_not() if args.backend != "composed" else ""
     if reason:
-        parser.error(f"the native operators cannot be measured: {reason}; --backend composed measures without "
-                     "them")
+        parser.error(f"the native operators cannot be measured: {reason}; --backend composed measures without them")
     tuned = allocator.tune()
     backends = ["native", "composed"] if args.backend == "both" else [args.backend]
     print(f"back ends: {', '.join(backends)}; allocator {'tuned' if tuned else 'left alone'}; {args.threads} threads; "

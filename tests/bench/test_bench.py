@@ -72,8 +72,8 @@ def test_training(backend):
 
 def test_torch_network():
     pytest.importorskip("torch")
-    found = run_code("import torch, bench_training as b; net = b.torch_network(torch); "
-                     "print(net(torch.zeros(2, 3, 32, 32)).shape[1], sum(p.numel() for p in net.parameters()))")
+    found = run_code("import torch, bench_training as b; net = b.torch_network(torch); print(net(torch.zeros(2, 3, 32, "
+                     "32)).shape[1], sum(p.numel() for p in net.parameters()))")
     assert found == "10 272474"  # gluoncv's cifar_resnet20_v1 has as many trained numbers
 
 
@@ -84,8 +84,8 @@ def run_code(code):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_missing_native_is_refused(script):
-    code = ("from quantize.ops import native; native._state['reason'] = 'not built: run it'; "
-            f"import {script[:-3]} as b; b.main([])")
+    code = (f"from quantize.ops import native; native._state['reason'] = 'not built: run it'; import {script[:-3]} as "
+            "b; b.main([])")
     done = subprocess.run([sys.executable, "-c", code], cwd=str(FOLDER), capture_output=True,
                           text=True)
     assert done.returncode == 2 and "error: the native operators cannot be measured: not built" in done.stderr

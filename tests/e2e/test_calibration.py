@@ -31,8 +31,7 @@ def simulate(shared_data, network, output, options):
         data = f"--data-dir {shared_data} --num-sample 100 --batch-size 100 "
     else:
         data = (f"--data-dir {shared_data}/imagenet_val_sample --resize 0 --calib-data-dir "
-                f"{shared_data}/imagenet_sample --num-sample 1 "
-                "--num-calib-images 200 --batch-size 50 ")
+                f"{shared_data}/imagenet_sample --num-sample 1 --num-calib-images 200 --batch-size 50 ")
     argv = ["--onnx", str(shared_data / network / "model.onnx"), "--output", str(output)]
     assert simulate_quantization.main(argv + (data + OPTIONS + options).split()) == 0
     return json.loads((output / "result.json").read_text())

@@ -65,8 +65,8 @@ def runs(number):
 
 
 def test_arguments_environment_and_output_pass_through(script):
-    path = script("print(sys.argv[1:], os.environ['DMLC_ROLE'], os.environ['DMLC_NUM_WORKER'],\n"
-                  "      os.environ['DMLC_PS_ROOT_URI'], os.environ['DMLC_PS_ROOT_PORT'])\n")
+    path = script("print(sys.argv[1:], os.environ['DMLC_ROLE'], os.environ['DMLC_NUM_WORKER'],\n      "
+                  "os.environ['DMLC_PS_ROOT_URI'], os.environ['DMLC_PS_ROOT_PORT'])\n")
     code, out, errors = launch(*ALONE, path, "--workers", "9", "x y")
     assert (code, errors) == (0, "")
     assert sorted(out.splitlines()) == [

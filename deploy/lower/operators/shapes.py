@@ -76,8 +76,7 @@ def _crop(call: Call, bounds) -> str:
     skips = any(step > 1 and length > 1 for step, length in zip(steps, size))
     if skips and (len(size) != 3 or steps[0] != 1):
         raise Unsupported(f"a slice with steps {steps} of a tensor of shape {call.in_shape()} (supported: steps along "
-                          "height and width of "
-                          "images)")
+                          "height and width of images)")
     blob = call.blob()
     if size != call.in_shape():
         blob = call.emit(Crop, blob, size, "crop" if skips else "", begin=begin, end=end)

@@ -46,8 +46,8 @@ def _node(node, model) -> Iterator[str]:
         return
     for name in node.inputs + node.outputs:
         if len(model.shapes[name]) > 3:
-            yield (f"blob {name!r} has the shape {tuple(model.shapes[name])}: ncnn's have "
-                   "3 axes at most without the batch")
+            yield (f"blob {name!r} has the shape {tuple(model.shapes[name])}: ncnn's have 3 axes at most without the "
+                   "batch")
     yield from CHECKS.get(type(node), _nothing)(node, model)
     function = ir.activation(node)
     if function is not None:
@@ -69,8 +69,7 @@ def _warnings(node):
     if (isinstance(node, ir.Convolution) and quantization is not None and quantization.weight_qmax > WINOGRAD_QMAX
             and of_node(node).winograd):
         yield (f"weight codes up to {quantization.weight_qmax}: ncnn's Winograd kernels may overflow; use "
-               f"{WINOGRAD_QMAX} levels, or turn them off in the "
-               "engine, or use the target 'ncnn'")
+               f"{WINOGRAD_QMAX} levels, or turn them off in the engine, or use the target 'ncnn'")
 
 
 @constraint(ir.Convolution)
@@ -85,8 +84,8 @@ def _convolution(node, model):
         sizes, node.pads[:2], node.dilation, node.weight.shape[2:], node.stride)]
     yield from _asymmetric(node, fit, out)
     if crashes(node, out):
-        yield (f"dilation {_by(node.dilation)} and an output of {_by(out)}: ncnn's engine dies of such a "
-               "convolution in float when packing is off")
+        yield (f"dilation {_by(node.dilation)} and an output of {_by(out)}: ncnn's engine dies of such a convolution "
+               "in float when packing is off")
 
 
 @constraint(ir.Deconvolution)

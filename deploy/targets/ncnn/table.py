@@ -94,8 +94,7 @@ def parse_ncnn_table(text: str, counts: Optional[Mapping[str, int]] = None,
             records, layer = weights, key[:-len(WEIGHT)]
         elif "_param_" in key:
             raise CalibrationError(f"{where}: {key} belongs to a layer with several weights, which this project does "
-                                   "not "
-                                   "quantize")
+                                   "not quantize")
         else:
             records, layer = inputs, key
             if len(scales) != 1:
@@ -121,8 +120,8 @@ def _record(line, where):
     for field in fields:
         value = float(field) if _SCALE.fullmatch(field) else -1.0
         if not 1e-36 < value < 3e38:  # what a float32 holds, and its threshold too
-            raise CalibrationError(f"{where} column {column}: expected a scale above 0, got {field[:20]!r} "
-                                   "(from 1e-36 to 3e38; for a channel without weights use 1.0)")
+            raise CalibrationError(f"{where} column {column}: expected a scale above 0, got {field[:20]!r} (from 1e-36 "
+                                   "to 3e38; for a channel without weights use 1.0)")
         scales.append(value)
         column += len(field) + 1
     return key, tuple(scales)
@@ -132,8 +131,8 @@ def _check(weights, inputs, counts, name):
     for layer in inputs:
         if layer not in weights:
             raise CalibrationError(f"{name}: {layer} has an input scale, but no line {layer}{WEIGHT}: ncnn would leave "
-                                   "this and all later "
-                                   "layers of its type float; to keep the layer float comment out its input line"
+                                   "this and all later layers of its type float; to keep the layer float comment out "
+                                   "its input line"
                                    )
     if counts is None:
         return
@@ -142,8 +141,7 @@ def _check(weights, inputs, counts, name):
             raise CalibrationError(f"{name}: {layer} is no layer of the network; the table is of another one")
         if len(scales) != counts[layer]:
             raise CalibrationError(f"{name}: {layer} has {len(scales)} weight scales, the layer needs {counts[layer]} "
-                                   "(one for each output channel, or "
-                                   "group of a depthwise convolution)")
+                                   "(one for each output channel, or group of a depthwise convolution)")
 
 
 def write_model_table(model: Model, path: PathLike) -> None:
@@ -198,8 +196,7 @@ def to_ncnn(ranges: Iterable[Range], names: Mapping[str, str]) -> Dict[str, Ncnn
         for row in found:
             if not row.signed or row.zero_points or row.bits > 8:
                 raise CalibrationError(f"{layer} {row.tensor}: ncnn holds signed, symmetric numbers of at most 8 bits; "
-                                       "calibrate with "
-                                       "--input-signed true")
+                                       "calibrate with --input-signed true")
         weight, inputs = (tuple(_multiplier(value, row.bits) for value in row.thresholds) for row in found)
         if len(inputs) != 1:
             raise CalibrationError(f"{layer} input: {len(inputs)} thresholds, ncnn knows one")

@@ -33,8 +33,8 @@ def add_loader(group: argparse._ArgumentGroup) -> None:
                             "gluon_quantize.data.loader says what it gives. It may bring a metric of its own")
     group.add_argument("--metric", choices=METRICS, default=AUTO,
                        help="top1: how often the answer is the label; agreement: how close the outputs are to the "
-                            "float network's, which needs no labels; auto: agreement for networks that do not "
-                            "classify (default: %(default)s)")
+                            "float network's, which needs no labels; auto: agreement for networks that do not classify "
+                            "(default: %(default)s)")
 
 
 def preprocessing_fields(args: argparse.Namespace) -> Dict[str, Any]:

@@ -121,11 +121,11 @@ def add_rules(group: argparse._ArgumentGroup) -> None:
                        help="JSON list of rules for single layers, applied after the options above")
 
 
-MODES_HELP = ("naive: moving average of the ranges; minmax: the whole range; percentile: 99.99 %% of the values; "
-              "mse, sqnr: least error (sqnr counts clipping three times); aciq: fit of a Gaussian or Laplace "
-              "distribution (aciq-gauss, aciq-laplace: always that one; aciq-ncnn: as ncnn2table); kl: kl-ncnn, the "
-              "divergence as ncnn2table computes it; kl-mxnet, kl-tensorrt, kl-predecessor: as those do; easyquant: "
-              "kl, then a search for the best cosine of each layer's output (default: %(default)s)")
+MODES_HELP = ("naive: moving average of the ranges; minmax: the whole range; percentile: 99.99 %% of the values; mse, "
+              "sqnr: least error (sqnr counts clipping three times); aciq: fit of a Gaussian or Laplace distribution "
+              "(aciq-gauss, aciq-laplace: always that one; aciq-ncnn: as ncnn2table); kl: kl-ncnn, the divergence as "
+              "ncnn2table computes it; kl-mxnet, kl-tensorrt, kl-predecessor: as those do; easyquant: kl, then a "
+              "search for the best cosine of each layer's output (default: %(default)s)")
 
 
 def add_fixed_calibration(parser: argparse.ArgumentParser) -> None:

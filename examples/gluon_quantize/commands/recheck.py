@@ -10,9 +10,9 @@ from gluon_quantize.commands.parser import Parser
 
 PROG = "gluon-quantize recheck"
 DESCRIPTION = ("Compare the files of an earlier deployment with the integer engine again, on this machine: it needs\n"
-               "the folder, Python, NumPy and the engine, no MXNet and no network. Without --dataset or --data-dir\n"
-               "on the few images that are stored in the folder. The certificate is kept there, beside those of\n"
-               "other machines. The exit code is 1 where results deviate and nobody knows why.")
+               "the folder, Python, NumPy and the engine, no MXNet and no network. Without --dataset or --data-dir\non "
+               "the few images that are stored in the folder. The certificate is kept there, beside those of\nother "
+               "machines. The exit code is 1 where results deviate and nobody knows why.")
 EPILOG = """example:
   {} out
 """
@@ -24,8 +24,8 @@ def build_parser(prog: str = PROG) -> Parser:
     parser = Parser(prog=prog, description=DESCRIPTION, epilog=EPILOG.format(running.spelled(prog)))
     group = parser.add_argument_group("the files")
     group.add_argument("recheck", metavar="DIR", help="folder of the earlier deployment")
-    options.add_output(group, "folder of the new certificate, which appears whole or not at all, instead of "
-                              "keeping it in DIR/certificates")
+    options.add_output(group, "folder of the new certificate, which appears whole or not at all, instead of keeping it "
+                              "in DIR/certificates")
     options.add_data(parser, calibration=False)
     options.add_verify(parser.add_argument_group("the proof"))
     return parser

@@ -100,11 +100,11 @@ def _add_quantization(parser, usual):
 def _add_calibration(parser, usual):
     group = parser.add_argument_group("calibration")
     group.add_argument("--quantize-input-offline", action="store_true", default=usual.offline,
-                       help="fixed input ranges from a calibration; all options of the calibration imply it "
-                            f"(default: {'yes' if usual.offline else 'no'})")
+                       help="fixed input ranges from a calibration; all options of the calibration imply it (default: "
+                            f"{'yes' if usual.offline else 'no'})")
     group.add_argument("--online", action="store_true",
-                       help="each batch's own input ranges instead of fixed ones "
-                            f"(default: {'no' if usual.offline else 'yes'})")
+                       help="each batch's own input ranges instead of fixed ones (default: "
+                            f"{'no' if usual.offline else 'yes'})")
     options.add_method(group, usual.method)
     options.add_correction(group, usual.correction)
     group.add_argument("--eval-per-calib", action=Asking, switch=True, help="evaluate after every calibration pass")
@@ -118,8 +118,8 @@ def _add_sensitivity(parser):
     group = parser.add_argument_group("what each layer costs")
     group.add_argument("--sensitivity", type=whole(2, 8), nargs="*", metavar="BITS",
                        help="measure what quantizing each layer alone, its weight and its input apart, and leaving it "
-                            "alone float does to the outputs, at each of these bits (default: do not; without "
-                            "numbers: 8 4)")
+                            "alone float does to the outputs, at each of these bits (default: do not; without numbers: "
+                            "8 4)")
     group.add_argument("--sensitivity-images", type=whole(1), default=SensitivityRequest.images, metavar="N",
                        help="on so many of the calibration images (default: %(default)s)")
 

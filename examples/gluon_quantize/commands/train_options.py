@@ -133,8 +133,8 @@ def _add_quantization(parser, target):
     group.add_argument("--first-last-bits", action=Format, type=whole(0, 8), default=8, metavar="N",
                        help="bits of the first and the last layer, 0: float (default: %(default)s)")
     group.add_argument("--quant-type", action=Format, choices=("layer", "group", "channel"),
-                       help="one weight scale per layer, group or channel (default: channel where the method can, "
-                            "as ste, lsq and lsq+ do; the other methods have one per layer)")
+                       help="one weight scale per layer, group or channel (default: channel where the method can, as "
+                            "ste, lsq and lsq+ do; the other methods have one per layer)")
     group.add_argument("--ranges", choices=("ema", "online", "offline"), default="ema",
                        help="inputs of methods that train no ranges (ste): moving averages, each batch's range, or the "
                             "calibrated one (default: %(default)s)")

@@ -126,8 +126,7 @@ def _from_gluon(name, class_name, data_dir, split, pattern):
     # Download, unpacking and hash failures have no common base either.
     except Exception as err:
         raise DataError(f"{name}: no {pattern} in {root} and the download failed ({type(err).__name__}); put {pattern} "
-                        "or the original files there, or name "
-                        "their folder with --data-dir"
+                        "or the original files there, or name their folder with --data-dir"
                         ) from None
     # Item by item, the public way, takes 10 s for 50000 images.
     images = data._data.asnumpy()

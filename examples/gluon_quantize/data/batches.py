@@ -91,8 +91,7 @@ class Batches:
             if image.shape != images[0].shape:
                 raise DataError(f"{self._dataset.origin(index)}: {image.shape} after preprocessing, but "
                                 f"{self._dataset.origin(chosen[0])} is {images[0].shape}; set a crop so that all "
-                                "images of a batch "
-                                "are equally large")
+                                "images of a batch are equally large")
         return np.stack(images)
 
 

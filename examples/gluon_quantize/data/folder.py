@@ -15,8 +15,8 @@ SPLIT_FOLDERS = {"train": "train", "test": "val"}
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-LAYOUTS = ("val/<wnid>/*.JPEG and train/<wnid>/*.JPEG, or <wnid>/*.JPEG, or images with labels.txt "
-           "('file class_index' lines), or <wnid>*.JPEG images with synset.txt ('wnid name' lines)")
+LAYOUTS = ("val/<wnid>/*.JPEG and train/<wnid>/*.JPEG, or <wnid>/*.JPEG, or images with labels.txt ('file class_index' "
+           "lines), or <wnid>*.JPEG images with synset.txt ('wnid name' lines)")
 
 
 def open_image_folder(folder: pathlib.Path, split: str) -> FileSet:
@@ -126,8 +126,7 @@ def _read_class_folders(root, wnids):
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         if folder.name not in wnids:
             raise DataError(f"{root}: {folder.name!r} is no ImageNet class (wnid such as n01440764); remove the folder "
-                            "or add a "
-                            "synset.txt that lists it")
+                            "or add a synset.txt that lists it")
         pairs += [(path, wnids[folder.name]) for path in _images(folder)]
     return pairs
 
@@ -157,8 +156,7 @@ def _wnids(*folders):
         from gluoncv.data import ImageNet1kAttr  # takes seconds to import
     except ImportError as err:
         raise DataError(f"{folders[0]}: has no synset.txt, and gluoncv's list of classes cannot be imported ({err}); "
-                        "add a "
-                        "synset.txt") from None
+                        "add a synset.txt") from None
     return {wnid: index for index, wnid in enumerate(ImageNet1kAttr().synset)}
 
 

@@ -201,8 +201,7 @@ def _centre_crop(image, crop, origin):
     height, width = crop if isinstance(crop, tuple) else (crop, crop)
     if image.width < width or image.height < height:
         raise DataError(f"{origin}: {image.width}x{image.height} pixels, smaller than the {width}x{height} crop; "
-                        "resize the short side to at least the crop, "
-                        "or crop less")
+                        "resize the short side to at least the crop, or crop less")
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 

@@ -127,5 +127,4 @@ def _check_finite(path, arrays):
                                  "one")
         if not np.isfinite(values).all():
             raise ModelFileError(f"{path}: parameter {key!r} holds NaN or infinity; the training diverged or the file "
-                                 "is "
-                                 "damaged: use another one")
+                                 "is damaged: use another one")

@@ -42,8 +42,7 @@ def classification_models() -> Dict[str, Callable[..., mx.gluon.HybridBlock]]:
     # gluoncv turns any missing dependency into a message about mxnet and torch.
     except ImportError as err:
         raise ConfigError(f"gluoncv cannot be imported ({err}); one of mxnet, numpy<1.24, scipy, tqdm, Pillow, "
-                          "portalocker "
-                          "and requests is missing or unfit: pip install -r requirements.txt") from None
+                          "portalocker and requests is missing or unfit: pip install -r requirements.txt") from None
     package = model_zoo.__name__.rpartition(".")[0] + "."
     return {name: build for name, build in model_zoo._models.items()
             if build.__module__[len(package):] in CLASSIFICATION and not name.endswith("_s")}
@@ -147,8 +146,7 @@ def load_pretrained(name: str, net: mx.gluon.HybridBlock, ctx: mx.Context) -> No
     except Exception as err:
         reason = getattr(err, "strerror", None) or type(err).__name__
         raise ModelFileError(f"the weights of {name!r} could not be downloaded ({reason}); put "
-                             f"{store_name}-{short_hash}.params into {_model_folder()}, or name a "
-                             "file with --params"
+                             f"{store_name}-{short_hash}.params into {_model_folder()}, or name a file with --params"
                              ) from None
     load_params(net, path, ctx, name)
 

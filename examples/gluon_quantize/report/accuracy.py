@@ -18,8 +18,8 @@ def accuracy_text(name: str, predictions: Answers) -> str:
     if not predictions.classifies:
         own = "".join(f"   {metric} {value:.6g}" for metric, value in predictions.metrics.items())
         return f"{name:<10} {images} images, {len(predictions.samples)} outputs{own}"
-    return (f"{name:<10} Top-1 {predictions.top1_count}/{images} = {predictions.top1_count / images:.2%}   "
-            f"Top-5 {predictions.top5_count / images:.2%}   mean per class {predictions.mean_class_accuracy:.2%}")
+    return (f"{name:<10} Top-1 {predictions.top1_count}/{images} = {predictions.top1_count / images:.2%}   Top-5 "
+            f"{predictions.top5_count / images:.2%}   mean per class {predictions.mean_class_accuracy:.2%}")
 
 
 def summary_text(before: Answers, after: Answers, plan: Optional[Plan] = None) -> str:
@@ -44,8 +44,8 @@ def _warning(before: Answers, after: Answers, plan: Optional[Plan]) -> List[str]
     if not collapsed(before, after):
         return []
     what = "images" if after.classifies else f"places, or its outputs are closer than {NOISE:g} dB to noise"
-    return [f"warning    the quantized network agrees with the float one on less than {COLLAPSE:.0%} of the "
-            f"{what}: try {remedies(plan)}"]
+    return [f"warning    the quantized network agrees with the float one on less than {COLLAPSE:.0%} of the {what}: "
+            f"try {remedies(plan)}"]
 
 
 def _closeness(before: Responses, after: Responses) -> List[str]:

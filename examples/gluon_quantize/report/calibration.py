@@ -40,9 +40,9 @@ def rounding_text(step: Quantized) -> str:
 def equalization_text(done: Equalization) -> str:
     """What equalization has done, and that the float network stayed what it was."""
     return (f"{len(done.factors)} layers equalized: expected noise of quantization {done.expected_before:.3g} -> "
-            f"{done.expected_after:.3g} (of it {done.clipped:.3g} by clips that cut elsewhere)\n"
-            f"float network before and after: {done.agreement} of {done.images} calibration images the same class, "
-            f"outputs differ by {done.deviation:.2g} of their size")
+            f"{done.expected_after:.3g} (of it {done.clipped:.3g} by clips that cut elsewhere)\nfloat network before "
+            f"and after: {done.agreement} of {done.images} calibration images the same class, outputs differ by "
+            f"{done.deviation:.2g} of their size")
 
 
 def trust_text(trust: Trust) -> str:

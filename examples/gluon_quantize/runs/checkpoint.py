@@ -35,8 +35,8 @@ def refuse_formats(request: PostTrainingRequest) -> None:
              and getattr(given, field.name) != getattr(plain, field.name)), None)
         if changed is not None:
             raise ConfigError(f"{request.network.checkpoint}: is quantized already, with formats and ranges of its "
-                              f"own: leave out what asks for another {changed.replace('_', ' ')} (train can "
-                              "convert it anew)")
+                              f"own: leave out what asks for another {changed.replace('_', ' ')} (train can convert it "
+                              "anew)")
 
 
 @contextlib.contextmanager

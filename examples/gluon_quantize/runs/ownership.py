@@ -66,8 +66,8 @@ def check_replaceable(folder: pathlib.Path) -> None:
     foreign = sorted(str(path.relative_to(folder)) for path in folder.rglob("*")
                      if not path.is_dir() and path.name not in own and not _is_recheck(path, folder))
     if foreign:
-        raise DataError(f"--output {folder}: holds {foreign[0]}, which no deployment has written "
-                        f"({len(foreign)} such files), so --force does not replace it; move them elsewhere")
+        raise DataError(f"--output {folder}: holds {foreign[0]}, which no deployment has written ({len(foreign)} such "
+                        "files), so --force does not replace it; move them elsewhere")
 
 
 # ---- leftovers

@@ -16,9 +16,9 @@ import sys
 def refuse(command: int, body: bytes, _: object) -> None:
     """What is done with a command: it is not obeyed."""
     what = "an optimizer" if command == 0 else f"command {command}"
-    sys.stderr.write(f"error: the server was sent {what} ({len(body or b'')} bytes), which is code that it would "
-                     "have to run; it refuses, and ends. Training scripts use Workers, not gluon.Trainer(kvstore=...); "
-                     "if it was none of yours, a stranger has reached this network\n")
+    sys.stderr.write(f"error: the server was sent {what} ({len(body or b'')} bytes), which is code that it would have "
+                     "to run; it refuses, and ends. Training scripts use Workers, not gluon.Trainer(kvstore=...); if "
+                     "it was none of yours, a stranger has reached this network\n")
     sys.stderr.flush()
     os._exit(1)  # the caller is MXNet's thread, which no exception passes
 

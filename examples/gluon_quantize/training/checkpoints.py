@@ -125,8 +125,8 @@ def _verify(folder):
     """ModelFileError unless the files are, bit for bit, those that were written."""
     if not (folder / MANIFEST).is_file():
         if any(folder.glob(PICKLES)):
-            raise ModelFileError(f"{folder}: is of an earlier version, whose optimizer states are pickles: "
-                                 "they could run code. Start anew from its net.params")
+            raise ModelFileError(f"{folder}: is of an earlier version, whose optimizer states are pickles: they could "
+                                 "run code. Start anew from its net.params")
         raise ModelFileError(f"{folder}: has no {MANIFEST}; {REMEDY}")
     try:
         contents = json.loads(read_text(folder / MANIFEST))

@@ -130,8 +130,7 @@ def train_step(run: Run, batches: Iterable) -> float:
         total, images = total + float(loss.sum().asscalar()), images + len(x)
         if not math.isfinite(total):
             raise TrainingError(f"the loss is {total} at step {step}; {where_not_finite(run.net, x)}. Take a lower "
-                                "learning rate (the last checkpoint is "
-                                "kept)")
+                                "learning rate (the last checkpoint is kept)")
     if run.accumulate > 1:
         run.gradients.put()
     run.workers.sum_gradients(run.optimizers.parameters)

@@ -169,8 +169,7 @@ class Workers:
         for name, parameter in net.collect_params().items():
             if name in before and not _near(before[name], parameter.list_data()[0].asnumpy()):
                 raise TrainingError(f"{name}: worker {self.rank} has other values than worker 0; call broadcast(net) "
-                                    "after whatever "
-                                    "each worker does by itself (calibration, start values)")
+                                    "after whatever each worker does by itself (calibration, start values)")
 
     def sum(self, arrays: Sequence[mx.nd.NDArray]) -> List[mx.nd.NDArray]:
         """Sums over all workers, each of which calls this at the same point with arrays of the same shapes.
@@ -188,8 +187,7 @@ class Workers:
             total = sent[-1].asscalar()
         if total != self.count:
             raise TrainingError(f"{self.count} workers sent 1 each, and the server's sum is {total}: it runs an "
-                                "optimizer, or another "
-                                "Trainer uses it; give Trainers kvstore=None")
+                                "optimizer, or another Trainer uses it; give Trainers kvstore=None")
         ends = np.cumsum([a.size for a in arrays])
         return [sent[int(end) - a.size:int(end)].reshape(a.shape).as_in_context(a.context)
                 for a, end in zip(arrays, ends)]

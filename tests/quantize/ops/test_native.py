@@ -167,17 +167,12 @@ def test_ema_state_is_updated_in_a_hybridized_training_graph(static):
 def test_one_and_two_threads_agree_bit_for_bit(tmp_path):
     """Sums go by fixed units in a fixed order, so the number of threads does not matter."""
     program = (
-        "import sys, numpy as np, mxnet as mx\n"
-        "from mxnet import autograd\n"
-        "from quantize import ops\n"
-        "from quantize.spec import QuantSpec\n"
-        "mx.random.seed(0); x = mx.nd.random.normal(shape=(7, 64, 33, 31)); step = mx.nd.array([0.03])\n"
-        "x.attach_grad(); step.attach_grad()\n"
-        "with autograd.record():\n"
-        "    y = ops.lsq(mx.nd, x, step, QuantSpec(4), using='native')\n"
-        "y.backward(x)\n"
-        "z = ops.online_fake_quantize(mx.nd, x, QuantSpec(8, signed=False), using='native')\n"
-        "np.savez(sys.argv[1], y=y.asnumpy(), dx=x.grad.asnumpy(), ds=step.grad.asnumpy(), z=z.asnumpy())\n")
+        "import sys, numpy as np, mxnet as mx\nfrom mxnet import autograd\nfrom quantize import ops\nfrom "
+        "quantize.spec import QuantSpec\nmx.random.seed(0); x = mx.nd.random.normal(shape=(7, 64, 33, 31)); step = "
+        "mx.nd.array([0.03])\nx.attach_grad(); step.attach_grad()\nwith autograd.record():\n    y = ops.lsq(mx.nd, x, "
+        "step, QuantSpec(4), using='native')\ny.backward(x)\nz = ops.online_fake_quantize(mx.nd, x, QuantSpec(8, "
+        "signed=False), using='native')\nnp.savez(sys.argv[1], y=y.asnumpy(), dx=x.grad.asnumpy(), "
+        "ds=step.grad.asnumpy(), z=z.asnumpy())\n")
     results = []
     for threads in "12":
         path = tmp_path / (threads + ".npz")
@@ -218,8 +213,8 @@ def test_loading_twice_is_harmless():
 
 
 def test_nothing_is_loaded_at_import():
-    program = ("import quantize.ops.native as n, quantize.nn, quantize.convert, mxnet as mx\n"
-               "assert n._state['reason'] is None and not hasattr(mx.nd, 'fq_fixed')")
+    program = ("import quantize.ops.native as n, quantize.nn, quantize.convert, mxnet as mx\nassert n._state['reason'] "
+               "is None and not hasattr(mx.nd, 'fq_fixed')")
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

@@ -102,12 +102,10 @@ class _Blocks:
         if node is not None and ir.integers(node) is not None:
             if not isinstance(block, (QConv2D, QDense)):
                 raise DeployError(f"{path}: the model computes this layer in integers, but it is a "
-                                  f"{type(block).__name__}; lower this network "
-                                  "again")
+                                  f"{type(block).__name__}; lower this network again")
             if any(_numbers(other) != _numbers(node) for other in nodes):
                 raise DeployError(f"{path}: ncnn computes the calls of this layer with different numbers; give each "
-                                  "call a "
-                                  "layer of its own")
+                                  "call a layer of its own")
             clip = self._clips[node.name]
             self._integer[path] = IntegerLayer(block, node, self._runs[node.name], clip and clip.function.parameters)
             return self._integer[path]

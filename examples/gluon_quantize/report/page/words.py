@@ -31,8 +31,8 @@ def glance(contents: Mapping[str, Any]) -> List[Dict[str, str]]:
                       "below": f"{sizes['ratio']:.1%} of float's {sizes['float']:,}"})
     if latency:
         cards.append({"title": "latency", "value": f"{latency['int8']:.2f} ms",
-                      "below": f"float {latency['float']:.2f} ms: {latency['ratio']:.2f} times as fast "
-                               f"(one thread, medians of {latency['runs']} runs)"})
+                      "below": f"float {latency['float']:.2f} ms: {latency['ratio']:.2f} times as fast (one thread, "
+                               f"medians of {latency['runs']} runs)"})
     return cards
 
 

@@ -33,8 +33,8 @@ def test_the_golden_files_compute_the_tiny_network():
 
 
 def test_another_process_writes_the_same_bytes():
-    script = ("import sys; sys.path.insert(0, '.'); from deploy.targets.caffe.writer import serialize; "
-              "from tests.deploy.targets.caffe.models import tiny; text, binary = serialize(tiny()); "
+    script = ("import sys; sys.path.insert(0, '.'); from deploy.targets.caffe.writer import serialize; from "
+              "tests.deploy.targets.caffe.models import tiny; text, binary = serialize(tiny()); "
               "sys.stdout.buffer.write(text.encode() + binary)")
     done = subprocess.run([sys.executable, "-c", script], cwd=str(ROOT), stdout=subprocess.PIPE, check=True)
     text, binary = writer.serialize(tiny())
