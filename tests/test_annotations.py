@@ -28,7 +28,7 @@ def untyped(text):
     return list(visit(ast.parse(text), "", True))
 
 
-@pytest.mark.parametrize("package", ["calib", "deploy", "quantize"])
+@pytest.mark.parametrize("package", ["calib", "deploy", "quantize", "examples/gluon_quantize"])
 def test_public_signatures_say_their_types(package):
     found = {path.relative_to(ROOT).as_posix(): untyped(path.read_text(encoding="utf-8"))
              for path in sorted((ROOT / package).rglob("*.py"))}

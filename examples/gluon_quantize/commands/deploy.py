@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `deploy`: quantize a CNN, write the files that an engine runs, and prove that it computes what was
-simulated."""
+"""The command `deploy`: quantize a CNN, write an engine's files, prove that the engine computes what was simulated."""
 
 import argparse
 from typing import TYPE_CHECKING, List, Optional

@@ -4,6 +4,7 @@
 import argparse
 import importlib
 import sys
+from types import ModuleType
 from typing import List, NamedTuple, Optional
 
 from gluon_quantize.commands.running import Parser, unix_output
@@ -57,7 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def module_of(name: str):
+def module_of(name: str) -> ModuleType:
     """The module of a subcommand; loading it takes no MXNet."""
     return importlib.import_module(f"gluon_quantize.commands.{COMMANDS[name].module}")
 

@@ -112,11 +112,13 @@ def add_choice_of_layers(parser: argparse.ArgumentParser) -> None:
 
 
 def add_first(group: argparse._ArgumentGroup, default: Optional[str], said: str = "%(default)s") -> None:
+    """Whether the first convolution stays float."""
     group.add_argument("--exclude-first-conv", choices=("false", "true"), default=default,
                        help=f"leave the first convolution float (default: {said})")
 
 
 def add_rules(group: argparse._ArgumentGroup) -> None:
+    """Rules for single layers."""
     group.add_argument("--config", metavar="FILE",
                        help="JSON list of rules for single layers, applied after the options above")
 
@@ -137,6 +139,7 @@ def add_fixed_calibration(parser: argparse.ArgumentParser) -> None:
 
 
 def add_method(group: argparse._ArgumentGroup, default: str = CalibrationRequest.method) -> None:
+    """How ranges are decided, and from which images."""
     group.add_argument("--calib-mode", type=calibration_method(EASYQUANT), metavar="MODE", default=default,
                        action=Asking,
                        help=f"one of {', '.join(MODES)}, perhaps with parameters, as in percentile:99.9 or "
@@ -156,6 +159,7 @@ def add_method(group: argparse._ArgumentGroup, default: str = CalibrationRequest
 
 
 def add_correction(group: argparse._ArgumentGroup, default: str = CalibrationRequest.bias_correction) -> None:
+    """Whether biases are corrected."""
     group.add_argument("--bias-correction", choices=(AUTO, "none", "parallel", "sequential"), default=default,
                        help="give each layer's bias what quantization takes from its output in the mean over some "
                             "calibration images, for each layer by itself (parallel), or on what the layers before it "
@@ -202,13 +206,14 @@ def goal_request(args: argparse.Namespace) -> Optional[GoalRequest]:
 
 
 def add_load_table(group: argparse._ArgumentGroup) -> None:
+    """A table that holds the ranges already."""
     group.add_argument("--load-table", metavar="FILE", action=Asking,
                        help="take the ranges from such a table instead of calibrating; '#' in front of a line keeps "
                             "its layer float")
 
 
 def calibration_request(args: argparse.Namespace, files: Optional[CalibrationFiles] = None,
-                        **more) -> CalibrationRequest:
+                        **more: Any) -> CalibrationRequest:
     """What the options of `add_method`, `add_correction` and `add_load_table` ask for.
 
     Parameters

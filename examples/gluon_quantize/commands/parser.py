@@ -3,7 +3,7 @@
 
 import argparse
 import math
-from typing import Callable, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, NoReturn, Optional, Sequence, Tuple
 
 from calib.calibrators import CALIBRATORS, named_calibrator
 from gluon_quantize.runs.methods import EASYQUANT
@@ -33,10 +33,12 @@ class Asking(argparse.Action):
         The option takes no value and stores True.
     """
 
-    def __init__(self, option_strings: Sequence[str], dest: str, switch: bool = False, **options) -> None:
+    def __init__(self, option_strings: Sequence[str], dest: str, switch: bool = False, **options: Any) -> None:
         super().__init__(option_strings, dest, **(dict(options, nargs=0, default=False) if switch else options))
 
-    def __call__(self, parser, namespace, values, option_string=None) -> None:
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+                 option_string: Optional[str] = None) -> None:
+        """See the class."""
         setattr(namespace, self.dest, True if self.nargs == 0 else values)
         namespace.asking = (*getattr(namespace, "asking", ()), option_string)
 
@@ -44,7 +46,7 @@ class Asking(argparse.Action):
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors and every default in its help."""
 
-    def __init__(self, *args, **options) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **dict({"formatter_class": Help}, **options))
 
     def error(self, message: str) -> NoReturn:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `recheck`: do the files of an earlier deployment still compute the same, on this machine?"""
+"""The command `recheck`: whether the files of an earlier deployment still compute the same, on this machine."""
 
 import argparse
 import sys

@@ -80,7 +80,7 @@ def _fail(text):
     return 2
 
 
-def log_shown():
+def log_shown() -> None:
     """Warnings on standard error, unless a program that calls the command has its own log."""
     handler = logging.StreamHandler()
     handler.setFormatter(Shown("%(levelname)s: %(message)s"))

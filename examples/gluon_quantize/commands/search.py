@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `search`: how many bits does each layer need?"""
+"""The command `search`: how many bits each layer needs."""
 
 import argparse
 from typing import List, Optional

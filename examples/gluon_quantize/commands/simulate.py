@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command `simulate`: what does a CNN lose when it is quantized?"""
+"""The command `simulate`: what a CNN loses when it is quantized."""
 
 import argparse
 from typing import List, NamedTuple, Optional

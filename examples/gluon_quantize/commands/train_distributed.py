@@ -80,7 +80,7 @@ def worker_command(script: str, arguments: List[str]) -> List[str]:
     return [sys.executable, *command, *arguments, *together]
 
 
-def show(name: str, line: str):
+def show(name: str, line: str) -> None:
     """Print a worker's line, with its name in front."""
     sys.stdout.write(f"{name} | {shown(line)}\n")
     sys.stdout.flush()

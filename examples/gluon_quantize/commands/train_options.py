@@ -66,6 +66,7 @@ class Format(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                  option_string: Optional[str] = None) -> None:
+        """See the class."""
         setattr(namespace, self.dest, values)
         namespace.formats_given = True
 

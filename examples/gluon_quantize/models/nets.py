@@ -18,7 +18,7 @@ class DigitsLeNet(nn.HybridBlock):
         Number of outputs.
     """
 
-    def __init__(self, classes: int = 10, **kwargs):
+    def __init__(self, classes: int = 10, **kwargs: Any):
         super().__init__(**kwargs)
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="features_")
@@ -51,7 +51,7 @@ class MnistLeNet(nn.HybridBlock):
     Input (N, 1, 28, 28) float32, output (N, classes) logits. Every input size is given, as in `DigitsLeNet`.
     """
 
-    def __init__(self, classes: int = 10, **kwargs):
+    def __init__(self, classes: int = 10, **kwargs: Any):
         super().__init__(**kwargs)
         with self.name_scope():
             self.features = nn.HybridSequential(prefix="features_")
@@ -93,7 +93,7 @@ class GroupNorm(nn.HybridBlock):
     """
 
     def __init__(self, ngroups: int = 32, in_channels: int = 0, epsilon: float = 1e-5,
-                 beta_initializer: str = "zeros", gamma_initializer: str = "ones", scale: bool = True, **kwargs):
+                 beta_initializer: str = "zeros", gamma_initializer: str = "ones", scale: bool = True, **kwargs: Any):
         super().__init__(**kwargs)
         self._ngroups = ngroups
         self._epsilon = epsilon

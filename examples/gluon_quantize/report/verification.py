@@ -21,7 +21,7 @@ def verification_text(contents: Dict[str, Any], engine: str = "the engine") -> s
 
 
 def recheck_text(contents: Dict[str, Any], machines: Sequence[Dict[str, Any]], notes: Sequence[str]) -> str:
-    """This machine's certificate, what is to be known of it, and all machines' in a table.
+    """The certificate of this machine, what is to be known of it, and all machines' in a table.
 
     Parameters
     ----------

@@ -84,7 +84,8 @@ def calibrated(request: PostTrainingRequest, before: Predictions, progress: Sile
     return Quantizing(task, calibration)
 
 
-def attempt(name: str, request: PostTrainingRequest, before: Predictions, progress: Silent, measured=None) -> Attempt:
+def attempt(name: str, request: PostTrainingRequest, before: Predictions, progress: Silent, measured: Any = None
+            ) -> Attempt:
     """Quantize as a request says, and evaluate.
 
     Parameters
@@ -115,7 +116,7 @@ class _Bars(Silent):
         self.bar, self.counter = progress.bar, progress.counter
 
 
-def layer_size(layer, products: int = 0) -> LayerSize:
+def layer_size(layer: Any, products: int = 0) -> LayerSize:
     """What the bits of a quantized layer cost."""
     quantizer = layer.weight_quantizer
     others = (0 if layer.bias is None else int(np.prod(layer.bias.shape))) + int(np.prod(quantizer.scale.shape))

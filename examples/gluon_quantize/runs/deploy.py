@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Deploy a network: quantize it for an engine, write the engine's files, and prove that they compute the same.
 
-    >>> from gluon_quantize.runs.deploy import DeployRequest, ImagesRequest, NetworkRequest, deploy
-    >>> result = deploy(DeployRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=50), output=folder))
-    >>> result.accuracy["ncnn int8"].top1, result.certificate["sides"]["ncnn exact"]["codes"]["share"]
-    (1.0, 1.0)
+>>> from gluon_quantize.runs.deploy import DeployRequest, ImagesRequest, NetworkRequest, deploy
+>>> result = deploy(DeployRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=50), output=folder))
+>>> result.accuracy["ncnn int8"].top1, result.certificate["sides"]["ncnn exact"]["codes"]["share"]
+(1.0, 1.0)
 """
 
 import json

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Processes that train one network together, over MXNet's parameter server: started, watched, and none left behind.
 
+It is used so::
+
     ended = launch(LaunchRequest(["python", "train_digits.py", "--kvstore", "dist_sync"], workers=2), show=print)
     ended.code, ended.reason
 """
@@ -134,7 +136,7 @@ def own_address(host: str) -> str:
 
 
 def free_address() -> Tuple[str, int]:
-    """This machine, with a port that nobody uses."""
+    """The loopback address, with a port that nobody uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return "127.0.0.1", probe.getsockname()[1]
@@ -159,7 +161,7 @@ class Group:
         self.members = {}
         self._readers = []
 
-    def start(self, name: str, command: Sequence[str], env: Dict[str, str]):
+    def start(self, name: str, command: Sequence[str], env: Dict[str, str]) -> None:
         """Start a process; `relay` shows what it prints."""
         # a session of its own, so that `stop` reaches what the process has started, too
         process = subprocess.Popen(list(command), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -167,7 +169,7 @@ class Group:
                                    preexec_fn=_die_with_parent)
         self.members[name] = process
 
-    def relay(self, show: Callable[[str, str], None]):
+    def relay(self, show: Callable[[str, str], None]) -> None:
         """From now on hand over what the processes print, line by line, with their names."""
         for name, process in self.members.items():
             reader = threading.Thread(target=_relay, args=(name, process.stdout, show), daemon=True)
@@ -179,7 +181,7 @@ class Group:
         return {name: process.returncode for name, process in self.members.items()
                 if name.startswith(prefix) and process.poll() is not None}
 
-    def stop(self):
+    def stop(self) -> None:
         """Kill whatever still runs, and what it has started."""
         for process in self.members.values():
             with contextlib.suppress(ProcessLookupError, PermissionError):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Where results go: checked before a long run begins; a folder of them appears whole or not at all, and belongs to one
-run at a time."""
+"""Where results go: checked before a long run begins.
+
+A folder of them appears whole or not at all, and belongs to one run at a time.
+"""
 
 import contextlib
 import os

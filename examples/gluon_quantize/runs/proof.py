@@ -41,6 +41,7 @@ class InEngine:
         self._deployed = deployed
 
     def __call__(self, images: mx.nd.NDArray) -> Union[mx.nd.NDArray, List[mx.nd.NDArray]]:
+        """What the engine computes of images, in the order of the network's outputs."""
         images = self._deployed.ordered(images.asnumpy())
         found = self.session.run(images, self.outputs)
         scores = [mx.nd.array(found[name]) for name in self.outputs]

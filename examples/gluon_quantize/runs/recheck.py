@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Compare the files of an earlier deployment again, on this machine; Python, NumPy and the engine are enough for it.
 
-    >>> from gluon_quantize.runs.recheck import RecheckRequest, recheck
-    >>> result = recheck(RecheckRequest(folder, verify_images=10))
-    >>> result.certificate["sides"]["ncnn exact"]["top1_agreement"], result.reproduced
-    (10, True)
+>>> from gluon_quantize.runs.recheck import RecheckRequest, recheck
+>>> result = recheck(RecheckRequest(folder, verify_images=10))
+>>> result.certificate["sides"]["ncnn exact"]["top1_agreement"], result.reproduced
+(10, True)
 """
 
 import json

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Everything that one page says about a run: what was written, and what a look at some images adds.
 
-    >>> from gluon_quantize.runs.report import ReportRequest, report
-    >>> contents = report(ReportRequest(folder, images=8))
-    >>> contents["layers"][0]["name"]
-    'features.0'
+>>> from gluon_quantize.runs.report import ReportRequest, report
+>>> contents = report(ReportRequest(folder, images=8))
+>>> contents["layers"][0]["name"]
+'features.0'
 """
 
 import logging

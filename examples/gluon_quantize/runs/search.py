@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Search bits for each layer: the best network of a size, or the smallest that loses no more than it may.
 
-    >>> from gluon_quantize.runs.search import SearchRequest, ImagesRequest, NetworkRequest, search
-    >>> result = search(SearchRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=50), size=0.6))
-    >>> result.met, result.best.attempt.size <= 0.6 * result.full_size
-    (True, True)
+>>> from gluon_quantize.runs.search import SearchRequest, ImagesRequest, NetworkRequest, search
+>>> result = search(SearchRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=50), size=0.6))
+>>> result.met, result.best.attempt.size <= 0.6 * result.full_size
+(True, True)
 """
 
 from dataclasses import dataclass, field, replace

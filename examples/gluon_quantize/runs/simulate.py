@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """Simulate the quantization of a network: evaluate it in float, quantize it, evaluate it again.
 
-    >>> from gluon_quantize.runs.simulate import ImagesRequest, NetworkRequest, SimulateRequest, simulate
-    >>> result = simulate(SimulateRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=50)))
-    >>> result.quantized.top1, result.quantized.agreement_count(result.float)
-    (1.0, 50)
-    >>> print(result.plan.entries[1].path, result.plan.entries[1].weight)
-    features.4 int8/channel
+>>> from gluon_quantize.runs.simulate import ImagesRequest, NetworkRequest, SimulateRequest, simulate
+>>> result = simulate(SimulateRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=50)))
+>>> result.quantized.top1, result.quantized.agreement_count(result.float)
+(1.0, 50)
+>>> print(result.plan.entries[1].path, result.plan.entries[1].weight)
+features.4 int8/channel
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Retrain a network with fake quantization: a request goes in, the trained network and its scores come out.
 
+It is used so::
+
     request = TrainRequest(NetworkRequest("digits_lenet"), "out", formats=FormatsRequest(weight_bits=4, input_bits=4))
     result = train(request)
     result.final["top1"], result.net

@@ -108,7 +108,7 @@ def train_epoch(run: Run, progress: Silent = SILENT) -> Dict[str, float]:
             "lr_share": run.rates(run.progress.step - 1)}
 
 
-def seed_epoch(seed: int, epoch: int):
+def seed_epoch(seed: int, epoch: int) -> None:
     """Random numbers of an epoch depend on nothing that came before, so that a resumed run draws the same ones."""
     drawn = np.random.RandomState((seed, epoch)).randint(0, 2 ** 31 - 1, 2)
     np.random.seed(drawn[0])

@@ -24,7 +24,7 @@ import ctypes
 import logging
 import os
 import threading
-from typing import Iterable, List, Sequence, Union
+from typing import Any, Iterable, List, Sequence, Union
 
 import mxnet as mx
 import numpy as np
@@ -61,7 +61,7 @@ class Workers:
         Number of this worker, and how many there are.
     """
 
-    def __init__(self, store=None, timeout: float = 600.0):
+    def __init__(self, store: Any = None, timeout: float = 600.0):
         self._store, self._timeout = store, timeout
         self.rank, self.count = (0, 1) if store is None else (store.rank, store.num_workers)
         self._keys = {}
@@ -105,7 +105,7 @@ class Workers:
                 self._store._barrier()
 
     def share(self, order: Sequence) -> np.ndarray:
-        """This worker's part of images in their order, as long as every other's.
+        """The part that is this worker's of images in their order, as long as every other's.
 
         With the batch size divided by `count`, batches of all workers together are the batches of one.
         """
