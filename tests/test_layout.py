@@ -359,7 +359,7 @@ def heavy_loads(modules, heavy, root) -> str:
             importlib.import_module(module)
             for name in sorted(heavy & set(sys.modules)):
                 heavy.remove(name)
-                print("importing {} loads {}".format(module, name))
+                print(f"importing {module} loads {name}")
     """)
     done = subprocess.run([sys.executable, "-c", script, str(root), " ".join(modules), " ".join(heavy)], cwd=str(root),
                           capture_output=True, text=True)

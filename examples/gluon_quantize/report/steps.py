@@ -61,7 +61,7 @@ def _sensitivities(step: Sensitivities, networks: bool = False) -> str:
 
 @step_text.register
 def _pass(step: PassEvaluated, networks: bool = False) -> str:
-    return "after calibration {}: {}".format(step.number, accuracy_text("quantized", step.predictions))
+    return f"after calibration {step.number}: {accuracy_text('quantized', step.predictions)}"
 
 
 @step_text.register

@@ -50,15 +50,16 @@ def before_text(name: str, found: Mapping[str, Any]) -> str:
 
 def epoch_text(record: Mapping[str, Any]) -> str:
     """One line for an epoch."""
-    return "epoch {epoch:>3}  loss {loss:.4f}  Top-1 {top1:.2%}  F1 {f1:.2%}  informedness {informedness:.2%}  " \
-           "{images_per_second:.0f} images/s{mark}".format(mark="  best" if record["is_best"] else "", **record)
+    return f"epoch {record['epoch']:>3}  loss {record['loss']:.4f}  Top-1 {record['top1']:.2%}  " \
+           f"F1 {record['f1']:.2%}  informedness {record['informedness']:.2%}  " \
+           f"{record['images_per_second']:.0f} images/s{'  best' if record['is_best'] else ''}"
 
 
 def final_text(name: str, result: Mapping[str, Any]) -> str:
     """The closing line about a network."""
-    return "{:<6} Top-1 {top1_count}/{images} = {top1:.2%}   sensitivity {sensitivity:.2%}   specificity " \
-           "{specificity:.2%}   precision {precision:.2%}   F1 {f1:.2%}   informedness {informedness:.2%}".format(
-               name, **result)
+    rates = "   ".join(f"{key.replace('f1', 'F1')} {result[key]:.2%}" for key in (
+        "sensitivity", "specificity", "precision", "f1", "informedness"))
+    return f"{name:<6} Top-1 {result['top1_count']}/{result['images']} = {result['top1']:.2%}   {rates}"
 
 
 def classes_text(predictions: Predictions, classes: int) -> str:
