@@ -2,7 +2,7 @@
 """The command `deploy`: quantize a CNN, write an engine's files, prove that the engine computes what was simulated."""
 
 import argparse
-from typing import TYPE_CHECKING, List, Optional
+from typing import TYPE_CHECKING, Any, List, Optional
 
 from deploy.target import TARGETS, Target, find
 from gluon_quantize.commands import options, recheck, running
@@ -98,7 +98,7 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
 def request_of(args: argparse.Namespace) -> "DeployRequest":
     """What the options stand for."""
     from gluon_quantize.runs.deploy import DeployRequest
-    kind = TARGETS.get(args.target)
+    kind: Any = TARGETS.get(args.target)
     target = find(args.target, **{option.name: is_given(args, option.flag) for option in kind.options})
     offered = [extra.flag for extra in target.extras() if extra.flag] + [report.flag for report in target.reports()]
     return DeployRequest(

@@ -4,7 +4,7 @@
 import contextlib
 import sys
 import time
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Any, Callable, Iterable, Iterator, Optional, Sized
 
 from gluon_quantize.progress import Silent
 from quantize.escape import shown
@@ -82,7 +82,7 @@ class Terminal(Silent):
         """The items, with a bar."""
         if tqdm is not None and sys.stderr.isatty():
             return tqdm(items, desc=description, unit=unit, total=total)
-        total = len(items) if total is None and hasattr(items, "__len__") else total
+        total = len(items) if total is None and isinstance(items, Sized) else total
         return self._lines(items, description, unit, total)
 
     @staticmethod

@@ -272,8 +272,9 @@ def _formats(args):
 def _target(args):
     if args.target is None:
         return None
+    kind: Any = TARGETS.get(args.target)
     return find(args.target, **{option.name: getattr(args, option.flag.lstrip("-").replace("-", "_"), False)
-                                for option in TARGETS.get(args.target).options})
+                                for option in kind.options})
 
 
 def _schedule(args):

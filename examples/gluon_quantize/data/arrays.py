@@ -44,7 +44,8 @@ def open_mnist(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
     folders = (_existing(data_dir), data_dir / "mnist") if data_dir else ()
     for path in (folder / "mnist.npz" for folder in folders):
         if path.is_file():
-            return ArraySet("mnist", *read_npz(path, "x_" + split, "y_" + split, (28, 28)), num_classes=CLASSES)
+            images, labels = read_npz(path, "x_" + split, "y_" + split, (28, 28))
+            return ArraySet("mnist", images, labels, num_classes=CLASSES)
     return _from_gluon("mnist", "MNIST", data_dir, split, "mnist.npz")
 
 

@@ -3,7 +3,7 @@
 
 import collections
 import concurrent.futures
-from typing import TYPE_CHECKING, Callable, Iterator, List, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Callable, Deque, Iterator, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 
@@ -64,7 +64,7 @@ class Batches:
     def arrays(self) -> Iterator[Tuple[np.ndarray, np.ndarray]]:
         """The same as NumPy arrays."""
         todo = iter(self._indices)
-        ahead = collections.deque()
+        ahead: Deque[concurrent.futures.Future] = collections.deque()
         with concurrent.futures.ThreadPoolExecutor(self._workers) as pool:
             try:
                 for start in range(0, len(self._indices), self._batch_size):
@@ -96,7 +96,7 @@ class Batches:
 
 
 def batches(dataset: ImageSet, preprocessing: Preprocessing, batch_size: int,
-            indices: Optional[Sequence[int]] = None, workers: int = 2) -> Batches:
+            indices: Union[None, Sequence[int], np.ndarray] = None, workers: int = 2) -> Batches:
     """Batches of a data set in a given order; the last one may be smaller.
 
     Parameters
@@ -123,15 +123,15 @@ def batches(dataset: ImageSet, preprocessing: Preprocessing, batch_size: int,
     for name, value in (("batch size", batch_size), ("number of workers", workers)):
         if value < 1:
             raise ConfigError(f"{name} {value}; want at least 1")
-    indices = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
-    if len(indices) == 0 or indices.min() < 0 or indices.max() >= len(dataset):
-        given = "none" if len(indices) == 0 else f"{indices.min()}..{indices.max()}"
+    chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices, dtype=np.int64)
+    if len(chosen) == 0 or chosen.min() < 0 or chosen.max() >= len(dataset):
+        given = "none" if len(chosen) == 0 else f"{chosen.min()}..{chosen.max()}"
         raise DataError(f"{dataset.name}: want image indices 0..{len(dataset) - 1}, got {given}")
-    return Batches(dataset, preprocessing, batch_size, indices, workers)
+    return Batches(dataset, preprocessing, batch_size, chosen, workers)
 
 
 def requested(request: ImagesRequest, images: ImageSet, steps: Preprocessing,
-              indices: Optional[Sequence[int]] = None) -> Batches:
+              indices: Union[None, Sequence[int], np.ndarray] = None) -> Batches:
     """Batches as the request has them: of `indices`, else of the first `request.count` images."""
     if indices is None and request.count is not None:
         indices = np.arange(min(request.count, len(images)))

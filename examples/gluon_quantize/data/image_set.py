@@ -44,7 +44,7 @@ class ImageSet:
         """How many classes there are where all of them occur; None for folders, which may hold some of a thousand."""
         return None
 
-    def __init__(self, name: str, labels: Sequence[int], num_classes: int):
+    def __init__(self, name: str, labels: Union[Sequence[int], np.ndarray], num_classes: int):
         self.name = name
         self.labels = np.asarray(labels, dtype=np.int64)
         self.num_classes = num_classes
@@ -76,7 +76,7 @@ class ImageSet:
 class ArraySet(ImageSet):
     """Images held in one uint8 array `images`, (N, H, W) or (N, H, W, 3)."""
 
-    def __init__(self, name: str, images: np.ndarray, labels: Sequence[int], num_classes: int):
+    def __init__(self, name: str, images: np.ndarray, labels: Union[Sequence[int], np.ndarray], num_classes: int):
         super().__init__(name, labels, num_classes)
         self.images = images
 
@@ -93,8 +93,8 @@ class ArraySet(ImageSet):
 class FileSet(ImageSet):
     """Images in files, decoded when asked for; without `labels` they are unlabelled."""
 
-    def __init__(self, name: str, paths: Iterable[Union[str, os.PathLike]], labels: Optional[Sequence[int]],
-                 num_classes: int):
+    def __init__(self, name: str, paths: Iterable[Union[str, os.PathLike]],
+                 labels: Union[None, Sequence[int], np.ndarray], num_classes: int):
         self._paths = list(paths)
         super().__init__(name, np.zeros(len(self._paths)) if labels is None else labels, num_classes)
         self.labelled = labels is not None

@@ -98,6 +98,7 @@ def _read(name, batches) -> List[Tuple[Any, Any]]:
     items: List[Tuple[Any, Any]] = []
     try:
         for batch in batches:
+            labels: Any
             images, labels = batch if isinstance(batch, (list, tuple)) and len(batch) == 2 else (batch, None)
             images = images.asnumpy() if hasattr(images, "asnumpy") else np.asarray(images)
             labels = labels.asnumpy() if hasattr(labels, "asnumpy") else labels

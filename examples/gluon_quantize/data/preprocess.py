@@ -3,7 +3,7 @@
 
 import dataclasses
 import math
-from typing import Any, Dict, List, Mapping, Optional, Tuple, Union
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union
 
 import msgspec
 import numpy as np
@@ -120,8 +120,9 @@ class Preprocessing:
             if metadata.get(key, only) != only:
                 raise ModelFileError(f"preprocessing metadata: {key} {metadata[key]!r}; only {only!r} is supported")
         found = checked(metadata, Document, "preprocessing metadata", ModelFileError)
+        crop: Any = tuple(found.crop) if isinstance(found.crop, list) else found.crop or 0
         return cls(found.colour_order, found.scale, tuple(found.mean), tuple(found.std), found.resize_short_side or 0,
-                   tuple(found.crop) if isinstance(found.crop, list) else found.crop or 0, found.layout)
+                   crop, found.layout)
 
     def to_dict(self) -> Dict[str, Any]:
         """The same facts under the keys of the ONNX metadata; JSON can hold it, `from_onnx_metadata` reads it."""
@@ -138,7 +139,8 @@ class Preprocessing:
     def override(self, resize: Optional[int] = None,
                  crop: Union[None, int, Tuple[int, int]] = None) -> "Preprocessing":
         """A copy with another resize or crop; None keeps the value, 0 switches the step off."""
-        changes = {key: value for key, value in (("resize", resize), ("crop", crop)) if value is not None}
+        changes: Dict[str, Any] = {key: value for key, value in (("resize", resize), ("crop", crop))
+                                   if value is not None}
         return dataclasses.replace(self, **changes)
 
     def apply(self, image: Union[Image.Image, np.ndarray], origin: str = "image") -> np.ndarray:
@@ -170,7 +172,7 @@ class Preprocessing:
         pixels = pixels.reshape(pixels.shape[:2] + (-1,))
         if self.colour_order == "BGR":
             pixels = pixels[:, :, ::-1]
-        data = (pixels * np.float32(self.scale) - np.float32(self.mean)) / np.float32(self.std)
+        data = (pixels * np.float32(self.scale) - np.array(self.mean, np.float32)) / np.array(self.std, np.float32)
         return np.ascontiguousarray(data.transpose(2, 0, 1))
 
 
@@ -193,7 +195,7 @@ def _resize_short_side(image, size, origin):
         return image
     sides = max(width * size // short, size), max(height * size // short, size)
     claim(BYTES_OF_PIXEL * sides[0] * sides[1], f"{origin}: {width}x{height} pixels, resized to {sides[0]}x{sides[1]},")
-    return image.resize(sides, Image.BILINEAR)
+    return image.resize(sides, Image.BILINEAR)  # type: ignore[attr-defined]  # Pillow puts it there by name
 
 
 def _centre_crop(image, crop, origin):
@@ -226,4 +228,5 @@ def digits() -> Preprocessing:
     return Preprocessing("L", 1 / 16, (0.0,), (1.0,))
 
 
-PRESETS = {"imagenet": imagenet, "cifar10": cifar10, "mnist": mnist, "digits": digits}
+PRESETS: Dict[str, Callable[[], Preprocessing]] = {"imagenet": imagenet, "cifar10": cifar10, "mnist": mnist,
+                                                   "digits": digits}

@@ -2,7 +2,7 @@
 """Which images to calibrate on."""
 
 import logging
-from typing import Sequence
+from typing import Sequence, Union
 
 import numpy as np
 
@@ -11,7 +11,8 @@ from quantize.errors import ConfigError
 logger = logging.getLogger(__name__)
 
 
-def balanced_indices(labels: Sequence[int], num_sample: int, seed: int, warn: bool = True) -> np.ndarray:
+def balanced_indices(labels: Union[Sequence[int], np.ndarray], num_sample: int, seed: int, warn: bool = True
+                     ) -> np.ndarray:
     """Indices of `num_sample` images of each class, in rounds that hold each class once.
 
     A prefix of the result is therefore as balanced as its length allows. Equal arguments give equal results.

@@ -4,7 +4,7 @@
 import dataclasses
 import logging
 import pathlib
-from typing import List, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 import mxnet as mx
 
@@ -158,7 +158,7 @@ def _open_zoo(source, ctx):
     else:
         _random_weights(net, name, ctx)
     dataset, steps = zoo.preset(name)
-    shape = (3, 32, 32) if dataset == "cifar10" else (3, steps.crop, steps.crop)
+    shape: Any = (3, 32, 32) if dataset == "cifar10" else (3, steps.crop, steps.crop)
     if not (source.params or source.pretrained) or source.options.get("use_gn"):
         zoo.run_once(name, net, shape, ctx)
     return LoadedModel(net, name, steps, dataset, shape)
@@ -233,8 +233,8 @@ def _open_symbol(source, ctx):
     """The network of an exported symbol and its parameters."""
     from quantize.importers.symbol import import_symbol
     path = pathlib.Path(source.symbol)
-    for file in filter(None, (source.symbol, source.params)):
-        if not pathlib.Path(file).is_file():
+    for file in (source.symbol, source.params):
+        if file and not pathlib.Path(file).is_file():
             raise ModelFileError(f"{file}: no such file")
     net = import_symbol(str(path), str(source.params) if source.params else None, ctx=ctx)
     name = path.stem[:-len("-symbol")] if path.stem.endswith("-symbol") else path.stem

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 """What a confusion matrix says, class by class, under the names that N2D2 prints."""
 
-from typing import Dict, Sequence
+from typing import Dict, Sequence, Union
 
 import numpy as np
 
 NAMES = ("sensitivity", "specificity", "precision", "accuracy", "f1", "informedness")
 
+Indices = Union[Sequence[int], np.ndarray]
 
-def confusion_matrix(labels: Sequence[int], classes: Sequence[int], count: int) -> np.ndarray:
+
+def confusion_matrix(labels: Indices, classes: Indices, count: int) -> np.ndarray:
     """Images of each true class (row) for which each class (column) was named; int (count, count)."""
     matrix = np.zeros((count, count), int)
     np.add.at(matrix, (np.asarray(labels), np.asarray(classes)), 1)

@@ -3,6 +3,7 @@
 
 import collections
 import os
+import pathlib
 from typing import Optional, Union
 
 import mxnet as mx
@@ -15,6 +16,7 @@ from quantize.params_file import read_params
 
 def save_params(net: mx.gluon.Block, path: Union[str, os.PathLike]) -> None:
     """Write the parameters of `net` whole or not at all."""
+    path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         net.save_parameters(str(temporary))

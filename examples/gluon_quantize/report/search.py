@@ -9,7 +9,7 @@ from typing import Any, Dict
 from gluon_quantize.report.sensitivity import sensitivity_contents
 from gluon_quantize.runs.outputs import PLAN, RESULT
 from gluon_quantize.runs.search import Point, SearchResult
-from quantize.files import write_whole
+from quantize.files import PathLike, write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -40,9 +40,9 @@ def _contents(point: Point, full: int) -> Dict[str, Any]:
     return found
 
 
-def write_result(folder: str, settings: Dict[str, Any], result: SearchResult) -> None:
+def write_result(output: PathLike, settings: Dict[str, Any], result: SearchResult) -> None:
     """rules.json, plan.txt, result.json and, with matplotlib, curve.png."""
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(output)
     contents = {"settings": settings, "met": result.met, "best": _contents(result.best, result.full_size),
                 "images": len(result.float.labels), "float": {"top1_count": result.float.top1_count},
                 "full_cost": result.full_size, "curve": [_contents(point, result.full_size) for point in result.curve],

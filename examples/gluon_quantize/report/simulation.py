@@ -12,7 +12,7 @@ from gluon_quantize.report.calibration import comparison_contents, trust_content
 from gluon_quantize.report.sensitivity import sensitivity_contents, write_plot
 from gluon_quantize.runs.outputs import PLAN, RESULT
 from gluon_quantize.runs.simulate import SimulateResult
-from quantize.files import write_whole
+from quantize.files import PathLike, write_whole
 
 
 def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[str, Any]:
@@ -48,9 +48,9 @@ def _counts(predictions: Answers) -> Dict[str, Any]:
             "images_per_second": predictions.images_per_second}
 
 
-def write_result(folder: str, settings: Dict[str, Any], result: SimulateResult) -> None:
+def write_result(output: PathLike, settings: Dict[str, Any], result: SimulateResult) -> None:
     """result.json, plan.txt and the checkpoint in a folder."""
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(output)
     write_whole(folder / PLAN, str(result.plan) + "\n")
     if result.sensitivities is not None:
         write_plot(folder, result.sensitivities)

@@ -113,7 +113,8 @@ class _Bars(Silent):
     """Shows bars, and tells nothing: many attempts would tell the same."""
 
     def __init__(self, progress: Silent):
-        self.bar, self.counter = progress.bar, progress.counter
+        # mypy: methods are put in place of methods
+        self.bar, self.counter = progress.bar, progress.counter  # type: ignore[method-assign]
 
 
 def layer_size(layer: Any, products: int = 0) -> LayerSize:

@@ -20,6 +20,7 @@ from gluon_quantize.runs.observation import Observation, Outcome
 from gluon_quantize.runs.requests import PostTrainingRequest
 from gluon_quantize.runs.task import Task, correction_of, evaluation, switch_to_quantized
 from quantize.errors import CalibrationError
+from quantize.files import PathLike
 from quantize.modes import quantized_layers, thresholds
 
 # ---- what a calibration tells, each when it is known
@@ -258,7 +259,7 @@ def mean_ratio(found: Dict[str, float], largest: Dict[str, float]) -> float:
 # ---- tables
 
 
-def save_table(path: str, net: Block, outcome: Outcome) -> None:
+def save_table(path: PathLike, net: Block, outcome: Outcome) -> None:
     """Write the table of a calibrated network."""
     write_table(path, table_of(net, outcome.method, (outcome.samples, outcome.data)))
 

@@ -3,12 +3,12 @@
 
 import contextlib
 import dataclasses
-from typing import Any, Iterator, Tuple
+from typing import Any, Iterator, Optional, Tuple
 
 from mxnet.gluon import Block
 
 from deploy.target import Target
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.observation import Outcome
 from gluon_quantize.runs.requests import PostTrainingRequest
@@ -30,7 +30,7 @@ def refuse_formats(request: PostTrainingRequest) -> None:
         given, plain = getattr(request, part), usual[part]
         if given == plain:
             continue
-        changed = "calibration" if plain is None or given is None else next(
+        changed: Optional[str] = "calibration" if plain is None or given is None else next(
             (field.name for field in dataclasses.fields(given) if field.name not in free
              and getattr(given, field.name) != getattr(plain, field.name)), None)
         if changed is not None:
@@ -53,7 +53,7 @@ def as_float(net: Block) -> Iterator[None]:
             fix_params(net)
 
 
-def answers(request: PostTrainingRequest, task: Task, progress: Silent) -> Tuple[Predictions, Predictions]:
+def answers(request: PostTrainingRequest, task: Task, progress: Silent) -> Tuple[Answers, Answers]:
     """What a quantized checkpoint says: in float, and as it is."""
     with as_float(task.net):
         before = evaluation(request, task, "float", progress)

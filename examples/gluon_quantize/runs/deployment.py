@@ -99,8 +99,8 @@ def deployment(target: Target, task: Task, floating: Model, method: str, bgr: bo
     name = re.sub(r"[^A-Za-z0-9._-]", "_", task.model.name)
     metadata = {"name": name, "preprocessing": json.dumps(steps.to_dict()), "dataset": task.dataset,
                 "ranges": method, "target": target.name}
-    written = [dataclasses.replace(model, metadata=metadata) for model in written]
-    return Deployment(name, target, quantized, written[0], written[1], steps, bgr)
+    named = [dataclasses.replace(model, metadata=metadata) for model in written]
+    return Deployment(name, target, quantized, named[0], named[1], steps, bgr)
 
 
 def write_files(folder: pathlib.Path, deployed: Deployment, wanted: Collection[str]) -> List[Problem]:

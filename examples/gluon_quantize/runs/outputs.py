@@ -17,16 +17,17 @@ from gluon_quantize.runs import ownership
 from gluon_quantize.runs.exchange import exchange
 from gluon_quantize.runs.lock import locked
 from quantize.errors import DataError
+from quantize.files import PathLike
 
 PLAN, RESULT = "plan.txt", "result.json"
 LOCK = ".lock"
 
 
-def check_file(path: Optional[str]) -> None:
+def check_file(name: Optional[PathLike]) -> None:
     """That a file to be written later has a folder, and is none."""
-    if path is None:
+    if name is None:
         return
-    path = pathlib.Path(path)
+    path = pathlib.Path(name)
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name a file")
     folder = path.parent
@@ -40,14 +41,14 @@ def check_file(path: Optional[str]) -> None:
 
 
 @contextlib.contextmanager
-def claimed(folder: Optional[str], kind: str) -> Iterator[None]:
+def claimed(output: Optional[PathLike], kind: str) -> Iterator[None]:
     """The output folder of one run, made before long work begins; it goes again if nothing came to lie in it.
 
     What an earlier run that was killed left half written is removed.
 
     Parameters
     ----------
-    folder : str or path, optional
+    output : str or path, optional
         None: nothing is done.
     kind : str
         One of `ownership.KINDS`: the folder of another command is refused.
@@ -57,10 +58,10 @@ def claimed(folder: Optional[str], kind: str) -> Iterator[None]:
     DataError
         For a folder that cannot be written, that holds another command's results, or that another process writes to.
     """
-    if folder is None:
+    if output is None:
         yield
         return
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(output)
     made = _make(folder)
     try:
         _check_writable(folder)
@@ -109,7 +110,7 @@ def _unmake(folders):
 # ---- folders that appear whole
 
 
-def check_new(folder: str, force: bool) -> None:
+def check_new(output: PathLike, force: bool) -> None:
     """That results can go to a folder, before a long run begins.
 
     A folder that a killed process had put aside comes back first.
@@ -120,7 +121,7 @@ def check_new(folder: str, force: bool) -> None:
         For a file in its place, a folder that is not empty (with `force`: one that holds anything but a deployment of
         this program), and a parent that cannot be written to.
     """
-    folder = pathlib.Path(folder).resolve()
+    folder = pathlib.Path(output).resolve()
     ownership.recover(folder)
     if folder.exists() and not folder.is_dir():
         raise DataError(f"--output {folder}: is a file; name a folder")
@@ -136,13 +137,13 @@ def check_new(folder: str, force: bool) -> None:
 
 
 @contextlib.contextmanager
-def reserved(folder: Optional[str], force: bool) -> Iterator[None]:
+def reserved(output: Optional[PathLike], force: bool) -> Iterator[None]:
     """Context in which no other process of this program writes to a folder that `staged` will make; see `check_new`."""
-    if folder is None:
+    if output is None:
         yield
         return
-    check_new(folder, force)
-    folder = pathlib.Path(folder).resolve()
+    check_new(output, force)
+    folder = pathlib.Path(output).resolve()
     made = _make(folder.parent)
     try:
         with _unwound_by_sigterm(), locked(folder.with_name(f".{folder.name}{LOCK}"), f"--output {folder}"):
@@ -153,14 +154,14 @@ def reserved(folder: Optional[str], force: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def staged(folder: str, force: bool) -> Iterator[pathlib.Path]:
-    """A temporary folder beside `folder`, which takes its place when the block ends well and is removed otherwise.
+def staged(output: PathLike, force: bool) -> Iterator[pathlib.Path]:
+    """A temporary folder beside `output`, which takes its place when the block ends well and is removed otherwise.
 
     With `force` the old folder stays where it is until the new one is whole, and both change places in one step.
     Raises DataError where something cannot be written, a full disk for instance.
     """
-    check_new(folder, force)
-    folder = pathlib.Path(folder).resolve()  # "." has no name
+    check_new(output, force)
+    folder = pathlib.Path(output).resolve()  # "." has no name
     made = _make(folder.parent)
     temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
     try:

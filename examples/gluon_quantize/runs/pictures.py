@@ -67,7 +67,8 @@ def _picture(image: Any) -> str:
     picture.thumbnail((SIDE, SIDE))
     if max(picture.size) < SIDE // 2:
         scale = SIDE // max(picture.size)
-        picture = picture.resize((picture.width * scale, picture.height * scale), Image.NEAREST)
+        size = picture.width * scale, picture.height * scale
+        picture = picture.resize(size, Image.NEAREST)  # type: ignore[attr-defined]  # Pillow puts it there by name
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

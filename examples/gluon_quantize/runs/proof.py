@@ -136,11 +136,11 @@ def sizes(deployed: Deployment, folder: pathlib.Path) -> Dict[str, object]:
 
 
 def latencies(task: Task, deployed: Deployment, folder: pathlib.Path, runs: int,
-              progress: Silent) -> Dict[str, object]:
+              progress: Silent) -> Dict[str, Any]:
     """Milliseconds of one image in one thread, float and int8 in turn, and the ratio of their medians."""
     nets = {kind: InEngine(deployed, folder, kind, deployed.target.engine.ways[-1]) for kind in (FLOAT, INTEGER)}
     image = deployed.ordered(task.images.prepared(0, task.preprocessing)[None])
-    times = {kind: [] for kind in nets}
+    times: Dict[str, List[float]] = {kind: [] for kind in nets}
     # in turn: whatever else the machine does meanwhile slows both
     for _ in progress.bar(range(WARMUP + runs), "latency", "run"):
         for kind, net in nets.items():

@@ -131,7 +131,7 @@ def _checked(folder):
     """The certificate; DeployError where files are not those that it is about."""
     try:
         contents = json.loads(read_text(folder / JSON))
-        stated = contents["files"] if contents["format"] == FORMAT else None
+        stated: Any = contents["files"] if contents["format"] == FORMAT else None
         facts = {name: of_file["sha256"] for name, of_file in stated.items()}
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         raise DataError(f"{folder / JSON}: is no certificate of this program") from None

@@ -34,5 +34,5 @@ def noise_of(request: QuantizationRequest) -> Noise:
     """The formats that a request asks for; engines have a scale for each channel."""
     if request.target:
         return Noise(granularity="channel")
-    bits = [min(max(bits, 2), 16) for bits in (request.weight_bits, request.input_bits)]
-    return Noise(*bits, granularity="channel" if request.usual_granularity == "channel" else "layer")
+    weight, inputs = (min(max(bits, 2), 16) for bits in (request.weight_bits, request.input_bits))
+    return Noise(weight, inputs, granularity="channel" if request.usual_granularity == "channel" else "layer")

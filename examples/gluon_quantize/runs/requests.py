@@ -9,7 +9,7 @@ from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
 from quantize.config import Rule
 from quantize.errors import ConfigError
-from quantize.winograd import NONE, parse_winograd
+from quantize.winograd import NONE, WinogradSpec, parse_winograd
 
 AUTO = "auto"
 # what formats are where nothing is said, and what an option that says otherwise is called on the command line
@@ -77,7 +77,7 @@ class QuantizationRequest:
     def rounds_tiles(self) -> bool:
         """Whether transformed input tiles are rounded too, and so need ranges."""
         found = parse_winograd(self.winograd)
-        return found != NONE and found.inputs
+        return isinstance(found, WinogradSpec) and found.inputs
 
 
 @dataclasses.dataclass(frozen=True)

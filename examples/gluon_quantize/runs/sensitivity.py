@@ -43,7 +43,8 @@ def ranges_of(request: PostTrainingRequest, task: Task, outcome: Outcome) -> Cal
 
 def _first(batches, count) -> Tuple[Iterator[mx.nd.NDArray], List[int]]:
     """(batches of the first images, their labels)."""
-    images, labels = [], []
+    images: List[mx.nd.NDArray] = []
+    labels: List[int] = []
     for part, of_part in batches:
         taken = min(count - len(labels), len(part))
         images.append(part[:taken])

@@ -256,7 +256,7 @@ class _Training:
         """Train epoch by epoch; after each one validate, keep the best, and write a checkpoint."""
         done = self.run.progress
         while done.epoch < self.request.schedule.all_epochs:
-            record = dict(loop.train_epoch(self.run, self.progress), epoch=done.epoch - 1)
+            record: Dict[str, Any] = dict(loop.train_epoch(self.run, self.progress), epoch=done.epoch - 1)
             if self.run.workers.rank:
                 continue
             record.update(self._scores("validation", self.task.validation)[0])

@@ -56,8 +56,9 @@ class Checkpoints:
 
     def folders(self) -> List[pathlib.Path]:
         """Complete checkpoints, the oldest first; what is called otherwise than epoch-N is none."""
-        found = [path for path in self._folder.glob("epoch-*") if NAME.match(path.name) and path.is_dir()]
-        return sorted(found, key=lambda path: int(NAME.match(path.name).group(1)))
+        named = [(NAME.match(path.name), path) for path in self._folder.glob("epoch-*")]
+        found = [(int(match.group(1)), path) for match, path in named if match and path.is_dir()]
+        return [path for _, path in sorted(found, key=lambda pair: pair[0])]
 
     def save(self, net: Block, optimizers: Optimizers, progress: Progress) -> None:
         """Write a checkpoint; older ones are removed afterwards. DataError when it cannot be written."""

@@ -3,7 +3,7 @@
 
 import concurrent.futures
 import copy
-from typing import Iterator, Optional, Sequence, Tuple
+from typing import Any, Iterator, Sequence, Tuple, Union
 
 import mxnet as mx
 import numpy as np
@@ -36,14 +36,15 @@ class TrainingImages:
     """
 
     def __init__(self, dataset: ImageSet, preprocessing: Preprocessing, batch_size: int,
-                 augmentation: Augmentation = PLAIN, *, seed: int = 0, indices: Optional[Sequence[int]] = None,
-                 threads: int = 1):
+                 augmentation: Augmentation = PLAIN, *, seed: int = 0,
+                 indices: Union[None, Sequence[int], np.ndarray] = None, threads: int = 1):
         self.indices = np.arange(len(dataset)) if indices is None else np.asarray(indices)
         if len(self.indices) < batch_size:
             raise DataError(f"{dataset.name}: {len(self.indices)} training images do not fill a batch of {batch_size}; "
                             "use a smaller --batch-size")
         vectorised = isinstance(dataset, ArraySet) and not preprocessing.resize and not preprocessing.crop
-        self._reader = (ArrayReader if vectorised else FileReader)(dataset, preprocessing, augmentation, threads)
+        reader: Any = ArrayReader if vectorised else FileReader
+        self._reader = reader(dataset, preprocessing, augmentation, threads)
         self.batch_size, self._seed = batch_size, seed
         self._labels, self._workers = dataset.labels, Workers()
 
@@ -101,7 +102,7 @@ class ArrayReader:
         steps = self._preprocessing
         if steps.colour_order == "BGR":
             images = images[:, ::-1]
-        mean, std = (np.float32(values).reshape(-1, 1, 1) for values in (steps.mean, steps.std))
+        mean, std = (np.array(values, np.float32).reshape(-1, 1, 1) for values in (steps.mean, steps.std))
         return (images.astype(np.float32) * np.float32(steps.scale) - mean) / std
 
 
@@ -109,7 +110,7 @@ def _shifted(images, pad, random):
     """Crops of (N, C, H, W) images with a black border, at random places, in their old size."""
     height, width = images.shape[2:]
     bordered = np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
-    windows = np.lib.stride_tricks.sliding_window_view(bordered, (height, width), axis=(2, 3))
+    windows = np.lib.stride_tricks.sliding_window_view(bordered, (height, width), axis=(2, 3))  # type: ignore
     rows, columns = random.randint(0, 2 * pad + 1, (2, len(images)))
     return windows[np.arange(len(images)), :, rows, columns]
 
@@ -138,9 +139,11 @@ class FileReader:
         image = image if isinstance(image, Image.Image) else Image.fromarray(image)
         size = self._preprocessing.crop or min(image.size)
         height, width = size if isinstance(size, tuple) else (size, size)
-        image = image.resize((width, height), Image.BILINEAR, box=_random_box(image.width, image.height, random))
+        box = _random_box(image.width, image.height, random)
+        # mypy: Pillow puts these constants there by name
+        image = image.resize((width, height), Image.BILINEAR, box=box)  # type: ignore[attr-defined]
         if self._augmentation.kind == "crop-flip" and random.rand() < 0.5:
-            image = image.transpose(Image.FLIP_LEFT_RIGHT)
+            image = image.transpose(Image.FLIP_LEFT_RIGHT)  # type: ignore[attr-defined]
         return self._preprocessing.override(resize=0, crop=0).apply(image, origin)
 
 

@@ -94,7 +94,7 @@ def train_epoch(run: Run, progress: Silent = SILENT) -> Dict[str, float]:
     """Train one epoch; returns {"loss", "seconds", "images_per_second", "lr_share"}. `run.progress` moves on."""
     seed_epoch(run.seed, run.progress.epoch)
     losses, start = [], time.perf_counter()
-    stream = run.images.epoch(run.progress.epoch)
+    stream: Any = run.images.epoch(run.progress.epoch)
     with contextlib.closing(stream), progress.counter(run.steps_per_epoch, f"epoch {run.progress.epoch}",
                                                       "step") as count:
         for _ in range(run.steps_per_epoch):
@@ -142,7 +142,7 @@ def train_step(run: Run, batches: Iterable) -> float:
 
 def where_not_finite(net: gluon.Block, x: mx.nd.NDArray) -> str:
     """Which layer's output is the first that holds NaN or infinity, in words."""
-    found = []
+    found: List[str] = []
 
     def watch(path):
         def look(block, inputs, output):

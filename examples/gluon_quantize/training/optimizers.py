@@ -3,7 +3,7 @@
 
 import pathlib
 from dataclasses import dataclass
-from typing import Dict, Iterable, Tuple
+from typing import Any, Dict, Iterable, Tuple
 
 import mxnet as mx
 from mxnet import gluon
@@ -81,7 +81,7 @@ class GradientSum:
 
     def __init__(self, parameters: Iterable[gluon.Parameter]):
         self._parameters = parameters
-        self._sums = {}
+        self._sums: Dict[Any, Any] = {}
 
     def add(self) -> None:
         """Add the gradients as they are."""

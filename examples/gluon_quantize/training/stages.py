@@ -31,7 +31,7 @@ from quantize.train import (
     set_clamp_only,
     start_training,
 )
-from quantize.winograd import NONE, parse_winograd
+from quantize.winograd import WinogradSpec, parse_winograd
 
 FEW_BITS = 4  # of inputs: from here on sqnr's wide ranges cost more than they save
 
@@ -101,7 +101,7 @@ def start_quantization(request: TrainRequest, task: Task, progress: Silent = SIL
         calibrator, images = named_calibrator(method), progress.bar(task.calibration, "calibration")
         calibrate(net, observe(net, images, calibrator, ctx=task.ctx), calibrator)
         winograd = parse_winograd(request.formats.winograd)
-        if winograd != NONE and winograd.inputs:
+        if isinstance(winograd, WinogradSpec) and winograd.inputs:
             quantize_input(net, enable=True, online=False)
             calibrate_tiles(net, task.calibration, task.ctx)
     enter_training(request, task)
@@ -129,7 +129,8 @@ def hooks_of(request: TrainRequest, task: Task, start: int, per_epoch: int, work
     per_epoch : int
         Steps.
     """
-    net, hooks = task.model.net, []
+    net = task.model.net
+    hooks: List[Any] = []
 
     def prepare():
         # each worker has BatchNorm statistics of its own until the end of an epoch

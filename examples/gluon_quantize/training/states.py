@@ -23,7 +23,8 @@ COLLECTIONS = ("cumgrads",)
 
 def write_state(path: pathlib.Path, trainer: gluon.Trainer) -> None:
     """Write what a trainer without a kvstore knows beside the parameters; DataError for what arrays cannot hold."""
-    updater, arrays = trainer._updaters[0], {}
+    updater = trainer._updaters[0]
+    arrays: Dict[str, np.ndarray] = {}
     trees = {str(index): _taken_apart(state, str(index), arrays) for index, state in updater.states.items()}
     optimizer = updater.optimizer
     kept = {name: _taken_apart(value, name, arrays) for name, value in _collections(optimizer).items()}

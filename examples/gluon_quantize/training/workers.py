@@ -24,7 +24,7 @@ import ctypes
 import logging
 import os
 import threading
-from typing import Any, Iterable, List, Sequence, Union
+from typing import Any, Dict, Iterable, List, Sequence, Union
 
 import mxnet as mx
 import numpy as np
@@ -63,8 +63,9 @@ class Workers:
 
     def __init__(self, store: Any = None, timeout: float = 600.0):
         self._store, self._timeout = store, timeout
-        self.rank, self.count = (0, 1) if store is None else (store.rank, store.num_workers)
-        self._keys = {}
+        self.rank: int = 0 if store is None else store.rank
+        self.count: int = 1 if store is None else store.num_workers
+        self._keys: Dict[Any, Any] = {}
 
     @classmethod
     def connect(cls, kind: str = "dist_sync") -> "Workers":
@@ -104,13 +105,13 @@ class Workers:
             with _Patience(self._timeout):
                 self._store._barrier()
 
-    def share(self, order: Sequence) -> np.ndarray:
+    def share(self, order: Union[Sequence, np.ndarray]) -> np.ndarray:
         """The part that is this worker's of images in their order, as long as every other's.
 
         With the batch size divided by `count`, batches of all workers together are the batches of one.
         """
-        order = np.asarray(order)
-        return order[:len(order) - len(order) % self.count][self.rank::self.count]
+        found = np.asarray(order)
+        return found[:len(found) - len(found) % self.count][self.rank::self.count]
 
     def batch_size(self, together: int) -> int:
         """Images of one worker's batch; ConfigError when the workers cannot share them evenly."""
