@@ -30,9 +30,10 @@ def refuse_formats(request: PostTrainingRequest) -> None:
         given, plain = getattr(request, part), usual[part]
         if given == plain:
             continue
-        changed: Optional[str] = "calibration" if plain is None or given is None else next(
-            (field.name for field in dataclasses.fields(given) if field.name not in free
-             and getattr(given, field.name) != getattr(plain, field.name)), None)
+        changed: Optional[str] = "calibration"
+        if plain is not None and given is not None:
+            changed = next((field.name for field in dataclasses.fields(given) if field.name not in free
+                            and getattr(given, field.name) != getattr(plain, field.name)), None)
         if changed is not None:
             raise ConfigError(f"{request.network.checkpoint}: is quantized already, with formats and ranges of its "
                               f"own: leave out what asks for another {changed.replace('_', ' ')} (train can convert it "
@@ -89,8 +90,9 @@ def chosen_target(task: Task, target: Target) -> Target:
 
 def check_target(task: Task, target: Target) -> None:
     """DeployError that names every layer whose format the engine cannot hold, and what to retrain with."""
+    offered: Any = target
     try:
-        check_plan(target, task.net, task.net.plan)
+        check_plan(offered, task.net, task.net.plan)
     except ConfigError as error:
         raise DeployError(f"{error}. Retrain for this engine, which takes only what it can hold: gluon-quantize train "
                           f"CHECKPOINT --target {target.name}") from None

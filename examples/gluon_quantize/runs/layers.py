@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The layers of a lowered network as rows of facts."""
 
-from typing import Any, Dict, List, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional, cast
 
 import numpy as np
 
@@ -37,7 +37,7 @@ def _fixed(model: Model, node: Node, cost: Cost, total: int) -> Dict[str, Any]:
     if grids is not None:
         row.update(weight_format="int8" if grids.weight_qmax == 127 else f"{2 * grids.weight_qmax + 1} levels",
                    input_format="int8" if grids.input.qmin < 0 else "uint8",
-                   threshold=grids.input.scale * grids.input.qmax, weight_sqnr=_finite(weight_sqnr(node)))
+                   threshold=grids.input.scale * grids.input.qmax, weight_sqnr=_finite(weight_sqnr(cast(Any, node))))
     return row
 
 

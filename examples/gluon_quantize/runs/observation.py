@@ -3,7 +3,7 @@
 
 import hashlib
 from dataclasses import dataclass, field, replace
-from typing import Callable, Dict, Iterator, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from mxnet.gluon import Block
 
@@ -21,7 +21,7 @@ from gluon_quantize.runs.task import Task
 from quantize.errors import CalibrationError
 from quantize.modes import quantizers, thresholds
 
-Observers = Dict[str, Dict[str, object]]
+Observers = Dict[str, Dict[str, Any]]
 
 
 @dataclass
@@ -62,6 +62,7 @@ class Observation:
 
     def __init__(self, request: PostTrainingRequest, task: Task, progress: Silent):
         self.request, self.task, self.progress = request, task, progress
+        assert request.calibration is not None  # nothing is observed without
         self.asked = request.calibration
         self.method = named_method(self.asked.method)
         self.methods = compared_methods(self.method) if self.asked.compare else [self.method]
@@ -77,6 +78,11 @@ class Observation:
         exact = [method for method in compared_methods(self.method) if method.calibrator.observer != EMAObserver.name]
         return [self.method] if self.method.calibrator.observer == EMAObserver.name else exact
 
+    @property
+    def _images(self) -> Batches:
+        assert self.task.calibration is not None  # a table or states, which come without, are not observed
+        return self.task.calibration
+
     def passes(self) -> Iterator[Tuple[int, bool, Outcome]]:
         """After each pass over the images yields (its number, whether it is the last, Outcome so far).
 
@@ -86,7 +92,7 @@ class Observation:
         count = self.asked.passes if set(factories) == {EMAObserver.name} else 1
         factories = dict(factories, **{ChannelActivity.name: ChannelActivity})
         parts, observers = self._first_pass(factories, count)
-        chosen = self.task.calibration
+        chosen = self._images
         for number in range(1, count + 1):
             if number > 1:
                 bar = self._bar(chosen, number, count)
@@ -99,7 +105,7 @@ class Observation:
         net = self.task.net
         calibrate(net, outcome.observers, method.calibrator)
         if method.searches:
-            easyquant(net, self.task.calibration, ctx=self.task.ctx,
+            easyquant(net, self._images, ctx=self.task.ctx,
                       progress=lambda items: self.progress.bar(items, "easyquant", "layer"))
         specs = {path: quantizer.spec for path, quantizer in quantizers(net, "activation")}
         moved = movements(outcome.parts, outcome.observers, method.calibrator, specs) if len(outcome.parts) > 1 else []
@@ -136,7 +142,7 @@ class Observation:
 
     def _settings(self) -> Dict[str, object]:
         """What must be the same for all shards."""
-        settings = {"dataset": self.task.dataset, "preprocessing": self.task.preprocessing.to_dict(),
+        settings: Dict[str, Any] = {"dataset": self.task.dataset, "preprocessing": self.task.preprocessing.to_dict(),
                     "calibration set": self.task.calibration_set, "observers": sorted(self._observer_names()),
                     "values per image": self.asked.values or "all"}
         if EMAObserver.name in settings["observers"]:
@@ -161,13 +167,13 @@ class Observation:
 
     def _first_pass(self, factories, count):
         """(what was seen on each half, what was seen on everything)."""
-        net, ctx, indices = self.task.net, self.task.ctx, self.task.calibration.indices
+        net, ctx, indices = self.task.net, self.task.ctx, self._images.indices
         middle = -(-len(indices) // 2)
         if EMAObserver.name in factories:  # a moving average depends on the batches, so none is cut
             size = self.request.images.batch_size
             middle = -(-middle // size) * size
         halves = [part for part in (indices[:middle], indices[middle:]) if len(part)]
-        streams = [self._bar(self.task.calibration.of(part), 1, count, f" half {number}")
+        streams = [self._bar(self._images.of(part), 1, count, f" half {number}")
                    for number, part in enumerate(halves, 1)]
         first = collect(net, streams[0], factories, ctx=ctx)
         if len(streams) == 1:

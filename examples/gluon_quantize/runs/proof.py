@@ -11,7 +11,7 @@ import numpy as np
 from deploy.proof.compare import Difference, Observed
 from deploy.proof.prove import SIMULATION, Side
 from deploy.proof.samples import COUNT, write_samples
-from deploy.target import Way
+from deploy.target import Engine, Way
 from gluon_quantize.data.batches import Batches
 from gluon_quantize.models.evaluation import Answers, evaluate, first_output
 from gluon_quantize.progress import Silent
@@ -21,6 +21,11 @@ from gluon_quantize.runs.observation import fingerprint
 from gluon_quantize.runs.task import Task
 
 WARMUP = 3
+
+
+def _engine(deployed: Deployment) -> Engine:
+    assert deployed.target.engine is not None  # nothing is compared in the engine of a target that has none
+    return deployed.target.engine
 
 
 class InEngine:
@@ -36,7 +41,7 @@ class InEngine:
     """
 
     def __init__(self, deployed: Deployment, folder: pathlib.Path, kind: str, way: Way):
-        self.session = deployed.target.engine.open(deployed.paths(folder, kind), way)
+        self.session = _engine(deployed).open(deployed.paths(folder, kind), way)
         self.outputs = list(deployed.quantized.outputs)
         self._deployed = deployed
 
@@ -61,7 +66,7 @@ def float_scores(net: mx.gluon.Block, images: Batches, progress: Silent) -> List
 def float_export(deployed: Deployment, folder: pathlib.Path, images: Batches, scores: List[np.ndarray],
                  progress: Silent) -> Difference:
     """Scores of the float files in the engine against those of the float network (see `float_scores`)."""
-    export, found = InEngine(deployed, folder, FLOAT, deployed.target.engine.float_way), Difference()
+    export, found = InEngine(deployed, folder, FLOAT, _engine(deployed).float_way), Difference()
     for (part, _), expected in progress.bar(zip(images, scores), "float files", total=len(scores)):
         found.update(first_output(export(part)).asnumpy().reshape(expected.shape), expected)
     return found
@@ -123,7 +128,7 @@ def accuracies(task: Task, images: Batches, deployed: Deployment, folder: Option
         found = {"simulated": evaluate(exact, images, task.ctx, "simulated", progress, task.classifies)}
     if folder is not None:
         name = f"{target.name} {INTEGER}"
-        found[name] = evaluate(InEngine(deployed, folder, INTEGER, target.engine.ways[-1]), images, task.ctx, name,
+        found[name] = evaluate(InEngine(deployed, folder, INTEGER, _engine(deployed).ways[-1]), images, task.ctx, name,
                                progress, task.classifies)
     return found
 
@@ -138,7 +143,7 @@ def sizes(deployed: Deployment, folder: pathlib.Path) -> Dict[str, object]:
 def latencies(task: Task, deployed: Deployment, folder: pathlib.Path, runs: int,
               progress: Silent) -> Dict[str, Any]:
     """Milliseconds of one image in one thread, float and int8 in turn, and the ratio of their medians."""
-    nets = {kind: InEngine(deployed, folder, kind, deployed.target.engine.ways[-1]) for kind in (FLOAT, INTEGER)}
+    nets = {kind: InEngine(deployed, folder, kind, _engine(deployed).ways[-1]) for kind in (FLOAT, INTEGER)}
     image = deployed.ordered(task.images.prepared(0, task.preprocessing)[None])
     times: Dict[str, List[float]] = {kind: [] for kind in nets}
     # in turn: whatever else the machine does meanwhile slows both

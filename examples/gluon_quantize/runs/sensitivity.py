@@ -29,6 +29,7 @@ def ranges_of(request: PostTrainingRequest, task: Task, outcome: Outcome) -> Cal
     layers = dict(quantized_layers(task.net))
     if not outcome.observers:
         return rescaled(layers)
+    assert request.calibration is not None  # it has observed
     calibrator = named_method(request.calibration.method).calibrator
     seen_by = {id(quantizer): path for path, quantizer in quantizers(task.net, "activation")}
     known: Dict[Tuple[str, QuantSpec], QParams] = {}

@@ -10,7 +10,7 @@ It is used so::
 
 import pathlib
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, cast
 
 import numpy as np
 from mxnet.gluon import Block
@@ -198,7 +198,7 @@ class _Training:
             return None
         net = self.task.model.net
         net.hybridize(static_alloc=True, static_shape=True)
-        predictions = evaluate(net, self.task.validation, self.task.ctx, "float", self.progress)
+        predictions = cast(Predictions, evaluate(net, self.task.validation, self.task.ctx, "float", self.progress))
         net.hybridize(active=False)
         return scores(predictions, self.task.classes)
 

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, cast
 
 import mxnet as mx
 import numpy as np
@@ -182,4 +182,4 @@ def validate(net: gluon.Block, batches: Iterable, ctx: mx.Context, description: 
              progress: Silent = SILENT) -> Predictions:
     """Predictions as the network would give them in inference."""
     with fixed_ranges(net):
-        return evaluate(net, batches, ctx, description, progress)
+        return cast(Predictions, evaluate(net, batches, ctx, description, progress))  # what is trained classifies
