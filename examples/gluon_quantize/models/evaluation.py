@@ -3,12 +3,12 @@
 
 import time
 from dataclasses import dataclass
-from typing import Any, Iterable, List, Optional, Union
+from typing import Any, Iterable, List, Optional
 
 import mxnet as mx
 import numpy as np
 
-from gluon_quantize.models.responses import Responses, Sampler
+from gluon_quantize.models.responses import Sampler
 from gluon_quantize.progress import SILENT, Silent
 from quantize.errors import DataError
 
@@ -80,7 +80,9 @@ class Predictions:
         return int((self.top5[:, 0] == other.top5[:, 0]).sum())
 
 
-Answers = Union[Predictions, Responses]
+#: Predictions, or Responses where `classifies` is False; all of a run are of one kind. To mypy they are Any: a Union
+#: would have to be told apart at every use, also where both kinds have what is asked.
+Answers = Any
 
 
 def evaluate(net: mx.gluon.Block, batches: Iterable, ctx: mx.Context, description: str,

@@ -48,7 +48,8 @@ def write_result(output: PathLike, settings: Dict[str, Any], result: SearchResul
                 "full_cost": result.full_size, "curve": [_contents(point, result.full_size) for point in result.curve],
                 "sensitivity": sensitivity_contents(result.sensitivities)}
     write_whole(folder / RULES, json.dumps(result.rules, indent=1) + "\n")
-    write_whole(folder / PLAN, str(result.best.attempt.plan) + "\n")
+    best: Any = result.best.attempt  # what is chosen was tried
+    write_whole(folder / PLAN, str(best.plan) + "\n")
     _plot(folder / PLOT, result)
     contents["files"] = sorted(path.name for path in folder.iterdir())
     write_whole(folder / RESULT, json.dumps(contents, indent=2, sort_keys=True) + "\n")

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any, Dict, List, Optional
 
 from calib.sensitivity import INPUT, LAYER, WEIGHT, Effect, Sensitivities
+from quantize.files import PathLike
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def _numbers(effect: Effect) -> Dict[str, Any]:
     return {"sqnr_db": sqnr, "kl": effect.divergence, "agreement": effect.agreement, "top1_count": effect.top1}
 
 
-def write_plot(folder: str, found: Sensitivities) -> None:
+def write_plot(folder: PathLike, found: Sensitivities) -> None:
     """sensitivity.png: the divergence of each layer, by bits; nothing but a warning without matplotlib."""
     try:
         import matplotlib

@@ -17,7 +17,8 @@ from quantize.files import PathLike, write_whole
 
 def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[str, Any]:
     """The contents of result.json; `settings` are the options of the command."""
-    before, after = result.float, result.quantized
+    before: Answers = result.float
+    after: Answers = result.quantized
     return {"settings": dict(settings, preprocessing=result.preprocessing.to_dict(),
                              preprocessing_from=origins(result.preprocessing)), "images": len(after.labels),
             "float": _counts(before), "quantized": _counts(after), "agreement_count": after.agreement_count(before),
@@ -30,8 +31,9 @@ def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[st
 def _asked_contents(result: SimulateResult) -> Dict[str, Any]:
     """What is there for options alone."""
     found: Dict[str, Any] = {}
-    if not result.quantized.classifies:
-        found["responses"] = result.quantized.compared(result.float)
+    after: Answers = result.quantized
+    if not after.classifies:
+        found["responses"] = after.compared(result.float)
     if result.learned:
         found["rounding"] = {layer.path: {"error": layer.error, "nearest_error": layer.nearest_error}
                              for layer in result.learned}

@@ -13,7 +13,7 @@ from calib.rounding.learn import Learned, restore_rounding
 from calib.stability import Movement, never_active, silent_channels, zero_channels
 from calib.state import write_state
 from calib.table import read_table, write_table
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.methods import named_method
 from gluon_quantize.runs.observation import Observation, Outcome
@@ -31,7 +31,7 @@ class PassEvaluated:
     """The quantized network after a pass over the calibration images."""
 
     number: int
-    predictions: Predictions
+    predictions: Answers
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class Compared:
         Mean over the quantizers of threshold / largest magnitude.
     """
 
-    predictions: Predictions
+    predictions: Answers
     thresholds: Dict[str, float]
     ratio: float
 
@@ -100,7 +100,7 @@ class Comparison:
     """Every method by its name, and the float network; `chosen` is the method that was asked for."""
 
     rows: Dict[str, Compared]
-    before: Predictions
+    before: Answers
     chosen: str = ""
 
     @property
@@ -156,7 +156,7 @@ class Calibration:
         Its calibration may be None: then there are no ranges to find.
     task : Task
         With a converted network.
-    before : Predictions, optional
+    before : Answers, optional
         Of the float network; a comparison wants them.
 
     Attributes
@@ -171,13 +171,19 @@ class Calibration:
         What became of each layer whose rounding was learned.
     """
 
-    def __init__(self, request: PostTrainingRequest, task: Task, before: Optional[Predictions], progress: Silent):
+    def __init__(self, request: PostTrainingRequest, task: Task, before: Optional[Answers], progress: Silent):
         self.request, self.task, self.before, self.progress = request, task, before, progress
         self.outcome: Optional[Outcome] = None
         self.history: List[int] = []
         self.comparison: Optional[Comparison] = None
         self.corrections: Dict[str, np.ndarray] = {}
         self.learned: List[Learned] = []
+
+    @property
+    def decided(self) -> Outcome:
+        """The outcome, of a request that has a calibration."""
+        assert self.outcome is not None
+        return self.outcome
 
     def calibrate(self) -> None:
         """Get the ranges as they are asked for: from a table, from states, or from the images; write the files."""
@@ -193,6 +199,7 @@ class Calibration:
             state, self.outcome = observation.merged()
         else:
             self._observe(observation)
+            assert self.outcome is not None  # there is one pass at least
             state = observation.state(self.outcome)
         if files.save_state:
             write_state(files.save_state, state)
@@ -209,7 +216,7 @@ class Calibration:
     def _observe(self, observation):
         for number, is_last, outcome in observation.passes():
             self.outcome = outcome
-            if self.request.calibration.evaluate_passes and not is_last:
+            if observation.asked.evaluate_passes and not is_last:
                 after = self._evaluation()
                 self.history.append(after.top1_count)
                 self.progress.tell(PassEvaluated(number, after))
@@ -236,13 +243,13 @@ class Calibration:
                                          mean_ratio(outcome.thresholds, largest))
         self.comparison = Comparison(rows, self.before, observation.method.name)
         self.progress.tell(self.comparison)
-        taken = self.comparison.best if self.request.calibration.best else observation.method.name
+        taken = self.comparison.best if observation.asked.best else observation.method.name
         self.outcome = observation.decided(
             chosen, next(method for method in observation.methods if method.name == taken))
 
-    def evaluated(self) -> Predictions:
+    def evaluated(self) -> Answers:
         """Predictions of the quantized network; a comparison has them already."""
-        if self.comparison is not None and self.outcome.method in self.comparison.rows:
+        if self.comparison is not None and self.outcome is not None and self.outcome.method in self.comparison.rows:
             return self.comparison.rows[self.outcome.method].predictions
         return evaluation(self.request, self.task, "quantized", self.progress)
 

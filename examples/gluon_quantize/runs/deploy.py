@@ -20,7 +20,7 @@ from deploy.target import Problem, Target, find, raise_problems
 from gluon_quantize.data.batches import Batches, requested, verification_batches
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.checkpoint import Known, step_of
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import checkpoint, proof
 from gluon_quantize.runs.calibration import Calibration, Trust
@@ -100,7 +100,7 @@ class DeployResult:
     plan : Plan
     preprocessing : Preprocessing
         Of the Gluon network.
-    float : Predictions
+    float : Answers
         Of the network before.
     accuracy : dict
         "simulated" and the engine's name -> Predictions.
@@ -119,8 +119,8 @@ class DeployResult:
     net: Block
     plan: Plan
     preprocessing: Preprocessing
-    float: Predictions
-    accuracy: Dict[str, Predictions]
+    float: Answers
+    accuracy: Dict[str, Answers]
     certificate: Optional[Dict[str, Any]]
     sizes: Dict[str, Any]
     latency: Optional[Dict[str, Any]]
@@ -188,9 +188,9 @@ def _deployed(request, progress, also_write):
     before, scores, deployed, calibration = work(request, target, task, progress)
     images = verification_batches(request.images, request.verify_images, task.images, task.preprocessing)
     with staged(request.output, request.force) as folder:
-        work = _Folder(request, folder, task, deployed, images, progress)
-        work.write(calibration)
-        result = replace(work.result(before, scores, calibration.trust()), reached=reached)
+        made = _Folder(request, folder, task, deployed, images, progress)
+        made.write(calibration)
+        result = replace(made.result(before, scores, calibration.trust()), reached=reached)
         if also_write is not None:
             also_write(folder, result)
     return result
@@ -203,7 +203,7 @@ def _check_extras(request, target: Target, task: Task) -> None:
             raise_problems(extra.check(lowered(target, task, integers=False)), f"{target.name} with {extra.flag}")
 
 
-Lowered = Tuple[Predictions, Optional[List[np.ndarray]], Deployment, Calibration]
+Lowered = Tuple[Answers, Optional[List[np.ndarray]], Deployment, Calibration]
 
 
 def _from_float(request: DeployRequest, target: Target, task: Task, progress: Silent) -> Lowered:
@@ -218,7 +218,7 @@ def _from_float(request: DeployRequest, target: Target, task: Task, progress: Si
     calibration.calibrate()
     floating = lowered(target, task, integers=False)
     progress.tell(calibration.switch_to_quantized())
-    return before, scores, deployment(target, task, floating, calibration.outcome.method, request.bgr), calibration
+    return before, scores, deployment(target, task, floating, calibration.decided.method, request.bgr), calibration
 
 
 def _from_checkpoint(request: DeployRequest, target: Target, task: Task, progress: Silent) -> Lowered:
@@ -233,7 +233,7 @@ def _from_checkpoint(request: DeployRequest, target: Target, task: Task, progres
         scores = _float_scores(request, target, task, progress)
     floating, calibration = lowered(target, task, integers=False), Calibration(request, task, before, progress)
     calibration.outcome = checkpoint.outcome_of(task.net)
-    return before, scores, deployment(target, task, floating, calibration.outcome.method, request.bgr), calibration
+    return before, scores, deployment(target, task, floating, calibration.decided.method, request.bgr), calibration
 
 
 def _float_scores(request, target, task, progress):
@@ -250,7 +250,7 @@ def _runs(request, target: Target) -> bool:
 def _require_engine(request, target: Target) -> None:
     """Refuse to begin without the engine."""
     try:
-        if _runs(request, target):
+        if _runs(request, target) and target.engine is not None:
             target.engine.require()
     except DeployError as error:
         raise DeployError(f"{error}, or write the files without running them: --no-engine") from None
@@ -271,7 +271,7 @@ class _Folder:
         """Everything that does not need the engine."""
         for problem in write_files(self.folder, self.deployed, self.request.wanted):
             self.progress.tell(Warned(problem))
-        write_table(self.folder, self.task.net, calibration.outcome, self.request.calibration.files.load_table)
+        write_table(self.folder, self.task.net, calibration.decided, self.request.calibration.files.load_table)
         write_whole(self.folder / PLAN, str(self.task.net.plan) + "\n")
         task = self.task
         known = Known(task.model, task.preprocessing, task.dataset, step_of("deploy", self.request))

@@ -122,7 +122,7 @@ def _float_layers(request, before, progress):
     """Ever more layers in float, the most harmful first, but never all."""
     work = calibrated(request, before, progress)
     asked = SensitivityRequest(bits=(MOST_BITS,), operands=(LAYER,))
-    table = measure(request, asked, work.task, work.calibration.outcome, progress).table(LAYER)
+    table = measure(request, asked, work.task, work.calibration.decided, progress).table(LAYER)
     harmful = sorted(table, key=lambda path: table[path][MOST_BITS].divergence)
     count = 1
     while count < len(harmful):
@@ -146,7 +146,7 @@ class _Timed:
 
     def milliseconds(self, work) -> float:
         """Of one image, in one thread."""
-        deployed = deployment(self._target, work.task, work.floating, work.calibration.outcome.method, False)
+        deployed = deployment(self._target, work.task, work.floating, work.calibration.decided.method, False)
         with tempfile.TemporaryDirectory() as folder:
             write_files(pathlib.Path(folder), deployed, ())
             return proof.latencies(work.task, deployed, pathlib.Path(folder), LATENCY_RUNS, SILENT)[INTEGER]

@@ -2,7 +2,7 @@
 """The float network, changed so that it loses less when it is quantized."""
 
 import warnings
-from typing import Optional
+from typing import Any, Optional
 
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.requests import PostTrainingRequest, QuantizationRequest
@@ -20,7 +20,8 @@ def equalize(request: PostTrainingRequest, task: Task, progress: Silent) -> Opti
     net = task.net
     net(task.example())  # parameters of unknown shape get theirs
     merge_bn(net)
-    bar = progress.bar(task.calibration, "equalization")
+    images: Any = task.calibration  # there are some where channels are equalized
+    bar = progress.bar(images, "equalization")
     done = equalized(net, bar, noise_of(request.quantization), request.run.seed)
     with warnings.catch_warnings():
         # the graph is made here, where it is no cause for alarm that it has no merged BatchNorm's parameters

@@ -144,7 +144,7 @@ class _Search:
         both = request.operations is not None
         bits = tuple(sorted({*request.bits, FULL}))
         asked = SensitivityRequest(bits, request.trials, (WEIGHT, INPUT) if both else (WEIGHT,))
-        self.found = measure(request, asked, work.task, work.calibration.outcome, progress)
+        self.found = measure(request, asked, work.task, work.calibration.decided, progress)
         progress.tell(self.found)
         layers = dict(quantized_layers(work.task.net))
         weights, inputs = self.found.table(WEIGHT), self.found.table(INPUT)
@@ -181,7 +181,8 @@ class _Search:
 
     def cheapest(self, allocations: List[Allocation]) -> Tuple[Point, bool, List[Point]]:
         """(the cheapest that keeps the drop, whether it does, all that were evaluated): bisection, then small steps."""
-        low, high, seen = 0, len(allocations) - 1, []
+        low, high = 0, len(allocations) - 1
+        seen: List[Any] = []
         best = self.evaluated(allocations[high])
         seen.append(best)
         if not self._holds(best):
@@ -203,7 +204,8 @@ class _Search:
         return best, True, seen
 
     def _holds(self, point):
-        return point.attempt.drop <= self._request.drop + 1e-9
+        limit: Any = self._request.drop
+        return point.attempt.drop <= limit + 1e-9
 
     def _mended(self, allocation, above):
         """An allocation that loses too much, with the bits that save most for their cost, half the way up."""

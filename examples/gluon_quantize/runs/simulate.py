@@ -19,7 +19,7 @@ from calib.rounding.learn import Learned
 from calib.sensitivity import Sensitivities
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.checkpoint import Known, step_of
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import outputs
 from gluon_quantize.runs.calibration import Calibration, Comparison, Quantized, Trust
@@ -68,7 +68,7 @@ class SimulateResult:
         Which layers are quantized how, and why.
     preprocessing : Preprocessing
         What was done with the images.
-    float, quantized : Predictions or None
+    float, quantized : Answers or None
         Of the network before and after; None for a run that only observes a shard.
     thresholds : dict
         Quantizer -> threshold in real units; empty without a calibration.
@@ -88,8 +88,8 @@ class SimulateResult:
     net: Block
     plan: Plan
     preprocessing: Preprocessing
-    float: Optional[Predictions] = None
-    quantized: Optional[Predictions] = None
+    float: Optional[Answers] = None
+    quantized: Optional[Answers] = None
     thresholds: Thresholds = field(default_factory=dict)
     history: List[int] = field(default_factory=list)
     trust: Optional[Trust] = None
@@ -131,7 +131,7 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
         return SimulateResult(net, net.plan, task.preprocessing)
     costs = None
     if request.sensitivity is not None:
-        costs = measure(request, request.sensitivity, task, calibration.outcome, progress)
+        costs = measure(request, request.sensitivity, task, calibration.decided, progress)
         progress.tell(costs)
     progress.tell(calibration.switch_to_quantized())
     after = calibration.evaluated()

@@ -2,7 +2,7 @@
 """What a run after training works on: the network with its images, converted, and computing as it is asked to."""
 
 from dataclasses import dataclass
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -75,7 +75,8 @@ class Task:
     @property
     def image_shape(self) -> Tuple[int, int, int]:
         """(channels, height, width) of a preprocessed image."""
-        return self.images.prepared(0, self.preprocessing).shape
+        channels, height, width = self.images.prepared(0, self.preprocessing).shape
+        return channels, height, width
 
     @property
     def classifies(self) -> bool:
@@ -183,7 +184,7 @@ def evaluation(request: PostTrainingRequest, task: Task, description: str, progr
     """Answers of the task's network in its present state."""
     images = requested(request.images, task.images, task.preprocessing)
     found = evaluate(task.net, images, task.ctx, description, progress, task.classifies)
-    if description == FLOAT and found.classifies and found.near_chance:
+    if description == FLOAT and isinstance(found, Predictions) and found.near_chance:
         progress.tell(NearChance(found))
     return found
 
@@ -201,17 +202,18 @@ def switch_to_quantized(request: PostTrainingRequest, task: Task,
     learned; both are empty where that is not asked for.
     """
     net, asked = task.net, request.calibration
+    images: Any = task.calibration  # there are some for whatever reads them
     corrections, learned = {}, []
     if asked is None or not asked.files.load_table:
         quantize_input(net, enable=True, online=asked is None)
     if asked is not None and request.quantization.rounds_tiles:
-        calibrate_tiles(net, task.calibration, task.ctx)
+        calibrate_tiles(net, images, task.ctx)
     method = correction_of(request)
-    if method != "none" and (asked.bias_correction != AUTO or _has_biases(net)):
+    if method != "none" and asked is not None and (asked.bias_correction != AUTO or _has_biases(net)):
         for _ in progress.bar([method], "bias correction", "pass"):
-            corrections = correct_biases(net, task.calibration, method, ctx=task.ctx)
+            corrections = correct_biases(net, images, method, ctx=task.ctx)
     if request.repair.rounding != "none":
-        learned = learn_rounding(net, task.calibration, request.repair.rounding, folder=request.repair.folder,
+        learned = learn_rounding(net, images, request.repair.rounding, folder=request.repair.folder,
                                  seed=request.run.seed, ctx=task.ctx,
                                  progress=lambda items: progress.bar(items, "rounding", "layer"))
     fix_params(net)
