@@ -19,6 +19,7 @@ def convolve(x: np.ndarray, weight: np.ndarray, node: Convolution) -> np.ndarray
         return _depthwise(x, weight, node)
     n, outputs = x.shape[0], weight.shape[0]
     kernel = weight.shape[2:]
+    # one matrix product for all windows: BLAS is what makes NumPy fast enough to judge whole networks
     columns = windows.columns(x, kernel, node.stride, node.dilation)
     if node.groups > 1:
         columns = columns.reshape(n, node.groups, -1, columns.shape[-1])
@@ -39,6 +40,7 @@ def _depthwise(x, weight, node):
     step = max(1, BLOCK // (size[0] * size[1]))
     for start in range(0, len(planes), step):
         block = slice(start, start + step)
+        # one buffer for all taps: fresh memory for each would cost more in page faults than the products
         product = np.empty_like(total[block])
         for i, j, view in windows.taps(planes[block], kernel, node.stride, node.dilation):
             total[block] += np.multiply(view, factors[block, i, j, None], out=product)
@@ -47,6 +49,7 @@ def _depthwise(x, weight, node):
 
 def matrix_product(x: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """(n, outputs) of `x` (n, inputs), image by image, so that a result does not depend on the batch it is in."""
+    # a product of the whole batch would add in another order for another batch size
     return np.matmul(weight, x.reshape(x.shape + (1,)))[:, :, 0]
 
 
@@ -81,6 +84,7 @@ def _deconvolution(node, inputs, arithmetic):
     full = [(size - 1) * step + gap * (length - 1) + 1 + extra for size, step, gap, length, extra
             in zip((height, width), node.stride, node.dilation, kernel, node.output_pads)]
     y = np.zeros((n, node.groups * outputs, full[0], full[1]), np.float32)
+    # the taps of the output are the places that one input element reaches: the convolution's views, written to
     for i, j, view in windows.taps(y, kernel, node.stride, node.dilation):
         view[:, :, :height, :width] += products[:, :, i, j]
     return _finish(y[:, :, top:full[0] - bottom, left:full[1] - right], node, arithmetic)

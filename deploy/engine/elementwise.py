@@ -27,6 +27,7 @@ BINARY: Dict[str, Callable] = {
 @operation(BatchNorm)
 def _batch_norm(node, inputs, arithmetic):
     x = inputs[0]
+    # in float32 throughout: a float64 intermediate would round otherwise than any engine
     factor = node.gamma / np.sqrt(node.variance + np.float32(node.epsilon))
     return (x - per_channel(node.mean, x.ndim)) * per_channel(factor, x.ndim) + per_channel(node.beta, x.ndim)
 

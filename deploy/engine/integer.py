@@ -32,12 +32,14 @@ def layer(node: QuantizedNode, x: np.ndarray, arithmetic: Arithmetic) -> Tuple[n
     grid = node.quantization.input
     codes = arithmetic.quantize(x, grid)
     dtype: Any = exact_dtype(node)
+    # floats that hold whole numbers: BLAS knows no integers, and nothing is rounded below 2**24 or 2**53
     values = codes.astype(dtype)
     if grid.zero_point:
         values -= dtype(grid.zero_point)
     weight = node.quantization.weight_q.astype(dtype)
     if not isinstance(node, Convolution):
         return codes, matrix_product(values.reshape(len(values), -1), weight)
+    # engines pad the codes, so that the border is rounded like everything else
     filler = arithmetic.quantize(np.array([node.pad_value], np.float32), grid)[0] - grid.zero_point
     return codes, convolve(windows.pad(values, node.pads, dtype(filler)), weight, node)
 
@@ -56,6 +58,7 @@ def exact_dtype(node: QuantizedNode) -> type:
     if limit >= 2 ** 53:
         raise DeployError(f"{node.path or node.name}: its sums can reach {limit:.2g}, more than can be computed "
                           "exactly")
+    # a bound for all inputs and not a look at this one: the type, and so the speed, is the layer's
     return np.float32 if limit <= 2 ** 24 else np.float64
 
 

@@ -10,6 +10,7 @@ from deploy.engine.operations import operation
 from deploy.ir import Pooling
 from deploy.ir.shapes import output_size, padded_size
 
+# not minus infinity: a window that lies in the padding alone must stay a number, as in MXNet
 LOWEST = np.finfo(np.float32).min
 
 
@@ -42,6 +43,7 @@ def window_sums(x: np.ndarray, node: Pooling) -> np.ndarray:
 
 def _combine(function, x, node):
     views = windows.taps(x, node.kernel, node.stride)
+    # the first element of each window starts the sum, so that no zero is added that an engine would not add
     y = next(views)[2].copy()
     for _, _, view in views:
         function(y, view, out=y)
@@ -55,4 +57,5 @@ def _pooling(node, inputs, arithmetic):
         return (np.max if node.kind == "max" else np.mean)(x, axis=(2, 3), keepdims=True)
     if node.kind == "max":
         return _combine(np.maximum, cover(x, node.pads, node, LOWEST), node)
+    # borders divide by what they hold, so the areas are a map and not a number
     return window_sums(x, node) / window_areas(node, x.shape)

@@ -37,6 +37,7 @@ class Builder:
     def __init__(self, traced: Traced, naming: Naming, layers: Mapping[str, Block], arithmetic: Arithmetic,
                  input_name: str):
         self.traced, self.naming, self.layers, self.arithmetic = traced, naming, layers, arithmetic
+        # parameters are variables of the graph, too; the image is the one that something depends on
         data = next(node for node in traced.nodes if node.op == "null" and traced.depends[node.index])
         input_name = safe_name(input_name)
         self.draft = Draft(input_name, traced.shapes[data.index, 0][1:])
@@ -60,6 +61,7 @@ class Builder:
         shapes = self._output_shapes(node)
         call = Call(self, node, [self.values.get(source) for source in node.sources], [shape[1:] for shape in shapes])
         try:
+            # traced with one image: an output without that axis mixes images, and no engine runs it image by image
             if shapes[0][:1] != (1,):
                 raise Unsupported("its output has no batch axis of its own")
             if node.op not in OPERATORS:
@@ -67,6 +69,7 @@ class Builder:
             result = OPERATORS[node.op](call)
             outputs = (result,) if isinstance(result, str) else result
             found = [self.draft.shapes[blob] for blob in outputs]
+            # the shapes of the trace are MXNet's own: a handler that computes others has misread an option
             if found != call.shapes[:len(found)]:
                 raise Unsupported(f"operator {node.op} with these options: outputs of shape {call.shapes} would get "
                                   f"{found}")

@@ -48,6 +48,7 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic) ->
         weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
     codes, scale = _codes(quantizer, weight, arithmetic)
     quantization = Quantization(input_grid(on["input_quantizer"]), codes, scale, _largest_code(quantizer.spec))
+    # the factor was in the weight when it was rounded, and goes on to the step: the codes stay
     return quantization if norm is None else without_factor(quantization, batchnorm_affine(norm.block)[0])
 
 
@@ -105,6 +106,7 @@ def weight_scale(quantizer: FakeQuantize, weight: np.ndarray) -> np.ndarray:
     scale = (quantizer.get_qparams() if stored else quantizer.qparams_of(mx.nd.array(weight))).scale
     if not isinstance(spec.granularity, PerTensor) and spec.granularity.axis != 0:
         raise Unsupported(f"weight scales along axis {spec.granularity.axis}; integer layers have one for each output")
+    # one for each output whatever the granularity, so that nothing behind this asks which it was
     return np.repeat(scale.ravel().astype(np.float32), len(weight) // scale.size)
 
 

@@ -129,6 +129,7 @@ def _reason(model, node, found, side, stated):
     known = stated.reasons.get(side, {})
     writer = _source(model, node, known)
     # a float operation behind a deviation has rounded what deviated before
+    # behind the first deviation a known cause explains nothing by itself: numbers differ already
     if writer and (writer in found.codes or node.name == first):
         return {"from": writer, "why": known[writer]}
     return {"from": first, "why": HANDED_ON} if node.name != first else {"from": node.inputs[0], "why": UNEXPLAINED}
@@ -154,6 +155,7 @@ def file_facts(paths: Iterable[PathLike]) -> Dict[str, Dict[str, object]]:
     """File name -> its size in bytes and its SHA-256."""
     facts = {}
     for path in map(pathlib.Path, paths):
+        # small files: a hash of the whole is simpler than one of parts
         content = path.read_bytes()
         facts[path.name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     return facts
@@ -244,6 +246,7 @@ def share_text(difference: Mapping[str, Any]) -> str:
     """A share in percent, never rounded up to 100 %."""
     if difference["identical"] == difference["elements"]:
         return "100 %"
+    # one code of a million must not read as 100 %
     return f"{min(100 * difference['share'], 99.9999):.4f} %"
 
 

@@ -86,6 +86,7 @@ def verify(model: Model, arithmetic: Arithmetic, sides: Mapping[str, Callable[[n
         No images, nothing quantized, a side that leaves out a quantized blob or gives another shape.
     """
     run = _Run(model, arithmetic, sides)
+    # every blob of every side is in memory at once, so batches are cut by what blobs weigh
     size = part_size(model)
     for batch in batches:
         for start in range(0, len(batch), size):
@@ -118,6 +119,7 @@ class _Run:
 
     def compare(self, images):
         """All sides on one part of the images."""
+        # once for all sides: the judge is the slowest of them
         judged = engine.run(self.model, images, arithmetic=self.arithmetic, keep=engine.ALL, codes=True)
         for name, largest in judged.largest.items():
             self.found.accumulators[name] = max(self.found.accumulators[name], largest)
@@ -141,6 +143,7 @@ class _Run:
                 if blob not in observed.blobs:
                     raise DeployError(f"{node.name}: {side} gives neither its input's codes nor the blob {blob!r}, so "
                                       "that this layer cannot be verified")
+                # engines keep integers only between fused layers; elsewhere they round what they read, as this does
                 codes = self.arithmetic.quantize(observed.blobs[blob], node.quantization.input)
             reference = judged.codes[node.name]
             if codes.size == reference.size:

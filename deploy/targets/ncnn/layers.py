@@ -86,6 +86,7 @@ class Build:
     def add(self, kind: str, name: str, inputs: Iterable[str], outputs: Iterable[str],
             parameters: Optional[Dict[int, Any]] = None, **weights: Optional[np.ndarray]) -> None:
         """Append a layer; parameters and weights that are None are left out."""
+        # a NumPy number prints itself otherwise from version to version
         parameters = {number: value.item() if isinstance(value, np.generic) else value
                       for number, value in (parameters or {}).items() if value is not None}
         self.layers.append(Layer(kind, name, tuple(inputs), tuple(outputs), parameters))
@@ -100,6 +101,7 @@ class Build:
         """A layer that gives a blob a new shape; ncnn lists the fastest axis first, and depth last."""
         if not 1 <= len(shape) <= 4:
             raise DeployError(f"{name}: ncnn's blobs have 1 to 4 axes without the batch, not {len(shape)}")
+        # ncnn counts axes from the fastest one, and depth came later, as number 11
         ids = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
         sizes = dict(zip(ids, map(int, shape)))
         self.add("Reshape", name, [source], [target], {number: sizes.get(number) for number in (0, 1, 11, 2)})
@@ -145,6 +147,7 @@ def _activation(node, build):
 def _pooling(node, build):
     kind, source, target = {"max": None, "avg": 1}[node.kind], node.inputs[0], node.outputs[0]
     if node.global_:
+        # a reshape that nobody needs would break the chain that ncnn fuses
         if all(reader is None or reads_flat(reader) for reader in build.readers[target]):
             build.add("Pooling", node.name, [source], [target], {0: kind, 4: 1})
         else:  # a global pool writes (c,)
@@ -181,6 +184,7 @@ def _check_size(node, build):
 def _elementwise(node, build):
     rank = max(len(build.shape(blob)) for blob in node.inputs)
     blobs = [_with_rank(node, build, number, rank) for number in range(len(node.inputs))]
+    # ncnn's BinaryOp takes two: more are a chain, in the order in which MXNet adds
     result = blobs[0]
     for number, blob in enumerate(blobs[1:], 1):
         last = number == len(blobs) - 1
@@ -320,6 +324,7 @@ def _flag(array):
 def _convolution(node, build):
     integers = build.integers and node.quantization is not None
     pad = float(node.pad_value)
+    # measured: the value is used as a code, cut off to a whole number
     if integers and pad:  # ncnn pads the integers
         pad = float(NcnnArithmetic().quantize([pad], node.quantization.input)[0])
     if not integers and dilation.crashes(node, build.shape(node.outputs[0])[1:]):

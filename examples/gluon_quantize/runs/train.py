@@ -197,6 +197,7 @@ class _Training:
         if self.task.goes_on or starts_random(self.request) or (self.request.resume and self.checkpoints.folders()):
             return None
         net = self.task.model.net
+        # the float pass is ordinary inference; training hybridizes in its own way, after the conversion
         net.hybridize(static_alloc=True, static_shape=True)
         predictions = cast(Predictions, evaluate(net, self.task.validation, self.task.ctx, "float", self.progress))
         net.hybridize(active=False)
@@ -257,6 +258,7 @@ class _Training:
         done = self.run.progress
         while done.epoch < self.request.schedule.all_epochs:
             record: Dict[str, Any] = dict(loop.train_epoch(self.run, self.progress), epoch=done.epoch - 1)
+            # worker 0 alone measures and writes; the others have the same network, to the last bit
             if self.run.workers.rank:
                 continue
             record.update(self._scores("validation", self.task.validation)[0])
@@ -282,6 +284,7 @@ class _Training:
         self._save_checkpoint(checkpoint.FINAL)
         best = None
         if done.best_epoch is not None:
+            # from the file and not from memory: what is reported of the best epoch is what its file holds
             self.net.load_parameters(str(self.folder / BEST))
             best, _ = self._scores("best", self.task.test)
             self._save_checkpoint(checkpoint.BEST)

@@ -42,6 +42,7 @@ class TrainingImages:
         if len(self.indices) < batch_size:
             raise DataError(f"{dataset.name}: {len(self.indices)} training images do not fill a batch of {batch_size}; "
                             "use a smaller --batch-size")
+        # resized or cropped images go one by one through Pillow, in exactly the arithmetic of validation
         vectorised = isinstance(dataset, ArraySet) and not preprocessing.resize and not preprocessing.crop
         reader: Any = ArrayReader if vectorised else FileReader
         self._reader = reader(dataset, preprocessing, augmentation, threads)
@@ -59,13 +60,16 @@ class TrainingImages:
 
     def epoch(self, number: int) -> Iterator[Tuple[mx.nd.NDArray, mx.nd.NDArray]]:
         """The batches of an epoch; the next one is made while the caller computes on this one."""
+        # every worker draws the same order and takes its part: nothing is sent between them
         order = self._workers.share(np.random.RandomState((self._seed, number, 0)).permutation(self.indices))
         with concurrent.futures.ThreadPoolExecutor(1) as ahead:
             made = ahead.submit(self._batch, order, number, 0)
             for position in range(len(self)):
                 images, labels = made.result()
                 if position + 1 < len(self):
+                    # one thread ahead: more would only wait, since NumPy holds the interpreter for most of it
                     made = ahead.submit(self._batch, order, number, position + 1)
+                # made here and not in the thread: MXNet's arrays are made where they are used
                 yield mx.nd.array(images), mx.nd.array(labels)
 
     def _batch(self, order, epoch, position):
@@ -109,6 +113,7 @@ class ArrayReader:
 def _shifted(images, pad, random):
     """Crops of (N, C, H, W) images with a black border, at random places, in their old size."""
     height, width = images.shape[2:]
+    # in bytes, before the mean is subtracted: the border is black and not grey
     bordered = np.pad(images, ((0, 0), (0, 0), (pad, pad), (pad, pad)))
     windows = np.lib.stride_tricks.sliding_window_view(bordered, (height, width), axis=(2, 3))  # type: ignore
     rows, columns = random.randint(0, 2 * pad + 1, (2, len(images)))
@@ -124,6 +129,7 @@ class FileReader:
 
     def read(self, chosen: np.ndarray, random: np.random.RandomState) -> np.ndarray:
         """As `ArrayReader.read`."""
+        # drawn before the threads start: which of them is first must not decide
         seeds = random.randint(0, 2 ** 31, len(chosen))
         with concurrent.futures.ThreadPoolExecutor(self._threads) as pool:
             images = list(pool.map(self._image, chosen, seeds))

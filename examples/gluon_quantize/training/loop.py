@@ -95,6 +95,7 @@ def train_epoch(run: Run, progress: Silent = SILENT) -> Dict[str, float]:
     seed_epoch(run.seed, run.progress.epoch)
     losses, start = [], time.perf_counter()
     stream: Any = run.images.epoch(run.progress.epoch)
+    # closed at once when training stops: the thread that makes the next batch must not outlive it
     with contextlib.closing(stream), progress.counter(run.steps_per_epoch, f"epoch {run.progress.epoch}",
                                                       "step") as count:
         for _ in range(run.steps_per_epoch):
@@ -110,6 +111,7 @@ def train_epoch(run: Run, progress: Silent = SILENT) -> Dict[str, float]:
 
 def seed_epoch(seed: int, epoch: int) -> None:
     """Random numbers of an epoch depend on nothing that came before, so that a resumed run draws the same ones."""
+    # MXNet takes one number: two of NumPy's make seeds that do not overlap from epoch to epoch
     drawn = np.random.RandomState((seed, epoch)).randint(0, 2 ** 31 - 1, 2)
     np.random.seed(drawn[0])
     mx.random.seed(int(drawn[1]))
@@ -127,6 +129,7 @@ def train_step(run: Run, batches: Iterable) -> float:
         loss.backward()
         if run.accumulate > 1:
             run.gradients.add()
+        # reading the loss waits for the step; without it MXNet would queue steps until memory ends
         total, images = total + float(loss.sum().asscalar()), images + len(x)
         if not math.isfinite(total):
             raise TrainingError(f"the loss is {total} at step {step}; {where_not_finite(run.net, x)}. Take a lower "
@@ -149,6 +152,7 @@ def where_not_finite(net: gluon.Block, x: mx.nd.NDArray) -> str:
             if not found and isinstance(output, mx.nd.NDArray) and not np.isfinite(output.asnumpy()).all():
                 found.append(path)
         return look
+    # hooks see arrays in eager networks only, which is why the step is repeated
     handles = [block.register_forward_hook(watch(path or "(net)")) for path, block in walk(net)]
     try:
         with eager(net), autograd.train_mode():
@@ -168,6 +172,7 @@ def fixed_ranges(net: gluon.Block) -> Iterator[None]:
         return
     update_ema(net)
     for quantizer in moving:
+        # what inference uses: moving averages would go on moving with the validation images
         quantizer.mode = "offline"
     clear_cached_graphs(net)
     try:
