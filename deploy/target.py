@@ -101,7 +101,7 @@ class Option:
     Parameters
     ----------
     name : str
-        The keyword, False by default.
+        The keyword, False by default; the target keeps its value under the same name, so that files can say it.
     flag : str
         On the command line, for instance ``--keep-winograd``.
     help : str

@@ -5,6 +5,7 @@ import mxnet as mx
 import numpy as np
 import pytest
 from mxnet.gluon import nn
+from mxnet.gluon.contrib import nn as contrib_nn
 
 from deploy.lower.operators import OPERATORS
 from quantize.convert import trace
@@ -142,6 +143,7 @@ LAYERS = {
     "grouped": lambda: nn.Conv2D(4, 3, groups=2),
     "depthwise": lambda: nn.Conv2D(6, 3, groups=6, padding=1),
     "dense": lambda: nn.Dense(5),
+    "synchronized norm": lambda: contrib_nn.SyncBatchNorm(in_channels=6),
     "dense without bias": lambda: nn.Dense(5, use_bias=False, activation="relu"),
     "transposed": lambda: nn.Conv2DTranspose(4, 3, strides=2, padding=1, output_padding=1, use_bias=True),
     "transposed grouped": lambda: nn.Conv2DTranspose(4, (3, 2), strides=(1, 2), groups=2, in_channels=6),

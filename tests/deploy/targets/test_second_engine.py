@@ -132,7 +132,7 @@ class ToyTarget(Target):
     options = (Option("wide", "--wide", "6 bits instead of 5"),)
 
     def __init__(self, wide=False):
-        self.bits = 6 if wide else 5
+        self.wide, self.bits = wide, 6 if wide else 5
 
     def config_list(self, net):
         """7-bit inputs, 5-bit weights."""
