@@ -47,6 +47,8 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
     """
     if is_converted(net):
         raise ConversionError(f"{net.name}: merge BatchNorm before converting the network")
+    # traced first: a network that cannot be traced needs no values to be told so
+    trace(net)
     _check_initialized(net)
     settle_subclasses(net, merging=True)
     blocks = dict(walk(net))

@@ -34,7 +34,7 @@ class Asking(argparse.Action):
     """
 
     def __init__(self, option_strings: Sequence[str], dest: str, switch: bool = False, **options: Any) -> None:
-        super().__init__(option_strings, dest, **(dict(options, nargs=0, default=False) if switch else options))
+        super().__init__(option_strings, dest, **(dict({"default": False}, **options, nargs=0) if switch else options))
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
                  option_string: Optional[str] = None) -> None:

@@ -99,7 +99,7 @@ def _add_quantization(parser, usual):
 
 def _add_calibration(parser, usual):
     group = parser.add_argument_group("calibration")
-    group.add_argument("--quantize-input-offline", action="store_true", default=usual.offline,
+    group.add_argument("--quantize-input-offline", action=Asking, switch=True, default=usual.offline,
                        help="fixed input ranges from a calibration; all options of the calibration imply it (default: "
                             f"{'yes' if usual.offline else 'no'})")
     group.add_argument("--online", action="store_true",
@@ -161,6 +161,9 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
         asking += ("--learn-rounding",)
     if args.sensitivity is not None:
         asking += ("--sensitivity",)
+    if args.checkpoint and "--quantize-input-offline" in asking:
+        parser.error(f"{args.checkpoint}: is quantized already, with ranges of its own; leave out "
+                     "--quantize-input-offline")
     if args.online and asking:
         parser.error(f"{asking[0]} is about fixed input ranges; leave out --online")
     args.quantize_input_offline = not args.online and (args.quantize_input_offline or bool(asking))
