@@ -42,6 +42,7 @@ def quantizers(net: Block, kind: str = "all") -> Iterator[Tuple[str, FakeQuantiz
     seen = set()
     for path, layer in quantized_layers(net):
         for name, quantizer in layer.quantizers():
+            # layers that read one tensor share a quantizer: switched twice it would be, counted twice it must not
             if id(quantizer) in seen:
                 continue
             seen.add(id(quantizer))
@@ -116,6 +117,7 @@ def mode(net: Block, name: str, kind: str = "all") -> Iterator[Block]:
 def enable_quantize(net: Block) -> None:
     """Quantize weights by their method, activations offline where calibrated, else online."""
     for _, quantizer in quantizers(net, "weight"):
+        # a method that trains its step has one from its start; before that the step of each batch serves
         quantizer.mode = quantizer.training_mode if quantizer.calibrated else "online"
     for _, quantizer in quantizers(net, "activation"):
         quantizer.mode = "offline" if quantizer.calibrated else "online"

@@ -78,6 +78,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     check_types(net)
     check_parameters(net)
     target = find_target(target)
+    # before rules are resolved: they name layers by type
     settle_subclasses(net, keep=tuple(convert_fn or ()))
     rules = _rules(net, exclude, convert_fn, target, config_list)
     graph = _trace_or_none(net, example_input)
@@ -95,6 +96,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     devices = {ctx.device_type for p in net.collect_params().values() if p._data is not None for ctx in p.list_ctx()}
     for _, quantizer in quantizers(net):
         quantizer.backend = choose(backend, "gpu" if "gpu" in devices else "cpu")
+    # after the back end is chosen, which computes the start of trained steps
     qparams_init(net)
     _fold(net, plan)
     clear_cached_graphs(net)
@@ -159,6 +161,7 @@ def _rules_from_table(convert_fn: Dict[type, Any]) -> List[Rule]:
 
 
 def _apply(net: Block, plan: Plan, convert_fn: Optional[Dict[type, Any]]) -> None:
+    # a block cannot replace itself in a parent that it does not have
     if plan.entries[0].path == "":
         raise ConversionError(f"{net.name}: the network is a single layer; put it into a HybridSequential")
     # activations last: some of them are children of layers that are replaced first

@@ -59,6 +59,7 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
         raise ConfigError(f"{net.name}: there is no BatchNorm to fold: none follows a layer with quantized weights")
     for path, norm_path in pairs:
         layer, norm = blocks[path], blocks[norm_path]
+        # its place in the network stays: names and structural paths of everything behind it are checkpoints'
         replace_blocks(net, {id(norm): bypass_bn(norm)})
         layer.norm = FoldedBatchNorm(norm, _broadcast_shape(layer), statistics)
         # a layer that is hybridized on its own must find them
@@ -100,6 +101,7 @@ def remove_fake_bn(net: Block) -> List[str]:
     """
     folded = _folded_layers(net)
     unfix_params(net)
+    # by name, since the block at the old place is a stand-in and not the BatchNorm itself
     norms = {layer.norm.block.name: layer for _, layer in folded}
     for _, block in list(walk(net)):
         layer = norms.get(block.name)

@@ -62,6 +62,8 @@ class Graph:
         self.calls: Dict[str, List[int]] = {}
         for node in self.nodes:
             if node.op in LAYER_OPS or node.op in (*NORMS, "_contrib_BatchNormWithReLU"):
+                # a layer's operator is known by its second operand: names of operators are the user's, parameters are
+                # the block's
                 path = owners.get(self.nodes[node.inputs[1]].name)
                 if path is not None:
                     self.calls.setdefault(path, []).append(node.index)
@@ -76,6 +78,7 @@ class Graph:
         first = set()
         for node in self.nodes:
             if node.op in LAYER_OPS:
+                # the first operand alone: a constant that is computed from the image is no way in
                 if reached[node.inputs[0]]:
                     first.add(node.index)
             elif any(reached[i] for i in node.inputs):
@@ -84,6 +87,7 @@ class Graph:
 
     def last_layers(self) -> List[str]:
         """Paths of the layers whose output no other layer reads on its way out of the network."""
+        # backwards, so that each node is asked once however many ways lead out of it
         reaches = {-1: True}
         for node in reversed(self.nodes):
             consumers = self.consumers[node.index]
@@ -99,6 +103,7 @@ def trace(net: Block, inputs: int = 1) -> Graph:
     """
     if not isinstance(net, HybridBlock):
         raise ConversionError(f"{type(net).__name__} is a Block, not a HybridBlock: its graph cannot be traced")
+    # the names that export gives them
     names = ["data"] if inputs == 1 else [f"data{i}" for i in range(inputs)]
     try:
         out = net(*[mx.sym.var(name) for name in names])
@@ -149,10 +154,12 @@ _BY_SCALAR = {"_plus_scalar": lambda s: s >= 0, "_mul_scalar": lambda s: s >= 0,
 def _is_non_negative(node: Node, inputs: Sequence[bool]) -> bool:
     attrs = node.attrs
     if node.op == "Activation":
+        # tanh and softsign are Activation, too
         return attrs["act_type"] in ("relu", "sigmoid", "softrelu")
     if node.op == "clip":
         return float(attrs["a_min"]) >= 0 or (all(inputs) and float(attrs["a_max"]) >= 0)
     if node.op == "LeakyReLU":
+        # slopes, PReLU's too, apply below zero alone: what is never negative passes as it is
         return inputs[0]
     if node.op in ("Pad", "pad"):
         return all(inputs) and (attrs["mode"] != "constant" or float(attrs.get("constant_value", 0)) >= 0)
@@ -161,6 +168,7 @@ def _is_non_negative(node: Node, inputs: Sequence[bool]) -> bool:
         if node.op == "_maximum_scalar" and scalar >= 0:
             return True
         return bool(inputs) and all(inputs) and _BY_SCALAR[node.op](scalar)
+    # one operand that is never negative is enough
     if node.op in ("_maximum", "broadcast_maximum"):
         return any(inputs)
     if node.op in _ALWAYS:
@@ -186,6 +194,7 @@ def batchnorm_partners(graph: Graph) -> Dict[str, str]:
         readers = graph.consumers[index]
         if node.op in LAYER_OPS and len(readers) == 1 and readers[0] in owner:
             reader = graph.nodes[readers[0]]
+            # the layer's output as the normalized operand: it could also be read as a gamma
             if reader.op in NORMS and reader.inputs[0] == index:
                 partners[path] = owner[reader.index]
     return partners
