@@ -47,9 +47,11 @@ def merge_bn(net: Block, exclude: Iterable[Block] = ()) -> List[Tuple[str, str]]
     """
     if is_converted(net):
         raise ConversionError(f"{net.name}: merge BatchNorm before converting the network")
-    # traced first: a network that cannot be traced needs no values to be told so
-    trace(net)
-    _check_initialized(net)
+    try:
+        _check_initialized(net)
+    except ConversionError:
+        trace(net)  # a network that cannot be traced is told that: values would not help it
+        raise
     settle_subclasses(net, merging=True)
     blocks = dict(walk(net))
     excluded = {id(block) for root in exclude for _, block in walk(root)}

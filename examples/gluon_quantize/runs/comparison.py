@@ -15,11 +15,18 @@ from deploy.proof.certificate import JSON, TEXT
 from deploy.proof.compare import Difference
 from deploy.proof.machines import FOLDER
 from deploy.proof.prove import Side, Subject, engine_sides, prove
-from deploy.target import Target
+from deploy.target import Target, find
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.outputs import RESULT
 
 FLOAT, INTEGER = "float", "int8"
+EARLIEST = "ncnn"  # the target of files whose version did not say it yet
+
+
+def target_of(model: Model) -> Target:
+    """The engine that a deployed model was written for; ConfigError for one that is not known here."""
+    target: Target = find(model.metadata.get("target", EARLIEST))
+    return target
 
 
 def stem(name: str, kind: str) -> str:

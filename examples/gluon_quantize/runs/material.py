@@ -8,7 +8,7 @@ from typing import Any, Dict, List, Optional
 
 from deploy.ir import Model
 from deploy.ir.file import load
-from deploy.proof.certificate import JSON
+from deploy.proof.machines import certificates
 from gluon_quantize.data.datasets import open_dataset
 from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.preprocess import Preprocessing
@@ -33,6 +33,8 @@ class Material:
     certificates : list of dict
         One for each machine that compared the files.
     model : Model or None
+    stem : str
+        What the deployment's files are called.
     """
 
     kind: str
@@ -42,6 +44,7 @@ class Material:
     plan: str = ""
     certificates: List[Dict[str, Any]] = field(default_factory=list)
     model: Optional[Model] = None
+    stem: str = ""
 
 
 def material(path: Any) -> Material:
@@ -55,9 +58,8 @@ def material(path: Any) -> Material:
                         "(--output)")
     plan = read_text(folder / PLAN) if (folder / PLAN).is_file() else ""
     if models:
-        machines = [folder / JSON, *sorted(folder.glob("certificates/*.json"))]
-        certificates = [contents for contents in map(_json, machines) if contents]
-        return Material("deployment", folder, result, log, plan, certificates, load(models[0]))
+        # files are found by the name of this one: what stands in it could lead elsewhere
+        return Material("deployment", folder, result, log, plan, certificates(folder), load(models[0]), models[0].stem)
     return Material("training" if log else "simulation", folder, result, log, plan)
 
 

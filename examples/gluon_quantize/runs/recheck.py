@@ -19,15 +19,13 @@ from deploy.proof import samples
 from deploy.proof.certificate import FORMAT, JSON, file_facts, write_certificate
 from deploy.proof.machines import certificates, changes, keep_certificate, reproduced
 from deploy.proof.prove import way_name
-from deploy.target import find
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.runs.comparison import INTEGER, Compared, compare, paths
+from gluon_quantize.runs.comparison import INTEGER, Compared, compare, paths, target_of
 from gluon_quantize.runs.outputs import reserved, staged
 from quantize.errors import DataError, DeployError, ModelFileError, QuantizeError
 from quantize.files import read_text
 
-EARLIEST = "ncnn"  # the target of files whose version did not say it yet
 EMBEDDED = ("digits",)  # images that come with this program, where Pillow is there to prepare them
 
 
@@ -114,7 +112,7 @@ def _opened(folder):
     first = _checked(folder)
     model = file.load(found[0])
     try:
-        name, target = model.metadata["name"], find(model.metadata.get("target", EARLIEST))
+        name, target = model.metadata["name"], target_of(model)
     except (KeyError, TypeError, QuantizeError) as error:
         raise ModelFileError(f"{found[0]}: says not what network it is, or for which engine: {error!r}") from None
     if name != found[0].stem:  # files are found by this name, and must not be found elsewhere

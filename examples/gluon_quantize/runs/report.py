@@ -19,9 +19,9 @@ from calib.observers import HistogramObserver
 from deploy import engine
 from deploy.ir import Model, consumers, integers, quantized
 from deploy.study import Study, costs, in_float, sampled, study
-from deploy.target import find
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.progress import SILENT, Silent
+from gluon_quantize.runs.comparison import INTEGER, paths, target_of
 from gluon_quantize.runs.distributions import input_facts, weight_facts
 from gluon_quantize.runs.layers import layer_rows
 from gluon_quantize.runs.material import Images, Material, images_of, material
@@ -31,8 +31,6 @@ from quantize.errors import QuantizeError
 
 LOG = logging.getLogger(__name__)
 FORMAT = "report 1"
-INTEGER = "int8"  # as `runs.deployment` calls the files
-EARLIEST = "ncnn"  # the target of files whose version did not say it yet
 TIMED = 3  # images: enough for a ratio of seconds
 
 
@@ -121,7 +119,7 @@ def _studied(request: ReportRequest, found: Material, images: Images, observers:
     def see(blobs: Mapping[str, np.ndarray]) -> None:
         for node in quantized(model):
             observers[node.name].update(sampled(blobs[node.inputs[0]]))
-    arithmetic = find(model.metadata.get("target", EARLIEST)).arithmetic_here()
+    arithmetic = target_of(model).arithmetic_here()
     start = time.perf_counter()
     seen = study(model, arithmetic, batch, request.compared, see,
                  lambda numbers: progress.bar(numbers, "report", "image"))
@@ -137,13 +135,13 @@ def _studied(request: ReportRequest, found: Material, images: Images, observers:
 def _scores(found: Material, batch: np.ndarray, seen: Study) -> Tuple[np.ndarray, str]:
     """Scores of the quantized network and what computed them: the real engine for all images, where it is here."""
     assert found.model is not None
-    model, target = found.model, find(found.model.metadata.get("target", EARLIEST))
-    paths = [found.folder / name for name in target.files(f"{model.metadata.get('name', 'model')}-{INTEGER}")]
-    if target.engine is None or not all(path.is_file() for path in paths):
+    model, target = found.model, target_of(found.model)
+    files = paths(target, found.stem, found.folder, INTEGER)
+    if target.engine is None or not all(path.is_file() for path in files):
         return seen.scores, "the integer engine"
     try:
         target.engine.require()
-        session = target.engine.open(paths, target.engine.ways[-1])
+        session = target.engine.open(files, target.engine.ways[-1])
         return session.run(batch, model.outputs[:1])[model.outputs[0]], target.title or target.name
     except QuantizeError as error:
         LOG.warning("%s", error)
