@@ -89,7 +89,8 @@ ARROWS = {
     "deploy.lower":        ("deploy",) + NETWORKS,
     # what is common to all engines knows none; a target may load its own simulation, which needs MXNet, when asked
     "deploy.targets":      ("deploy", "deploy.targets.*.simulate") + BASE,
-    "deploy.targets.*.simulate": ("deploy", "deploy.targets") + NETWORKS,
+    # which layer took up which norm, the graph knows that lowering reads
+    "deploy.targets.*.simulate": ("deploy", "deploy.lower", "deploy.targets") + NETWORKS,
     # the application: commands know everything, runs know no command and no report, data and models know no run
     "examples.gluon_quantize.progress": ("quantize.errors",),
     "examples.gluon_quantize.data": ROOM_BASE,

@@ -3,7 +3,7 @@
 
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 
-from mxnet.gluon import Block
+from mxnet.gluon import Block, nn
 
 from deploy import ir
 from deploy.arithmetic import Arithmetic
@@ -127,4 +127,6 @@ class Builder:
         outputs = (name,) if len(shapes) == 1 else tuple(
             self.unique(f"{name}_{number}") for number in range(len(shapes)))
         self.draft.add(kind(name=name, inputs=inputs, outputs=outputs, path=call.path, **fields), shapes)
+        if kind is ir.BatchNorm and call.is_layer(nn.BatchNorm):
+            self.draft.norm_layers.add(name)
         return outputs

@@ -112,6 +112,11 @@ class Call:
         """Write a node with as many outputs as the operator has."""
         return self._builder.write(self, kind, (blob,), self.shapes if shapes is None else shapes, part, fields)
 
+    def is_layer(self, kind: type) -> bool:
+        """Whether the operator computes with the parameters of a layer of some type."""
+        owner = self._builder.naming.layer(self._node)
+        return owner is not None and isinstance(owner[1], kind)
+
     @property
     def is_quantized(self) -> bool:
         """Whether the operator's layer is to compute in integers."""

@@ -2,7 +2,7 @@
 """A model while it is being made: nodes that passes replace and remove; and what keeps an operator out of it."""
 
 from dataclasses import replace
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
 
 from deploy.ir import Model, Node
 
@@ -19,11 +19,17 @@ class Draft:
     input_name : str
     input_shape : tuple of int
         Without the batch axis.
+
+    Attributes
+    ----------
+    norm_layers : set of str
+        BatchNorms that are layers of the network, and no functions in some block's forward.
     """
 
     def __init__(self, input_name: str, input_shape: Tuple[int, ...]):
         self.inputs = (input_name,)
         self.outputs: Tuple[str, ...] = ()
+        self.norm_layers: Set[str] = set()
         self.shapes: Dict[str, Tuple[int, ...]] = {}
         self._nodes: Dict[str, Node] = {}
         self._writers: Dict[str, str] = {}

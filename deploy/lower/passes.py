@@ -160,11 +160,13 @@ def absorb(draft: Draft) -> None:
     """Fold every BatchNorm and Affine that alone reads a layer's output into that layer.
 
     w' = w * g and b' = b * g + h where the norm computes g * x + h with its own epsilon, in float64. A quantized layer
-    keeps its codes (of the weight in front of the norm, as simulated) and its scales take up the factor.
+    keeps its codes (of the weight in front of the norm, as simulated) and its scales take up the factor; but not that
+    of a function in somebody's forward, which could not step aside where the network simulates the engine.
     """
     for node in draft.nodes(BatchNorm, Affine):
         host = draft.writer(node.inputs[0])
-        if isinstance(host, HOSTS) and draft.only_reader(node.inputs[0]) is not None:
+        stays = integers(host) is not None and node.name not in draft.norm_layers
+        if isinstance(host, HOSTS) and draft.only_reader(node.inputs[0]) is not None and not stays:
             draft.put(absorbed(host, *factor_and_shift(node)))
             draft.bypass(node)
 

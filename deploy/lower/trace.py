@@ -62,8 +62,7 @@ def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
     DeployError
         Parameters without values, or an input shape that does not fit.
     """
-    with mode(net, "float"), _settled(net):
-        graph = trace(net)
+    graph = float_graph(net)
     arrays = _parameters(net)
     lacking = [node.name for node in graph.nodes if node.op == "null" and node.name not in arrays
                and node.name not in graph.data_names]
@@ -77,6 +76,12 @@ def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
     read = {source for node in graph.nodes if depends[node.index] for source in node.sources if not depends[source[0]]}
     constants = _evaluated(internals, [pair for pair in enumerate(entries) if pair[1] in read], arrays)
     return Traced(graph.nodes, graph.heads, shapes, depends, constants)
+
+
+def float_graph(net: Block) -> Graph:
+    """The graph of a network as it is in inference with its quantizers in float mode."""
+    with mode(net, "float"), _settled(net):
+        return trace(net)
 
 
 @contextlib.contextmanager

@@ -108,7 +108,7 @@ def _opened(folder):
     """The deployment, and the certificate that it came with."""
     found = sorted(folder.glob("*.ir"))
     if len(found) != 1:
-        raise DataError(f"--recheck {folder}: {len(found)} .ir files; name a folder that deploy_ncnn.py has written")
+        raise DataError(f"--recheck {folder}: {len(found)} .ir files; name a folder that deploy --output has written")
     first = _checked(folder)
     model = file.load(found[0])
     try:

@@ -12,11 +12,14 @@ from mxnet.gluon import Block, nn
 
 from deploy import ir
 from deploy.ir import Model
+from deploy.lower.trace import float_graph
 from deploy.proof.compare import Observed
 from deploy.targets.ncnn.arithmetic import fused
 from deploy.targets.ncnn.kernels import runs
 from deploy.targets.ncnn.simulate.agreement import uncertain
 from deploy.targets.ncnn.simulate.blocks import ChannelAffine, IntegerLayer, average
+from quantize.convert.graph import Graph
+from quantize.convert.layers import LAYER_OPS
 from quantize.errors import DeployError
 from quantize.modes import clear_cached_graphs, eager
 from quantize.nn import BypassBatchNorm, QConv2D, QDense
@@ -76,6 +79,8 @@ class _Blocks:
             if node not in self._clips.values():
                 self._nodes[node.path].append(node)
         self._runs = runs(model)
+        self._hosts = hosts(float_graph(net))
+        self._quantized = {node.path for node in ir.quantized(model)}
         self._integer: Dict[str, IntegerLayer] = {}
         self.replacements = {}
         for path, block in walk(net):
@@ -112,7 +117,9 @@ class _Blocks:
         if len({self._model.shapes[other.inputs[0]] for other in nodes}) > 1:
             return None  # called on several sizes: stays as it is, and is reported
         if isinstance(block, nn.BatchNorm) and not isinstance(block, BypassBatchNorm):
-            return ChannelAffine(block, node) if isinstance(node, ir.BatchNorm) else BypassBatchNorm.from_float(block)
+            if isinstance(node, ir.BatchNorm):
+                return ChannelAffine(block, node)
+            return BypassBatchNorm.from_float(block) if self._hosts.get(path) in self._quantized else None
         if isinstance(node, ir.Pooling) and node.kind == "avg" and isinstance(
                 block, (nn.AvgPool2D, nn.GlobalAvgPool2D)):
             return average(block, node, self._model.shapes[node.inputs[0]])
@@ -137,6 +144,19 @@ class _Blocks:
         finally:
             for layer in self._integer.values():
                 layer.codes = None
+
+
+def hosts(graph: Graph) -> Dict[str, str]:
+    """Path of a BatchNorm -> path of the layer in front of it, whatever stands between them."""
+    owners = {index: path for path, calls in graph.calls.items() for index in calls}
+    found = {}
+    for index, path in owners.items():
+        node = graph.nodes[index]
+        if node.op not in LAYER_OPS:
+            while node.inputs and (node.index == index or node.op not in LAYER_OPS):
+                node = graph.nodes[node.inputs[0]]
+            found[path] = owners.get(node.index, "")
+    return found
 
 
 def _numbers(node):

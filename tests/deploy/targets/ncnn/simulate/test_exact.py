@@ -306,3 +306,53 @@ def test_an_average_over_two_sizes_is_left_alone_and_reported(caplog):
     with caplog.at_level("INFO"):
         observed = side(net, lowered(net))(images)
     assert "2 operators may round otherwise than ncnn: " in caplog.text and len(observed.codes) == 3
+
+
+class Scaled(nn.HybridBlock):
+    """What BatchNorms and factors per channel are, written as functions behind a layer."""
+
+    def __init__(self, layer, how):
+        super().__init__(prefix="")
+        self.layer, self._how = layer, how
+        for name, low in (("gamma", 0.5), ("beta", -0.5), ("mean", -0.5), ("var", 0.5)):
+            values = np.random.RandomState(len(name)).uniform(low, low + 1, 16).astype(np.float32)
+            constant = self.params.get_constant(name, mx.nd.array(values))
+            setattr(self, name, constant)
+
+    def hybrid_forward(self, F, x, gamma, beta, mean, var):
+        y = self.layer(x)
+        if self._how == "norm":
+            return F.BatchNorm(y, gamma, beta, mean, var, fix_gamma=False, eps=1e-3)
+        factor, shift = (F.reshape(each, shape=(1, -1, 1, 1)) for each in (gamma, beta))
+        return F.broadcast_add(F.broadcast_mul(y, factor), shift) if self._how == "affine" else F.broadcast_mul(
+            y, factor)
+
+
+@pytest.mark.parametrize("how", ["factor", "affine", "norm"])
+def test_a_factor_that_is_written_as_a_function_is_applied_once(how):
+    """Lowering took it into the layer's scale, and the simulation computed it once more behind that."""
+    net, images = build(Scaled(nn.Conv2D(16, 3), how), nn.Activation("relu"), nn.Conv2D(8, 3), nn.Dense(3))
+    before = net(mx.nd.array(images)).asnumpy()
+    model = lowered(net)
+    expected = engine.run(model, images, arithmetic=TARGET.arithmetic, codes=True)
+    assert len(expected.codes) == 3 and np.abs(expected.outputs[0] - before).max() < 0.03 * np.abs(before).max()
+    assert_same(side(net, model)(images), expected.codes, expected.outputs, model)
+
+
+def test_a_norm_behind_a_layer_that_stays_float():
+    """Only a BatchNorm in the weights steps aside: a float layer computes with its own."""
+    mx.random.seed(7)
+    net = sequence(nn.Conv2D(16, 3), norm(1), nn.Activation("relu"), nn.Conv2D(8, 3), nn.Dense(3))
+    net.initialize(mx.init.Xavier(magnitude=24))
+    batch = np.random.RandomState(8).normal(size=(4,) + SHAPE).astype(np.float32)
+    net(mx.nd.array(batch))
+    net[1].running_var.set_data(mx.nd.array(np.random.RandomState(9).uniform(0.5, 2, 16)))
+    net = convert_model(net, exclude=["0"], target=TARGET)
+    calibrator = CALIBRATORS.get("minmax")()
+    calibrate(net, observe(net, [mx.nd.array(batch)], calibrator), calibrator)
+    quantize_input(net, enable=True, online=False)
+    model = lowered(net)
+    expected = engine.run(model, batch, arithmetic=TARGET.arithmetic).outputs[0]
+    found = side(net, model)(batch).blobs[model.outputs[0]].reshape(expected.shape)
+    # the float layer's own sums are rounded otherwise, so that a code may be another, but no more
+    assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
