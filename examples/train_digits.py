@@ -10,6 +10,8 @@ import numpy as np
 from mxnet import autograd, gluon
 from tqdm import tqdm
 
+from gluon_quantize.commands.parser import Parser
+from gluon_quantize.commands.running import unix_output
 from gluon_quantize.data import preprocess
 from gluon_quantize.data.datasets import batches, open_dataset
 from gluon_quantize.models.nets import digits_lenet
@@ -28,7 +30,7 @@ def parse_args(argv=None):
             raise argparse.ArgumentTypeError(f"{value} is less than 1")
         return value
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = Parser(description=__doc__)
     parser.add_argument("--epochs", type=positive, default=40, help="passes over the training images")
     parser.add_argument("--lr", type=float, default=0.004, help="learning rate of Adam at the start; falls to 0")
     parser.add_argument("--batch-size", type=positive, default=32, help="images per step")
@@ -84,7 +86,8 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (QuantizeError, OSError) as error:
-        sys.exit(f"error: {error}")
+    with unix_output():
+        try:
+            main()
+        except QuantizeError as error:
+            sys.exit(f"error: {error}")

@@ -8,7 +8,7 @@ else, and has wheels for every Python from 3.8 on (pydantic 2 needs four package
 """
 
 import json
-from typing import Any, Callable, Type, TypeVar
+from typing import Any, Callable, Dict, List, Set, Tuple, Type, TypeVar
 
 from quantize.errors import DataError, QuantizeError
 from quantize.escape import shown
@@ -29,12 +29,12 @@ def parse_json(text: str, where: str, error: Type[QuantizeError] = DataError) ->
     where : str
         What the text is called in errors.
     error : class
-        What is raised, with line and column, for text that is no JSON, is nested too deep, or has numbers of more than
-        1000 digits (which take seconds to read, or stand for infinity).
+        What is raised, with line and column, for text that is no JSON, is nested too deep, has a key twice in one
+        object, or numbers of more than 1000 digits (which take seconds to read, or stand for infinity).
     """
     claim(len(text) * PER_LETTER, where, error)
     try:
-        return json.loads(text, parse_int=_number(int), parse_float=_number(float))
+        return json.loads(text, parse_int=_number(int), parse_float=_number(float), object_pairs_hook=_unique)
     except json.JSONDecodeError as problem:
         raise error(f"{where}: line {problem.lineno} column {problem.colno}: {problem.msg}") from None
     except RecursionError:
@@ -65,6 +65,16 @@ def checked(content: Any, schema: Type[T], where: str, error: Type[QuantizeError
         raise error(f"{where}: {shown(problem)[:400]}") from None
     except RecursionError:
         raise error(f"{where}: is nested too deep") from None
+
+
+def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    """An object; of two values under one key nobody knows which was meant."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: Set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"the key {twice[:40]!r} comes twice in one object")
+    return found
 
 
 def _number(kind: Callable) -> Callable[[str], Any]:

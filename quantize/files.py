@@ -3,22 +3,34 @@
 
 import contextlib
 import errno
+import hashlib
 import math
 import os
 import pathlib
+import re
 import secrets
 import stat
-from typing import Any, Iterator, List, Mapping, Union
+from types import ModuleType
+from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Tuple, Type, Union
 
 import numpy as np
 
-from quantize.errors import DataError
+from quantize.errors import DataError, QuantizeError
 from quantize.limits import claim, limit
+
+fcntl: Optional[ModuleType]
+try:
+    import fcntl
+except ImportError:  # no Unix
+    fcntl = None
 
 PathLike = Union[str, "os.PathLike[str]"]
 Content = Union[str, bytes]
 
 CHUNK = 2 ** 24  # bytes
+SHOWN = 40  # letters of a file's name that are in its temporary one
+# what the shell hands over for <(command) and for standard input: pipes that somebody writes to
+GIVEN = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")
 
 
 def write_together(contents: Mapping[PathLike, Content]) -> None:
@@ -52,20 +64,23 @@ def whole_file(path: PathLike) -> Iterator[pathlib.Path]:
 
     For libraries that write files themselves. The temporary file has a name that nobody can foresee, and is made by
     this process or not at all: nothing is written through a link that somebody has planted. A file that was there
-    keeps its mode; a link in its place is replaced, and what it points to stays as it is. DataError when the file
-    cannot be written.
+    keeps its mode; a link in its place is replaced, and what it points to stays as it is. What a process that was
+    killed left of the same file goes. DataError when the file cannot be written.
     """
     path = pathlib.Path(path)
-    temporary = None
+    temporary, handle = None, -1
     try:
-        temporary = _temporary(path)  # libraries have errors of their own for folders that are not there
+        _sweep(path)
+        temporary, handle = _temporary(path)  # libraries have errors of their own for folders that are not there
         yield temporary
         os.replace(str(temporary), str(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror or error}") from None
     finally:
-        if temporary is not None and temporary.exists():
-            temporary.unlink()
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                temporary.unlink()
+            os.close(handle)
 
 
 def check_params_size(path: PathLike, arrays: Mapping[str, Any]) -> None:
@@ -88,21 +103,87 @@ def check_params_size(path: PathLike, arrays: Mapping[str, Any]) -> None:
         raise DataError(f"{path}: cannot be written: only {written} of {size} bytes are on the disk, which is full")
 
 
-def _temporary(path: pathlib.Path) -> pathlib.Path:
-    """A new, empty file beside `path`, with its mode, or the mode that new files have."""
+def _temporary(path: pathlib.Path) -> Tuple[pathlib.Path, int]:
+    """(A new, empty file beside `path`, with its mode or that of new files; the handle by which it is ours)."""
     if not path.name:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
     before = None
     with contextlib.suppress(FileNotFoundError):
         before = os.lstat(str(path))
-    temporary = path.with_name(f"{path.name[:40]}.{secrets.token_hex(8)}.tmp")
-    handle = os.open(str(temporary), os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    while True:
+        temporary = path.with_name(f"{path.name[:SHOWN]}.{secrets.token_hex(8)}.tmp")
+        handle = os.open(str(temporary), os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0), 0o666)
+        _lock(handle, wait=True)
+        if _is_at(handle, temporary):
+            break
+        os.close(handle)  # somebody took it for a leftover before it was locked
+    if before is not None and stat.S_ISREG(before.st_mode):
+        os.fchmod(handle, stat.S_IMODE(before.st_mode))
+    return temporary, handle
+
+
+def _sweep(path: pathlib.Path) -> None:
+    """Remove what killed processes left half written of a file: what is called so, and nobody holds."""
+    left = re.compile(re.escape(path.name[:SHOWN]) + r"\.[0-9a-f]{16}\.tmp")
+    for name in os.listdir(str(path.parent)):
+        if left.fullmatch(name):
+            with contextlib.suppress(OSError):
+                handle = os.open(str(path.parent / name), os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0))
+                try:
+                    own = os.fstat(handle).st_uid == os.getuid()
+                    if own and _lock(handle, wait=False) and _is_at(handle, path.parent / name):
+                        os.unlink(str(path.parent / name))
+                finally:
+                    os.close(handle)
+
+
+def _lock(handle: int, wait: bool) -> bool:
+    """Whether a file is ours now; a system or a file system without locks says no."""
+    if fcntl is None:
+        return False
     try:
-        if before is not None and stat.S_ISREG(before.st_mode):
-            os.fchmod(handle, stat.S_IMODE(before.st_mode))
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except OSError:
+        return False
+    return True
+
+
+def _is_at(handle: int, path: pathlib.Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.lstat(str(path)))
+    except FileNotFoundError:
+        return False
+
+
+# ---- reading
+
+
+@contextlib.contextmanager
+def opened(path: PathLike, error: Type[QuantizeError] = DataError) -> Iterator[BinaryIO]:
+    """Context with a file to read from; `error` for what cannot be read, and for what is no file.
+
+    A device has no end, and a named pipe may never begin: neither is waited for. Pipes that the shell hands over
+    (``<(command)``, ``/dev/stdin``) are read.
+    """
+    try:
+        handle = os.open(str(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as problem:
+        raise error(f"{path}: cannot be read: {problem.strerror}") from None
+    except ValueError as problem:  # a name with a zero byte, or half of a pair
+        raise error(f"{str(path)!r}: cannot be read: {problem}") from None
+    try:
+        kind = os.fstat(handle).st_mode
+        if stat.S_ISDIR(kind):
+            raise error(f"{path}: cannot be read: {os.strerror(errno.EISDIR)}")
+        if stat.S_ISFIFO(kind) and str(path).startswith(GIVEN):
+            os.set_blocking(handle, True)
+        elif not stat.S_ISREG(kind):
+            raise error(f"{path}: cannot be read: it is a device or a pipe, not a file")
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            yield stream
     finally:
         os.close(handle)
-    return temporary
 
 
 def read_text(path: PathLike) -> str:
@@ -115,19 +196,27 @@ def read_text(path: PathLike) -> str:
 
 def read_bytes(path: PathLike) -> bytes:
     """The content of a file; DataError when it cannot be read, or is larger than `quantize.limits` allows."""
-    try:
-        with open(str(path), "rb") as stream:
-            claim(os.fstat(stream.fileno()).st_size, str(path))
-            chunks: List[bytes] = []
-            most = limit()  # devices and pipes have no size
+    with opened(path) as stream:
+        claim(os.fstat(stream.fileno()).st_size, str(path))
+        chunks: List[bytes] = []
+        most = limit()  # pipes have no size
+        try:
             while sum(len(chunk) for chunk in chunks) <= most:
                 chunks.append(stream.read(CHUNK))
                 if not chunks[-1]:
                     break
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except ValueError as error:  # a name with a zero byte
-        raise DataError(f"{str(path)!r}: cannot be read: {error}") from None
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     content = b"".join(chunks)
     claim(len(content), str(path))
     return content
+
+
+def size_and_digest(path: PathLike) -> Dict[str, Any]:
+    """Size and SHA-256 of a file, read piece by piece: ``{"bytes": int, "sha256": str}``."""
+    digest, size = hashlib.sha256(), 0
+    with opened(path) as stream:
+        for chunk in iter(lambda: stream.read(CHUNK), b""):
+            digest.update(chunk)
+            size += len(chunk)
+    return {"bytes": size, "sha256": digest.hexdigest()}

@@ -13,7 +13,7 @@ import numpy as np
 
 from quantize.errors import DataError
 from quantize.escape import shown
-from quantize.files import PathLike
+from quantize.files import PathLike, opened
 from quantize.limits import claim
 
 MOST_MEMBERS = 10_000
@@ -34,7 +34,7 @@ def read_npz(path: PathLike, keys: Optional[Sequence[str]] = None) -> Dict[str, 
         For a file that is missing or damaged, without one of the arrays, or that wants more memory than is allowed.
     """
     try:
-        with zipfile.ZipFile(str(path)) as archive:
+        with opened(path) as stream, zipfile.ZipFile(stream) as archive:
             entries = {entry.filename[:-len(".npy")]: entry for entry in _entries(archive, path)}
             missing = [key for key in keys or () if key not in entries]
             if missing:
@@ -44,8 +44,6 @@ def read_npz(path: PathLike, keys: Optional[Sequence[str]] = None) -> Dict[str, 
             return {name: _array(archive, entry, path) for name, entry in chosen.items()}
     except DataError:
         raise
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
     # a broken file shows as whatever zipfile, zlib, lzma or the npy reader raise: there is no common base
     except Exception as error:
         raise DataError(f"{path}: not a complete npz file ({shown(error):.200}); fetch or write it again") from None

@@ -21,7 +21,7 @@ from math import prod
 from typing import Any, BinaryIO, List, Tuple
 
 from quantize.errors import ModelFileError
-from quantize.files import PathLike
+from quantize.files import PathLike, opened
 from quantize.limits import claim
 
 MAGIC = 0x112
@@ -53,11 +53,11 @@ def check_params(path: PathLike) -> None:
     """ModelFileError unless everything that a file says of itself fits its length."""
     if not os.path.isfile(str(path)):
         raise ModelFileError(f"{path}: no such parameter file")
-    try:
-        with open(str(path), "rb") as stream:
+    with opened(path, ModelFileError) as stream:
+        try:
             _walk(_Reader(stream, str(path)))
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
+        except OSError as error:
+            raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
 
 
 def _broken(path: PathLike, why: str) -> ModelFileError:

@@ -33,7 +33,7 @@ from deploy.ir.validate import ARRAY_TYPES, element_types, hints, inner, validat
 from quantize.documents import parse_json
 from quantize.errors import DeployError, ModelFileError
 from quantize.escape import shown
-from quantize.files import PathLike, write_whole
+from quantize.files import PathLike, opened, write_whole
 from quantize.limits import claim
 
 FORMAT = "deploy.ir"
@@ -60,11 +60,9 @@ def save(model: Model, path: PathLike) -> None:
 def load(path: PathLike) -> Model:
     """The model in a file; ModelFileError that says what is wrong with any other file."""
     try:
-        with open(path, "rb") as stream:
+        with opened(path, ModelFileError) as stream:
             members = _members(stream)
         return _decode_model(members)
-    except OSError as error:
-        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from None
     except (DeployError, ModelFileError) as error:
         raise ModelFileError(f"{path}: {error}") from None
 

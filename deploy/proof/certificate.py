@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """The certificate: what was compared, on which machine, with which files, and what came out; as JSON and as a table."""
 
-import hashlib
 import json
 import math
 import pathlib
@@ -13,7 +12,7 @@ from deploy.ir import Convolution, Model, Node, integers, producers, quantized
 from deploy.proof.compare import Difference
 from deploy.proof.verify import Verification
 from quantize.escape import markdown
-from quantize.files import PathLike, write_whole
+from quantize.files import PathLike, size_and_digest, write_whole
 
 FORMAT = "certificate 1"
 JSON, TEXT = "certificate.json", "certificate.md"
@@ -153,12 +152,7 @@ def _source(model, node, known):
 
 def file_facts(paths: Iterable[PathLike]) -> Dict[str, Dict[str, object]]:
     """File name -> its size in bytes and its SHA-256."""
-    facts = {}
-    for path in map(pathlib.Path, paths):
-        # small files: a hash of the whole is simpler than one of parts
-        content = path.read_bytes()
-        facts[path.name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    return facts
+    return {path.name: size_and_digest(path) for path in map(pathlib.Path, paths)}
 
 
 def write_certificate(folder: PathLike, contents: Mapping[str, Any]) -> None:

@@ -19,7 +19,7 @@ from typing import Any, Dict, Mapping, NamedTuple, Tuple
 import numpy as np
 
 from quantize.errors import ModelFileError
-from quantize.files import PathLike, whole_file
+from quantize.files import PathLike, opened, whole_file
 
 FORMAT, VERSION = "quantize network", 1
 MANIFEST, NETWORK, FACTS = "manifest.json", "network.json", "facts.json"
@@ -87,10 +87,8 @@ def read(path: PathLike, only: str = "") -> Stored:
         For a file that is missing, damaged, changed, of another format or version, or larger inside than outside.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
-        raise ModelFileError(f"{path}: no such file")
     try:
-        with zipfile.ZipFile(str(path)) as archive:
+        with opened(path, ModelFileError) as stream, zipfile.ZipFile(stream) as archive:
             return _Reader(path, archive).read(only)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
         raise ModelFileError(f"{path}: not a file of save_quantized (truncated?): {error}") from None

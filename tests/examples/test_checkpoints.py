@@ -100,7 +100,8 @@ def test_what_a_checkpoint_holds(saved, tmp_path):
 def test_folders_with_other_names_are_none(saved, tmp_path):
     checkpoints, net, optimizers = saved
     newest = tmp_path / "checkpoints" / "epoch-2"
-    for name in ("epoch-2.old", "epoch-3.tmp", "epoch-x", "epoch-", "epoch-03", "epoch-٣"):
+    for name in ("epoch-2.old", "epoch-3.tmp", "epoch-3.0123456789abcdef.tmp", "epoch-x", "epoch-",
+                 "epoch-03", "epoch-٣"):
         shutil.copytree(str(newest), str(newest.with_name(name)))
     newest.with_name("epoch-9").write_text("")
     assert [path.name for path in checkpoints.folders()] == ["epoch-1", "epoch-2"]
@@ -155,3 +156,25 @@ def test_pickles_of_earlier_versions_are_refused_unread(saved, tmp_path, monkeyp
     with pytest.raises(ModelFileError, match="is no state of an optimizer"):
         read_state(tmp_path / "evil.npz", gluon.Trainer(net.collect_params(), "adam", kvstore=None))
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("change", [
+    lambda layout: layout["states"].update({"0": None}), lambda layout: layout["states"].update({"0": ["0.0"]}),
+    lambda layout: layout["states"].update({"0": ["0.0", "1.0"]}), lambda layout: layout["states"].update({"9": None}),
+    lambda layout: layout["updates"].update({"0": 10 ** 400}), lambda layout: layout["numbers"].update(lr="0.1"),
+    lambda layout: layout.update(more=1)])
+def test_states_that_do_not_fit_their_parameters_are_refused(tmp_path, change):
+    """MXNet would read beyond them, or fail at the first step."""
+    step_net = network()
+    trainer = gluon.Trainer(step_net.collect_params(), "adam", {"learning_rate": 0.01}, kvstore=None)
+    step(step_net, trainer.step, 0)
+    write_state(tmp_path / "s.npz", trainer)
+    with np.load(str(tmp_path / "s.npz")) as stored:
+        arrays = {name: stored[name] for name in stored.files}
+    read_state(tmp_path / "s.npz", trainer)
+    layout = json.loads(arrays["layout"].tobytes())
+    change(layout)
+    np.savez(str(tmp_path / "s.npz"), **dict(arrays, layout=np.frombuffer(json.dumps(layout).encode(), np.uint8)))
+    with pytest.raises(ModelFileError, match="s.npz: ") as told:
+        read_state(tmp_path / "s.npz", trainer)
+    assert "\n" not in str(told.value)

@@ -168,9 +168,10 @@ def test_killed_between_two_renames_the_old_folder_comes_back(tmp_path):
 def test_leftovers_of_others_stay(tmp_path):
     (tmp_path / "out.tmp").mkdir()
     (tmp_path / "out.1.tmp").mkdir()  # of a process that lives
+    (tmp_path / f"out.1.{'0' * 16}.tmp").mkdir()
     with reserved(tmp_path / "out", force=False):
         pass
-    assert tree(tmp_path) == ["out.1.tmp", "out.tmp"]
+    assert tree(tmp_path) == [f"out.1.{'0' * 16}.tmp", "out.1.tmp", "out.tmp"]
 
 
 # ---- one at a time
@@ -232,7 +233,8 @@ def test_folders_of_other_commands_are_refused(tmp_path):
 def test_what_a_killed_training_left_half_written_goes(tmp_path):
     (tmp_path / "checkpoints" / "epoch-3.tmp").mkdir(parents=True)
     (tmp_path / "checkpoints" / "epoch-2").mkdir()
-    for name in (".best.params.77.tmp", "log.json.77.tmp", "mine.tmp", "best.params"):
+    (tmp_path / "checkpoints" / f"epoch-3.{'0' * 16}.tmp").mkdir()
+    for name in (".best.params.77.tmp", "log.json.77.tmp", f"final.qnet.{'0' * 16}.tmp", "mine.tmp", "best.params"):
         (tmp_path / name).write_text("")
     with claimed(tmp_path, "training"):
         pass

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from gluon_quantize.commands.main import COMMANDS
+
 PRINTS = f"{sys.executable} -c 'from gluon_quantize.commands.running import unix_output as u\nwith u(): print(1)'"
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 
@@ -26,6 +28,20 @@ def command(text, **env):
 def test_output_that_goes_nowhere(line, code, says):
     done = command(line)
     assert done.returncode in code and done.stderr == says
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("asked", [*(name + " --help" for name in COMMANDS), "--help", "--version", "--completion bash",
+                                   "--list-models"])
+def test_help_that_goes_nowhere_is_no_success(asked, capsys):
+    """argparse keeps such an error to itself."""
+    program = (f"import sys; from gluon_quantize.commands.main import main; sys.exit(main({asked.split()!r}))")
+    if asked == "--list-models":
+        program = program.replace("['--list", "['simulate', '--list")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-c", program], cwd=str(EXAMPLES), stdout=full, stderr=subprocess.PIPE,
+                              text=True)
+    assert (done.returncode, done.stderr) == (1, "error: standard output cannot be written: No space left on device\n")
 
 
 @pytest.mark.parametrize("arguments, says", [

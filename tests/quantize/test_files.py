@@ -2,7 +2,10 @@
 """Files appear whole, under names that nobody can foresee, with the mode that they had."""
 
 import os
+import signal
 import stat
+import subprocess
+import sys
 
 import pytest
 
@@ -53,6 +56,33 @@ def test_temporary_names_are_not_foreseen_and_go(tmp_path):
     assert len(set(seen)) == 2 and [path.name for path in tmp_path.iterdir()] == ["n" * 250]
 
 
+KILLED = """
+import os, signal, sys
+from quantize.files import whole_file
+with whole_file(sys.argv[1]) as temporary:
+    temporary.write_text("half")
+    os.kill(os.getpid(), int(sys.argv[2]))
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path):
+    """And what one that lives is writing stays."""
+    (tmp_path / "result").write_text("old")
+    subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "result"), str(int(signal.SIGKILL))])
+    assert len(list(tmp_path.glob("result.*.tmp"))) == 1 and (tmp_path / "result").read_text() == "old"
+    (tmp_path / "result.mine.tmp").touch()
+    living = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "result"), str(int(signal.SIGSTOP))])
+    os.waitpid(living.pid, os.WUNTRACED)
+    try:
+        write_whole(tmp_path / "result", "new")
+        assert len(list(tmp_path.glob("result.*.tmp"))) == 2
+    finally:
+        living.send_signal(signal.SIGCONT)
+        assert living.wait() == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result", "result.mine.tmp"]
+    assert (tmp_path / "result").read_text() == "half"  # whole for the one that wrote last
+
+
 @pytest.mark.parametrize("name", ["/", "no/such/folder/x", "x" * 300])
 def test_what_cannot_be_written_is_one_line(tmp_path, name):
     with pytest.raises(DataError, match="cannot be written"):
@@ -60,6 +90,16 @@ def test_what_cannot_be_written_is_one_line(tmp_path, name):
     with pytest.raises(DataError, match="cannot be written"):
         write_together({tmp_path / "a": "x", tmp_path / "no" / "b": "y"})
     assert not list(tmp_path.iterdir())
+
+
+def test_neither_devices_nor_pipes_are_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in ("/dev/zero", tmp_path / "pipe"):
+        with pytest.raises(DataError, match="it is a device or a pipe, not a file"):
+            read_bytes(path)
+    done = subprocess.run(["bash", "-c", f"{sys.executable} -c 'import sys; from quantize.files import read_text; "
+                           "print(read_text(sys.argv[1]))' <(echo hand)"], stdout=subprocess.PIPE)
+    assert done.stdout.strip() == b"hand"
 
 
 def test_what_cannot_be_read_is_one_line(tmp_path):

@@ -19,7 +19,7 @@ from deploy.targets.ncnn.param import Network, parse_param
 from deploy.targets.ncnn.process import Died
 from deploy.targets.ncnn.server.worker import PROGRESS
 from quantize.errors import DataError, DeployError, ModelFileError
-from quantize.files import PathLike, read_text
+from quantize.files import PathLike, read_bytes, read_text
 
 Inputs = Union[np.ndarray, Mapping[str, np.ndarray]]
 SECONDS = 600.0  # for one image; an engine that takes longer hangs
@@ -273,7 +273,7 @@ def _strictly_read(param: PathLike, weights: PathLike) -> Network:
         raise DeployError(f"{param}: ncnn cannot load it: {error}") from None
     if all(map(stores, network.layers)):  # other types of layers are known to ncnn alone
         try:
-            read_binary(network, pathlib.Path(weights).read_bytes(), str(weights))
+            read_binary(network, read_bytes(weights), str(weights))
         except ModelFileError as error:
             raise DeployError(f"{weights}: ncnn cannot load it: {error}") from None
     return network

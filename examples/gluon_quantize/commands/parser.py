@@ -3,7 +3,8 @@
 
 import argparse
 import math
-from typing import Any, Callable, NoReturn, Optional, Sequence, Tuple
+import sys
+from typing import IO, Any, Callable, NoReturn, Optional, Sequence, Tuple
 
 from calib.calibrators import CALIBRATORS, named_calibrator
 from gluon_quantize.runs.methods import EASYQUANT
@@ -52,6 +53,11 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2."""
         self.exit(2, shown(f"error: {message} (see {self.prog} --help)") + "\n")
+
+    def _print_message(self, message: str, file: Optional[IO[str]] = None) -> None:
+        """Unlike argparse's own, which keeps it to itself that a help text has gone nowhere."""
+        if message:
+            (file or sys.stderr).write(message)
 
 
 def whole(low: int, high: Optional[int] = None) -> Callable[[str], int]:

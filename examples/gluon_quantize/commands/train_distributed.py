@@ -10,7 +10,7 @@ import signal
 import sys
 from typing import List, Optional
 
-from gluon_quantize.commands.parser import Help
+from gluon_quantize.commands.parser import Parser
 from gluon_quantize.commands.running import log_shown, spelled, unix_output
 from gluon_quantize.runs.distributed import LaunchRequest, launch
 from quantize.errors import QuantizeError
@@ -28,10 +28,9 @@ EPILOG = """examples:
 TRAIN, SCRIPTS = "train", ("train_qat.py", "train_digits.py")
 
 
-def build_parser(prog: str = PROG) -> argparse.ArgumentParser:
+def build_parser(prog: str = PROG) -> Parser:
     """The parser of the options."""
-    parser = argparse.ArgumentParser(prog=prog, description=__doc__, epilog=EPILOG.format(prog=spelled(prog)),
-                                     formatter_class=Help)
+    parser = Parser(prog=prog, description=__doc__, epilog=EPILOG.format(prog=spelled(prog)))
     parser.add_argument("--workers", type=int, default=2, metavar="N",
                         help="processes that train, on all machines together (default: %(default)s)")
     parser.add_argument("--here", type=int, metavar="N", help="how many of them on this machine (default: all)")

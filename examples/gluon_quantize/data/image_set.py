@@ -10,6 +10,7 @@ from PIL import Image, ImageFile
 from gluon_quantize.data.depth import in_bytes
 from gluon_quantize.data.preprocess import Preprocessing
 from quantize.errors import DataError, QuantizeError
+from quantize.files import opened
 from quantize.limits import claim
 
 # whatever the name ends in: others start interpreters (EPS), or are seldom read and seldom looked at
@@ -105,7 +106,7 @@ class FileSet(ImageSet):
         # Importing gluoncv switches this on for the whole process, and half an image would pass for a whole one.
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         try:
-            with Image.open(path, formats=FORMATS) as image:
+            with opened(path) as stream, Image.open(stream, formats=FORMATS) as image:
                 claim(BYTES_OF_PIXEL * image.width * image.height, f"{path}: {image.width}x{image.height} pixels")
                 image.load()
                 return in_bytes(image, str(path)).convert("RGB")

@@ -2,7 +2,6 @@
 """Networks as commands hand them on: one file with all that the next command wants to know."""
 
 import dataclasses
-import hashlib
 import logging
 import pathlib
 from typing import Any, Dict, Mapping, Optional
@@ -14,6 +13,7 @@ from gluon_quantize.models.loading import LoadedModel, checkpoint_file
 from gluon_quantize.models.request import NetworkRequest
 from quantize import save_quantized
 from quantize.errors import ConversionError
+from quantize.files import size_and_digest
 from quantize.storage import Facts
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def digests(network: NetworkRequest) -> Dict[str, str]:
     """File -> SHA-256, of the files that a network comes from."""
     paths = [pathlib.Path(path) for path in (network.onnx, network.symbol, network.params) if path]
     paths += [checkpoint_file(network.checkpoint)] if network.checkpoint else []
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths if path.is_file()}
+    return {path.name: size_and_digest(path)["sha256"] for path in paths if path.is_file()}
 
 
 def _plain(value: Any) -> Any:

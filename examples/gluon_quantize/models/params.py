@@ -3,28 +3,24 @@
 
 import collections
 import os
-import pathlib
 from typing import Optional, Union
 
 import mxnet as mx
 import numpy as np
 
-from quantize.errors import ModelFileError
-from quantize.files import check_params_size
+from quantize.errors import DataError, ModelFileError
+from quantize.files import check_params_size, whole_file
 from quantize.params_file import read_params
 
 
 def save_params(net: mx.gluon.Block, path: Union[str, os.PathLike]) -> None:
     """Write the parameters of `net` whole or not at all."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        net.save_parameters(str(temporary))
+    with whole_file(path) as temporary:
+        try:
+            net.save_parameters(str(temporary))
+        except mx.MXNetError as error:
+            raise DataError(f"{path}: cannot be written: {str(error).strip().splitlines()[-1]}") from None
         check_params_size(temporary, net._collect_params_with_prefix())
-        os.replace(str(temporary), str(path))
-    finally:
-        if temporary.exists():
-            temporary.unlink()
 
 
 def load_params(net: mx.gluon.Block, path: Union[str, os.PathLike], ctx: Optional[mx.Context] = None,

@@ -7,6 +7,7 @@ A folder of them appears whole or not at all, and belongs to one run at a time.
 import contextlib
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import sys
@@ -163,7 +164,7 @@ def staged(output: PathLike, force: bool) -> Iterator[pathlib.Path]:
     check_new(output, force)
     folder = pathlib.Path(output).resolve()  # "." has no name
     made = _make(folder.parent)
-    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.tmp")
+    temporary = folder.with_name(f"{folder.name}.{os.getpid()}.{secrets.token_hex(8)}.tmp")
     try:
         with _unwound_by_sigterm():
             temporary.mkdir()
@@ -201,7 +202,7 @@ def _replace(temporary, folder, force):
         ownership.check_replaceable(folder)  # it may have filled while we worked
     if exchange(temporary, folder):
         return  # what was there is the temporary one now, and goes with it
-    old = folder.with_name(f"{folder.name}.{os.getpid()}.old")
+    old = folder.with_name(f"{folder.name}.{os.getpid()}.{secrets.token_hex(8)}.old")
     os.replace(str(folder), str(old))
     try:
         os.replace(str(temporary), str(folder))

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import stat
 from typing import Iterator, Optional, Set
 
 from deploy.proof import machines
@@ -16,8 +17,9 @@ KINDS = SIMULATION, TRAINING, DEPLOYMENT = ("simulation", "training", "deploymen
 RESULT, LOG, CHECKPOINTS = "result.json", "log.json", "checkpoints"
 FILES = "files"
 # half written by quantize.files (hidden or not), and by checkpoints
-_TEMPORARY = re.compile(r"\.?((best|final)\.params|(log|result|rules)\.json|plan\.txt|curves\.png|epochs\.csv)\..*tmp$|"
-                        r"epoch-\d+\.tmp$")
+_TEMPORARY = re.compile(r"\.?((best|final)\.(params|qnet)|network\.qnet|(log|result|rules)\.json|plan\.txt|curves\.png|"
+                        r"epochs\.csv)\..*tmp$|"
+                        r"epoch-\d+(\.[0-9a-f]{16})?\.tmp$")
 
 
 def kind_of(folder: pathlib.Path) -> Optional[str]:
@@ -90,12 +92,18 @@ def remove_staging(folder: pathlib.Path) -> None:
 
 
 def _beside(folder: pathlib.Path, suffix: str) -> Iterator[pathlib.Path]:
-    """Folders NAME.PID.suffix of processes that are no more."""
-    pattern = re.compile(re.escape(folder.name) + r"\.(\d+)\." + suffix + "$")
+    """Folders NAME.PID.RANDOM.suffix of processes that are no more, and were this user's."""
+    pattern = re.compile(re.escape(folder.name) + r"\.(\d+)(?:\.[0-9a-f]{16})?\." + suffix + "$")
     for path in sorted(folder.parent.glob("*." + suffix)) if folder.parent.is_dir() else ():
         match = pattern.match(path.name)
-        if match and path.is_dir() and not path.is_symlink() and not _is_alive(int(match.group(1))):
+        if match and _is_own_folder(path) and not _is_alive(int(match.group(1))):
             yield path
+
+
+def _is_own_folder(path: pathlib.Path) -> bool:
+    """Whether it is a folder, no link to one, that this user made."""
+    found = path.lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
 
 
 def _is_alive(pid: int) -> bool:

@@ -6,23 +6,26 @@ size and the SHA-256 of each of these files: nothing in it is code, and nothing 
 """
 
 import dataclasses
-import hashlib
 import json
 import os
 import pathlib
 import re
+import secrets
 import shutil
-from typing import Any, List, Mapping
+from typing import Any, Dict, List, Mapping, Type, TypeVar
 
+import msgspec
 import mxnet as mx
 from mxnet.gluon import Block
+from typing_extensions import Annotated
 
 from gluon_quantize.models.params import save_params
 from gluon_quantize.training.loop import Progress
 from gluon_quantize.training.optimizers import Optimizers
 from quantize.convert.net import QuantizedNet
+from quantize.documents import checked, read_json
 from quantize.errors import ConfigError, DataError, ModelFileError, QuantizeError
-from quantize.files import read_text
+from quantize.files import size_and_digest
 
 NET, PROGRESS, MANIFEST, FORMAT = "net.params", "progress.json", "manifest.json", 2
 NAME = re.compile(r"epoch-(0|[1-9][0-9]{0,8})$")
@@ -30,8 +33,9 @@ PICKLES = "*.states"  # what checkpoints held before format 2
 # settings that change nothing of what is computed, by the names of the command line's options and of the request
 FREE = ("output", "resume", "num_workers", "images.workers", "no_plots", "csv", "list_models", "print_model")
 
-
 REMEDY = "remove this checkpoint to go on from the one before"
+
+T = TypeVar("T")
 
 
 class Checkpoints:
@@ -63,20 +67,21 @@ class Checkpoints:
     def save(self, net: Block, optimizers: Optimizers, progress: Progress) -> None:
         """Write a checkpoint; older ones are removed afterwards. DataError when it cannot be written."""
         target = self._folder / f"epoch-{progress.epoch}"
-        temporary = self._folder / (target.name + ".tmp")
+        temporary = self._folder / f"{target.name}.{secrets.token_hex(8)}.tmp"
         try:
-            shutil.rmtree(str(temporary), ignore_errors=True)
             temporary.mkdir(parents=True)
             save_params(net, temporary / NET)
             optimizers.save(temporary)
             contents = {"settings": self._settings, "progress": dataclasses.asdict(progress)}
             (temporary / PROGRESS).write_text(json.dumps(contents, indent=1), encoding="utf-8")
-            listed = {path.name: _facts(path) for path in sorted(temporary.iterdir())}
+            listed = {path.name: size_and_digest(path) for path in sorted(temporary.iterdir())}
             (temporary / MANIFEST).write_text(json.dumps({"format": FORMAT, "files": listed}, indent=1),
                                               encoding="utf-8")
             os.replace(str(temporary), str(target))
-        except (OSError, mx.MXNetError) as error:
+        except (OSError, DataError, mx.MXNetError) as error:
             raise DataError(f"{target}: the checkpoint cannot be written: {str(error).splitlines()[0]}") from None
+        finally:
+            shutil.rmtree(str(temporary), ignore_errors=True)
         for old in self.folders()[:-self._keep]:
             shutil.rmtree(str(old), ignore_errors=True)
 
@@ -84,7 +89,7 @@ class Checkpoints:
         """ConfigError when the last checkpoint is of a run with other settings; nothing without a checkpoint."""
         if not self.folders():
             return
-        found = self._read(self.folders()[-1])["settings"]
+        found = self._read(self.folders()[-1]).settings
         for name in sorted(set(found) | set(self._settings)):
             if found.get(name) != self._settings.get(name):
                 raise ConfigError(f"--resume: {self.folders()[-1]} was made with --{name.replace('_', '-')} "
@@ -100,47 +105,71 @@ class Checkpoints:
         try:
             net.load_parameters(str(folder / NET), **({"modes_follow": True} if isinstance(net, QuantizedNet) else {}))
             optimizers.load(folder)
-            return Progress(**self._read(folder)["progress"])
+            return self._read(folder).progress
         except (OSError, EOFError, ValueError, TypeError, AssertionError, mx.MXNetError, QuantizeError) as error:
             raise ModelFileError(f"{folder}: cannot be read: {str(error).splitlines()[0]}; {REMEDY}") from None
 
     @staticmethod
-    def _read(folder):
+    def _read(folder: pathlib.Path) -> "Contents":
         """The contents of progress.json, once the manifest has vouched for all files."""
         _verify(folder)
-        try:
-            found = json.loads(read_text(folder / PROGRESS))
-            if isinstance(found["settings"], dict) and isinstance(found["progress"], dict):
-                return found
-        except (ValueError, KeyError, TypeError, RecursionError):
-            pass
-        raise ModelFileError(f"{folder / PROGRESS}: is damaged; {REMEDY}")
+        return _document(folder / PROGRESS, Contents)
 
 
-def _facts(path):
-    content = path.read_bytes()
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+Digest = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-def _verify(folder):
+class File(msgspec.Struct, forbid_unknown_fields=True):
+    """What the manifest says of a file."""
+
+    bytes: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: Digest
+
+
+class Manifest(msgspec.Struct, forbid_unknown_fields=True):
+    """manifest.json."""
+
+    format: int
+    files: Dict[str, File]
+
+
+class Contents(msgspec.Struct, forbid_unknown_fields=True):
+    """progress.json."""
+
+    settings: Dict[str, Any]
+    progress: Progress
+
+
+def _document(path: pathlib.Path, schema: Type[T]) -> T:
+    """What a JSON file of a checkpoint holds; ModelFileError says what does not fit."""
+    try:
+        return checked(read_json(path, ModelFileError), schema, str(path), ModelFileError)
+    except QuantizeError as error:
+        raise ModelFileError(f"{error}; {REMEDY}") from None
+
+
+def _verify(folder: pathlib.Path) -> None:
     """ModelFileError unless the files are, bit for bit, those that were written."""
     if not (folder / MANIFEST).is_file():
         if any(folder.glob(PICKLES)):
             raise ModelFileError(f"{folder}: is of an earlier version, whose optimizer states are pickles: they could "
                                  "run code. Start anew from its net.params")
         raise ModelFileError(f"{folder}: has no {MANIFEST}; {REMEDY}")
-    try:
-        contents = json.loads(read_text(folder / MANIFEST))
-        version, stated = contents["format"], dict(contents["files"])
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ModelFileError(f"{folder / MANIFEST}: is damaged; {REMEDY}") from None
-    if version != FORMAT:
-        raise ModelFileError(f"{folder / MANIFEST}: format {version!r}, this version reads {FORMAT}")
+    manifest = _document(folder / MANIFEST, Manifest)
+    stated = manifest.files
+    if manifest.format != FORMAT:
+        raise ModelFileError(f"{folder / MANIFEST}: format {manifest.format!r}, this version reads {FORMAT}")
     for path in (folder / name for name in (NET, PROGRESS)):
         if path.name not in stated:
             raise ModelFileError(f"{folder / MANIFEST}: does not list {path.name}; {REMEDY}")
     there = {path.name: path for path in folder.iterdir() if path.name != MANIFEST}
     for name in sorted({*stated, *there}):
-        if name not in stated or name not in there or not there[name].is_file() or _facts(there[name]) != stated[name]:
+        if name not in stated or name not in there or not _is_same(there[name], stated[name]):
             how = "not listed in its manifest" if name not in stated else "damaged" if name in there else "missing"
             raise ModelFileError(f"{folder / name}: is {how}; {REMEDY}")
+
+
+def _is_same(path: pathlib.Path, stated: File) -> bool:
+    """Whether a file is what the manifest says; one of another size is not even read."""
+    return (path.is_file() and path.stat().st_size == stated.bytes
+            and size_and_digest(path)["sha256"] == stated.sha256)

@@ -8,17 +8,21 @@ optimizer's class, its counters, and for each parameter how its arrays hang toge
 
 import json
 import pathlib
-import zipfile
-from typing import Any, Dict
+from typing import Any, Dict, Union
 
+import msgspec
 import mxnet as mx
 import numpy as np
 from mxnet import gluon
+from typing_extensions import Annotated
 
-from quantize.errors import DataError, ModelFileError
+from quantize.documents import checked, parse_json
+from quantize.errors import DataError, ModelFileError, QuantizeError
+from quantize.npz import read_npz
 
 LAYOUT, SUFFIX = "layout", ".npz"
 COLLECTIONS = ("cumgrads",)
+MOST = 2 ** 53  # counters beyond it are none
 
 
 def write_state(path: pathlib.Path, trainer: gluon.Trainer) -> None:
@@ -60,29 +64,57 @@ def _taken_apart(state, name, arrays):
                     "another --optimizer")
 
 
+class Layout(msgspec.Struct, forbid_unknown_fields=True):
+    """The member `layout`."""
+
+    optimizer: str
+    numbers: Dict[str, Union[bool, Annotated[int, msgspec.Meta(gt=-MOST, lt=MOST)], float]]
+    states: Dict[str, Any]
+    kept: Dict[str, Any]
+    updates: Dict[str, Annotated[int, msgspec.Meta(ge=0, lt=MOST)]]
+
+
 def read_state(path: pathlib.Path, trainer: gluon.Trainer) -> None:
     """Put what `write_state` wrote into a trainer of the same parameters; ModelFileError for another file."""
+    updater = trainer._updaters[0]
+    optimizer = updater.optimizer
+    weights = {str(index): (index, parameter) for index, parameter in enumerate(trainer._params)}
     try:
-        with np.load(str(path), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        layout = json.loads(arrays[LAYOUT].tobytes().decode())
-        contexts = {index: parameter.list_ctx()[0] for index, parameter in enumerate(trainer._params)}
-        states = {int(index): _put_together(tree, arrays, contexts[int(index)])
-                  for index, tree in layout["states"].items()}
-        updates = {int(index): int(count) for index, count in layout["updates"].items()}
-        name, numbers = layout["optimizer"], dict(layout["numbers"])
-        kept = {key: _put_together(tree, arrays, contexts[0]) for key, tree in layout["kept"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, zipfile.BadZipFile) as error:
+        arrays = read_npz(path)
+        layout = checked(parse_json(arrays[LAYOUT].tobytes().decode(), LAYOUT), Layout, LAYOUT)
+    except (QuantizeError, ValueError, KeyError) as error:
+        raise ModelFileError(f"{path}: is no state of an optimizer, or is damaged: {error}") from None
+    if layout.optimizer != type(optimizer).__name__:
+        raise ModelFileError(f"{path}: is the state of {layout.optimizer}, the optimizer is "
+                             f"{type(optimizer).__name__}")
+    try:
+        states = {weights[name][0]: _put_together(tree, arrays, weights[name][1].list_ctx()[0])
+                  for name, tree in layout.states.items()}
+        kept = {key: _put_together(layout.kept.get(key, {"items": []}), arrays, mx.cpu())
+                for key in _collections(optimizer)}
+        updates = {weights[name][0]: count for name, count in layout.updates.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFileError(f"{path}: is no state of an optimizer, or is damaged ({type(error).__name__}: {error})"
                              ) from None
-    updater = trainer._updaters[0]
-    if name != type(updater.optimizer).__name__:
-        raise ModelFileError(f"{path}: is the state of {name}, the optimizer is {type(updater.optimizer).__name__}")
+    for index, state in states.items():
+        fresh = optimizer.create_state_multi_precision(index, weights[str(index)][1].list_data()[0])
+        if not _is_like(state, fresh):
+            raise ModelFileError(f"{path}: the state of parameter {index} is none that {layout.optimizer} keeps for it")
     updater.states.update(states)
     updater.states_synced.update(dict.fromkeys(states, True))
-    for key in _collections(updater.optimizer):
-        setattr(updater.optimizer, key, kept.get(key, {}))
-    _count(updater.optimizer, numbers, updates)
+    for key, value in kept.items():
+        setattr(optimizer, key, value)
+    _count(optimizer, layout.numbers, updates)
+
+
+def _is_like(state: Any, fresh: Any) -> bool:
+    """Whether a state hangs together as the one that the optimizer itself begins with: MXNet does not look."""
+    if isinstance(fresh, mx.nd.NDArray):
+        return isinstance(state, mx.nd.NDArray) and (state.shape, state.dtype) == (fresh.shape, fresh.dtype)
+    if isinstance(fresh, (list, tuple)):
+        return (isinstance(state, (list, tuple)) and len(state) == len(fresh)
+                and all(_is_like(one, other) for one, other in zip(state, fresh)))
+    return state is None if fresh is None else type(state) in (int, float, bool)
 
 
 def _put_together(tree, arrays, ctx):
