@@ -14,12 +14,12 @@ from calib.ranges import least_squares_scale, rescaled
 from quantize.errors import CalibrationError, ConfigError
 from quantize.modes import clear_cached_graphs
 from quantize.spec import QParams, QuantSpec
-from quantize.stages import Chain, LayerGraph, Step, float_product, on_grid, product
+from quantize.stages import MEMORY, Chain, LayerGraph, Step, float_product, on_grid, product
 
 logger = logging.getLogger(__name__)
 
 WEIGHT, INPUT, LAYER = "weight", "input", "layer"
-PART = 32
+PART = 16
 Ranges = Callable[[str, QuantSpec], QParams]
 
 
@@ -46,6 +46,26 @@ class Effect:
 
 
 @dataclass(frozen=True)
+class Extent:
+    """What is measured, and what that may cost.
+
+    Parameters
+    ----------
+    operands : sequence of {"weight", "input", "layer"}
+        See `Row.operand`.
+    share : float or None
+        Of layers times bits: the forward passes that may be spent. None: every measurement sees all images.
+    """
+
+    operands: Sequence[str] = (WEIGHT, INPUT, LAYER)
+    share: Optional[float] = 0.5
+
+    def __post_init__(self) -> None:
+        if self.share is not None and not self.share > 0:
+            raise ConfigError(f"the share of forward passes must be positive, or None for no limit, got {self.share!r}")
+
+
+@dataclass(frozen=True)
 class Row:
     """One measurement.
 
@@ -57,12 +77,15 @@ class Row:
         What of the layer is quantized alone; "layer": everything is quantized, and this layer alone left float.
     bits : int
     effect : Effect
+    images : int
+        The first of all images, so many, are what it was measured on.
     """
 
     layer: str
     operand: str
     bits: int
     effect: Effect
+    images: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +99,9 @@ class Sensitivities:
         Bits -> Effect of quantizing every layer.
     images : int
     passes : float
-        Forward passes spent, counted in multiply-adds of layers.
+        Forward passes of all images spent, counted in multiply-adds of layers.
+    naive : int
+        Layers times bits: what a pass for each would be.
     products : dict
         Layer -> multiply-adds for one image.
     """
@@ -85,12 +110,13 @@ class Sensitivities:
     everything: Dict[int, Effect]
     images: int
     passes: float
+    naive: int
     products: Dict[str, int] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float:
-        """Passes spent over measurements made, each of which would be a pass by itself."""
-        return self.passes / max(len(self.rows) + len(self.everything), 1)
+        """Passes spent, with weights, inputs and layers left float taken together, over layers times bits."""
+        return self.passes / self.naive
 
     def table(self, operand: str) -> Dict[str, Dict[int, Effect]]:
         """Layer -> bits -> effect, for one kind of measurement."""
@@ -104,12 +130,14 @@ class Sensitivities:
 def sensitivities(net: Block, batches: Iterable, bits: Sequence[int] = (8, 4), *,
                   labels: Optional[Sequence[int]] = None,
                   ranges: Optional[Ranges] = None, progress: Callable = lambda items: items,
-                  operands: Sequence[str] = (WEIGHT, INPUT, LAYER)) -> Sensitivities:
+                  extent: Extent = Extent()) -> Sensitivities:
     """Measure every quantized layer of a converted network, at each number of bits.
 
-    Feature maps of all images are kept in front of the layer that is being measured, so what comes before it is
-    computed once and only what comes behind it for each measurement: about half of the passes that as many runs of the
-    network would take. The network stays as it is.
+    Feature maps are kept in front of the layer that is being measured, so what comes before it is computed once and
+    only what comes behind it for each measurement. That is still the whole network near the input and next to nothing
+    near the output, so images are dealt out until all kinds of measurements together cost half of a pass (`extent`) for
+    each layer and number of bits: layers near the output see all images, those near the input as many of the first as
+    the same work allows, 16 at least. The network stays as it is.
 
     Parameters
     ----------
@@ -124,10 +152,10 @@ def sensitivities(net: Block, batches: Iterable, bits: Sequence[int] = (8, 4), *
     ranges : function, optional
         ``ranges(path of an input quantizer, spec)``: the grid of an input at other bits. By default it covers what the
         calibrated one covers.
-    operands : sequence of {"weight", "input", "layer"}
-        What to measure (`Row.operand`).
     progress : function, optional
         Wraps the list of layers.
+    extent : Extent
+        What is measured, and what that may cost.
 
     Raises
     ------
@@ -144,12 +172,32 @@ def sensitivities(net: Block, batches: Iterable, bits: Sequence[int] = (8, 4), *
     if not images:
         raise CalibrationError("sensitivities are measured on images: no batch came")
     work = _Measuring(graph, images, labels, ranges or rescaled(graph.quantized))
-    rows, everything = work.rows(bits, operands, progress)
+    rows, everything = work.rows(sorted(set(bits), reverse=True), extent, progress)
     clear_cached_graphs(net)
-    found = Sensitivities(rows, everything, sum(map(len, images)), work.passes(), work.products())
-    logger.info("%d measurements for %.1f forward passes, %.2f of one each", len(rows) + len(everything),
-                found.passes, found.ratio)
+    found = Sensitivities(rows, everything, sum(map(len, images)), work.passes(), work.naive(bits), work.products())
+    logger.info("%d measurements for %.1f forward passes, %.2f for each of %d layers and bits", len(rows), found.passes,
+                found.ratio, found.naive)
     return found
+
+
+def dealt(costs: Sequence[float], budget: float, parts: int) -> List[int]:
+    """How many of equal parts of the images each measurement gets; they cost no more than the budget, together.
+
+    Parameters
+    ----------
+    costs : sequence of float
+        Of a measurement on all parts.
+    budget : float
+        For all of them. Measurements cost the same, but those that are cheaper on all parts; each gets one part at
+        least, whatever the budget.
+    """
+    low, high = 0.0, max(costs, default=0.0)
+    if sum(costs) <= budget:
+        return [parts] * len(costs)
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (middle, high) if sum(min(cost, middle) for cost in costs) <= budget else (low, middle)
+    return [parts if cost <= low else max(int(parts * low / cost), 1) for cost in costs]
 
 
 class _Measuring:
@@ -177,36 +225,64 @@ class _Measuring:
         """Layer -> multiply-adds for one image."""
         return {path: sum(self._products.get(index, 0) for index in self._graph.calls[path]) for path in self._paths}
 
-    def rows(self, bits, operands, progress):
+    def naive(self, bits) -> int:
+        """Layers times bits."""
+        return len(self._paths) * len(set(bits))
+
+    def rows(self, bits, extent: Extent, progress):
         """(measurements, {bits: effect of quantizing everything}).
 
         The chains that lead from layer to layer end as the passes that everything is compared with, so effects are
         judged last.
         """
-        base = self._chain(self._float)
+        operands = extent.operands
         every = frozenset((path, operand) for path in self._paths for operand in (WEIGHT, INPUT))
-        full = {b: self._chain(self._switched(every, b)) for b in bits if LAYER in operands}
+        computes = {b: self._switched(every, b) for b in bits if LAYER in operands}
+        memory = MEMORY // (1 + len(computes))
+        base = self._chain(self._float, memory)
+        full = {b: self._chain(compute, memory) for b, compute in computes.items()}
+        planned = self._planned(bits, extent, 1 + len(full))
         outputs: Dict[Tuple[str, str, int], np.ndarray] = {}
         for path in progress(self._paths):
             for chain in (base, *full.values()):
                 chain.advance(self._graph.calls[path][0])
-            layer = self._graph.quantized[path]
-            for b in bits:
-                for operand, quantizer in ((WEIGHT, layer.weight_quantizer), (INPUT, layer.input_quantizer)):
-                    if operand in operands and quantizer is not None:
-                        outputs[path, operand, b] = self._outputs(base, frozenset([(path, operand)]), b)
-                if LAYER in operands:
-                    outputs[path, LAYER, b] = self._outputs(full[b], every - {(path, WEIGHT), (path, INPUT)}, b)
+            for operand, b in self._measured(path, bits, operands):
+                chain, quantized = base, frozenset([(path, operand)])
+                if operand == LAYER:
+                    chain, quantized = full[b], every - {(path, WEIGHT), (path, INPUT)}
+                compute = self._counted(self._switched(quantized, b))
+                outputs[path, operand, b] = chain.copy(compute, planned[path, operand, b]).outputs()
         wanted = base.outputs()
-        rows = [Row(*key, effect(wanted, found, self._labels)) for key, found in outputs.items()]
-        return rows, {b: effect(wanted, chain.outputs(), self._labels) for b, chain in full.items()}
+        rows = [Row(*key, self._effect(wanted, found), len(found)) for key, found in outputs.items()]
+        return rows, {b: self._effect(wanted, chain.outputs()) for b, chain in full.items()}
 
-    def _outputs(self, chain, quantized, bits):
-        """What comes of going on from a chain with these operands quantized."""
-        return chain.copy(self._counted(self._switched(quantized, bits))).outputs()
+    def _measured(self, path, bits, operands):
+        """(operand, bits) of what is measured of a layer."""
+        layer = self._graph.quantized[path]
+        there = {WEIGHT: layer.weight_quantizer is not None, INPUT: layer.input_quantizer is not None, LAYER: True}
+        return [(operand, b) for b in bits for operand in (WEIGHT, INPUT, LAYER)
+                if operand in operands and there[operand]]
 
-    def _chain(self, compute):
-        return Chain(self._graph, self._images, self._counted(compute))
+    def _planned(self, bits, extent, chains):
+        """{(layer, operand, bits): parts of the images}; `chains` passes of all images are spent anyway."""
+        keys = [(path, *what) for path in self._paths for what in self._measured(path, bits, extent.operands)]
+        parts = len(self._images)
+        if extent.share is None:
+            return dict.fromkeys(keys, parts)
+        self._chain(self._float, MEMORY, self._images[:1], 1).outputs()  # says what each layer costs
+        whole = sum(self._products.values())
+        behind = {path: sum(spent for index, spent in self._products.items() if index >= self._graph.calls[path][0])
+                  for path in self._paths}
+        budget = extent.share * self.naive(bits) - chains - self.passes()
+        return dict(zip(keys, dealt([behind[path] / whole for path, *_ in keys], budget, parts)))
+
+    def _effect(self, wanted, outputs):
+        count = len(outputs)
+        return effect(wanted[:count], outputs, None if self._labels is None else self._labels[:count])
+
+    def _chain(self, compute, memory, images=None, first=None):
+        images = self._images if images is None else [part[:first] for part in images]
+        return Chain(self._graph, images, self._counted(compute), memory)
 
     def _counted(self, compute):
         def counting(step, x):

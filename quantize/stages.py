@@ -245,10 +245,10 @@ class Chain:
         self._memory = memory
         self._states = [{graph.data: batch} for batch in batches]
 
-    def copy(self, compute: Optional[Compute] = None) -> "Chain":
-        """Another chain at the same place; tensors are shared, since none is ever changed."""
+    def copy(self, compute: Optional[Compute] = None, batches: Optional[int] = None) -> "Chain":
+        """Another chain at the same place, of all or the first `batches`; tensors are shared, since none is changed."""
         other = object.__new__(Chain)
-        other.__dict__.update(self.__dict__, _states=[dict(state) for state in self._states])
+        other.__dict__.update(self.__dict__, _states=[dict(state) for state in self._states[:batches]])
         other.compute = compute or self.compute
         return other
 

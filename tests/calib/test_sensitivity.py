@@ -4,12 +4,14 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from mxnet.gluon import nn
 
 from calib.calibrators import MinMax
 from calib.collect import calibrate, observe
 from calib.ranges import least_squares_scale, rescaled
-from calib.sensitivity import INPUT, LAYER, WEIGHT, effect, sensitivities
+from calib.sensitivity import INPUT, LAYER, WEIGHT, Extent, dealt, effect, sensitivities
 from quantize.convert import convert_model
 from quantize.errors import CalibrationError, ConfigError
 from quantize.modes import quantize_input, quantized_layers, quantizers
@@ -85,7 +87,7 @@ def close(found, wanted):
 def test_every_number_is_that_of_a_run_of_the_whole_network(net_and_images):
     net, x = net_and_images
     modes = {path: quantizer.mode for path, quantizer in quantizers(net)}
-    found = sensitivities(net, [x[:15], x[15:]], (8, 3))
+    found = sensitivities(net, [x[:15], x[15:]], (8, 3), extent=Extent(share=None))
     assert {path: quantizer.mode for path, quantizer in quantizers(net)} == modes
     every = {(path, operand) for path in "abc" for operand in (WEIGHT, INPUT)}
     wanted = slow(net, x, 8, set())
@@ -100,22 +102,52 @@ def test_every_number_is_that_of_a_run_of_the_whole_network(net_and_images):
 
 def test_what_comes_before_a_layer_is_computed_once(net_and_images):
     net, x = net_and_images
-    found = sensitivities(net, [x], (8, 4), operands=(WEIGHT, INPUT))
+    found = sensitivities(net, [x], (8, 4), extent=Extent((WEIGHT, INPUT), None))
     assert found.passes < len(found.rows)
-    assert found.ratio == pytest.approx(found.passes / 12)
+    assert found.naive == 6 and found.ratio == pytest.approx(found.passes / 6)
+
+
+def test_images_are_dealt_out_so_that_the_passes_stay_within_their_share(net_and_images):
+    net, _ = net_and_images
+    x = mx.nd.array(np.random.RandomState(1).normal(size=(320, 3, 6, 6)))
+    found = sensitivities(net, [x], (8, 6, 5, 4, 3, 2), extent=Extent(share=0.6))
+    assert 0.5 < found.ratio <= 0.6 and found.images == 320
+    images = {(row.layer, row.operand): row.images for row in found.rows}
+    for operand in (WEIGHT, INPUT, LAYER):
+        assert images["a", operand] < images["b", operand] < images["c", operand] == 320
+    wanted = slow(net, x, 8, set())
+    for row in (found.rows[0], found.rows[-1]):
+        everything = {(path, operand) for path in "abc" if path != row.layer for operand in (WEIGHT, INPUT)}
+        chosen = everything if row.operand == LAYER else {(row.layer, row.operand)}
+        close(row.effect, effect(wanted[:row.images], slow(net, x[:row.images], row.bits, chosen)))
+
+
+@given(st.lists(st.floats(0.01, 1), min_size=1, max_size=30), st.floats(0.1, 1), st.integers(1, 40))
+def test_dealt_costs_are_within_the_budget(costs, share, parts):
+    found = dealt(costs, share * sum(costs), parts)
+    assert all(1 <= count <= parts for count in found)
+    assert all(one >= two for (a, one), (b, two) in zip(zip(costs, found), list(zip(costs, found))[1:]) if a <= b)
+    spent = sum(cost * count / parts for cost, count in zip(costs, found) if count > 1)
+    assert spent <= share * sum(costs) * (1 + 1e-9)
+    assert share < 1 or found == [parts] * len(costs)
+
+
+def test_dealt_by_hand():
+    assert dealt([1, 0.5, 0.25], 1.25, 8) == [4, 8, 8]
+    assert dealt([1, 1], 0, 8) == [1, 1] and dealt([], 1, 8) == []
 
 
 def test_labels_are_counted(net_and_images):
     net, x = net_and_images
     labels = net(x).asnumpy().argmax(1)
-    found = sensitivities(net, [x], (8,), labels=labels, operands=(WEIGHT,))
+    found = sensitivities(net, [x], (8,), labels=labels, extent=Extent((WEIGHT,), None))
     assert all(0 <= row.effect.top1 <= 40 for row in found.rows)
     assert found.table(WEIGHT)["a"][8].top1 > 30
 
 
 def test_fewer_bits_do_more_harm(net_and_images):
     net, x = net_and_images
-    table = sensitivities(net, [x], (8, 5, 2)).table(WEIGHT)
+    table = sensitivities(net, [x], (8, 5, 2), extent=Extent(share=None)).table(WEIGHT)
     for of_layer in table.values():
         assert of_layer[8].sqnr > of_layer[5].sqnr > of_layer[2].sqnr
         assert of_layer[8].divergence < of_layer[2].divergence
@@ -163,3 +195,5 @@ def test_bad_input(net_and_images):
             sensitivities(net, [x], bits)
     with pytest.raises(CalibrationError, match="no batch"):
         sensitivities(net, [])
+    with pytest.raises(ConfigError, match="must be positive"):
+        Extent(share=0)

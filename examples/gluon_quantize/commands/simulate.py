@@ -121,7 +121,8 @@ def _add_sensitivity(parser):
                             "alone float does to the outputs, at each of these bits (default: do not; without numbers: "
                             "8 4)")
     group.add_argument("--sensitivity-images", type=whole(1), default=SensitivityRequest.images, metavar="N",
-                       help="on so many of the calibration images (default: %(default)s)")
+                       help="on at most so many of the calibration images; layers near the input on fewer, for half of "
+                            "the forward passes that each layer at each of the bits would take (default: %(default)s)")
 
 
 def sensitivity(args: argparse.Namespace) -> Optional[SensitivityRequest]:

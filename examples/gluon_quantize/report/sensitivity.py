@@ -10,6 +10,7 @@ from quantize.files import PathLike
 
 logger = logging.getLogger(__name__)
 
+EVERYTHING = "(no layer float)"
 PLOT = "sensitivity.png"
 TITLES = {WEIGHT: "weight alone quantized", INPUT: "input alone quantized",
           LAYER: "everything but this layer quantized"}
@@ -17,24 +18,30 @@ TITLES = {WEIGHT: "weight alone quantized", INPUT: "input alone quantized",
 
 def sensitivity_text(found: Sensitivities) -> str:
     """A table for each kind of measurement, in the order of the layers."""
-    lines = [f"Sensitivities on {found.images} images: {found.passes:.1f} forward passes for "
-             f"{len(found.rows) + len(found.everything)} measurements ({found.ratio:.2f} of one each)"]
+    fewest = min(row.images for row in found.rows)
+    some = "" if fewest == found.images else f" (layers near the input on the first {fewest} and more)"
+    lines = [f"Sensitivities on {found.images} images{some}: {found.passes:.1f} forward passes for {len(found.rows)} "
+             f"measurements; {found.ratio:.2f} of layers x bits = {found.naive}"]
     for operand, title in TITLES.items():
         table = found.table(operand)
         if table:
-            lines += ["", *_table(title, table, found.everything if operand == LAYER else {})]
+            images = {row.layer: row.images for row in found.rows if row.operand == operand}
+            everything = found.everything if operand == LAYER else {}
+            lines += ["", *_table(title, table, everything, dict(images, **{EVERYTHING: found.images}))]
     return "\n".join(lines)
 
 
-def _table(title: str, table: Dict[str, Dict[int, Effect]], everything: Dict[int, Effect]) -> List[str]:
-    rows = dict(table, **({"(no layer float)": everything} if everything else {}))
+def _table(title: str, table: Dict[str, Dict[int, Effect]], everything: Dict[int, Effect],
+           images: Dict[str, int]) -> List[str]:
+    rows = dict(table, **({EVERYTHING: everything} if everything else {}))
     width, bits = max(map(len, rows)), sorted({b for of_layer in rows.values() for b in of_layer}, reverse=True)
     top1 = any(effect.top1 is not None for of_layer in rows.values() for effect in of_layer.values())
     names = f"{'SQNR dB':>9}{'KL':>10}{'same':>8}" + (f"{'Top-1':>7}" if top1 else "")
-    lines = [title, "  " + " " * width + "".join(f"{f'{b} bits':>{len(names)}}" for b in bits),
-             "  " + "layer".ljust(width) + names * len(bits)]
+    lines = [title, "  " + " " * (width + 8) + "".join(f"{f'{b} bits':>{len(names)}}" for b in bits),
+             "  " + "layer".ljust(width) + "  images" + names * len(bits)]
     for path, of_layer in rows.items():
-        lines.append("  " + path.ljust(width) + "".join(_cells(of_layer.get(b), len(names), top1) for b in bits))
+        cells = "".join(_cells(of_layer.get(b), len(names), top1) for b in bits)
+        lines.append(f"  {path.ljust(width)}{images[path]:8d}{cells}")
     return lines
 
 
@@ -47,8 +54,10 @@ def _cells(effect: Optional[Effect], width: int, top1: bool) -> str:
 
 def sensitivity_contents(found: Sensitivities) -> Dict[str, Any]:
     """The same for result.json."""
-    rows = [dict(_numbers(row.effect), layer=row.layer, operand=row.operand, bits=row.bits) for row in found.rows]
-    return {"images": found.images, "passes": found.passes, "ratio": found.ratio, "rows": rows,
+    rows = [dict(_numbers(row.effect), layer=row.layer, operand=row.operand, bits=row.bits, images=row.images)
+            for row in found.rows]
+    return {"images": found.images, "passes": found.passes, "layers_times_bits": found.naive, "ratio": found.ratio,
+            "rows": rows,
             "everything": {str(bits): _numbers(effect) for bits, effect in found.everything.items()}}
 
 

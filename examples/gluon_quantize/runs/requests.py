@@ -238,13 +238,13 @@ class SensitivityRequest:
     bits : tuple of int
         2 to 8.
     images : int
-        So many of the calibration images.
+        So many of the calibration images at most; layers near the input are measured on fewer.
     operands : tuple of {'weight', 'input', 'layer'}
         What is measured: see `calib.sensitivity.Row`.
     """
 
     bits: Tuple[int, ...] = (8, 4)
-    images: int = 64
+    images: int = 256
     operands: Tuple[str, ...] = ("weight", "input", "layer")
 
 

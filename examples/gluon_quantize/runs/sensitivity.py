@@ -6,7 +6,7 @@ from typing import Callable, Dict, Iterator, List, Tuple
 import mxnet as mx
 
 from calib.ranges import rescaled
-from calib.sensitivity import Sensitivities, sensitivities
+from calib.sensitivity import Extent, Sensitivities, sensitivities
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.methods import named_method
 from gluon_quantize.runs.observation import Outcome
@@ -21,7 +21,8 @@ def measure(request: PostTrainingRequest, asked: SensitivityRequest, task: Task,
     """The sensitivities of a converted and calibrated network, on the first of its calibration images."""
     images, labels = _first(task.calibration, asked.images)
     return sensitivities(task.net, images, asked.bits, labels=labels, ranges=ranges_of(request, task, outcome),
-                         progress=lambda items: progress.bar(items, "sensitivity", "layer"), operands=asked.operands)
+                         progress=lambda items: progress.bar(items, "sensitivity", "layer"),
+                         extent=Extent(asked.operands))
 
 
 def ranges_of(request: PostTrainingRequest, task: Task, outcome: Outcome) -> Callable[[str, QuantSpec], QParams]:
