@@ -28,7 +28,6 @@ Everything is declared: an attribute with a default, or a method with one. Nobod
 
 import logging
 import pathlib
-import platform
 import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -52,6 +51,7 @@ import numpy as np
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Model, quantized
 from deploy.proof.compare import Observed
+from deploy.proof.machine import machine
 from quantize.errors import DeployError
 from quantize.targets import TARGETS, find
 
@@ -333,13 +333,23 @@ class Target(ABC):
             False: all layers compute in float32, for comparison with the quantized network.
         """
 
-    def arithmetics(self) -> Mapping[str, Arithmetic]:
-        """Architecture of a processor (`platform.machine()`) -> how the engine rounds there; others as `arithmetic`."""
-        return {}
+    def arithmetics(self) -> Tuple[Arithmetic, ...]:
+        """How the engine rounds: on most processors, and on every other kind."""
+        return (self.arithmetic,)
+
+    def arithmetic_on(self, facts: Mapping[str, Any]) -> Arithmetic:
+        """How the engine rounds on a processor, one of `arithmetics`.
+
+        Parameters
+        ----------
+        facts : mapping
+            See `deploy.proof.machine.machine`: `architecture` and `flags` tell it.
+        """
+        return self.arithmetic
 
     def arithmetic_here(self) -> Arithmetic:
         """How the engine rounds on this machine."""
-        return self.arithmetics().get(platform.machine(), self.arithmetic)
+        return self.arithmetic_on(machine())
 
     def write(self, model: Model, folder: Any) -> Sequence[pathlib.Path]:
         """Check a model and write its files; DeployError with every fatal problem, others are logged."""

@@ -10,7 +10,7 @@ import json
 import pathlib
 import zipfile
 from dataclasses import dataclass
-from typing import Dict, Mapping, Sequence
+from typing import Dict, Mapping
 
 import numpy as np
 
@@ -54,16 +54,11 @@ def write_samples(folder: PathLike, target: Target, model: Model, inputs: np.nda
     """`verification.npz` in a folder, of the first few inputs (images, ...) in the order of channels of the files."""
     inputs = np.ascontiguousarray(inputs[:COUNT], np.float32)
     digests, arrays = {}, {INPUTS: inputs}
-    for arithmetic in _arithmetics(target):
+    for arithmetic in target.arithmetics():
         digests[arithmetic.name], arrays[OUTPUTS + arithmetic.name] = _judged(model, arithmetic, inputs)
     arrays[DIGESTS] = np.array(json.dumps(digests, sort_keys=True))
     with whole_file(pathlib.Path(folder) / FILE) as temporary, temporary.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
-
-
-def _arithmetics(target) -> Sequence[Arithmetic]:
-    found = {item.name: item for item in (target.arithmetic, *target.arithmetics().values())}
-    return list(found.values())
 
 
 def _judged(model, arithmetic, inputs):

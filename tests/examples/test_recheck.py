@@ -169,7 +169,7 @@ def test_changed_circumstances_are_told(folder, bare, capsys):
     path.write_text(json.dumps(contents))
     assert run(folder) == 0
     out = capsys.readouterr().out
-    assert "the certificate was made with 1.0.1" in out and "rounded as ncnn does on" in out
+    assert "the certificate was made with 1.0.1" in out and "the integer engine rounded as ncnn" in out
 
 
 def test_a_folder_that_cannot_be_written_to(folder, bare, monkeypatch, capsys):

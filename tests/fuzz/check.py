@@ -112,7 +112,7 @@ def _check(recipe, scratch):
     onnx.save(model, str(scratch / "net.onnx"))
     net = import_onnx(scratch / "net.onnx")
     judge.compare("MXNet", arrays(net(mx.nd.array(images))))
-    lowered = lower(net, recipe.shape, arithmetic=TARGET.arithmetic, quantized=False)
+    lowered = lower(net, recipe.shape, arithmetic=TARGET.arithmetic_here(), quantized=False)
     judge.compare("lowered", engine.run(lowered, images).outputs)
     session = TARGET.engine.open(writer.write(lowered, scratch, "float", integers=False), TARGET.engine.float_way)
     found = session.run(images, lowered.outputs, lowered.shapes)
@@ -139,7 +139,7 @@ def _integers(recipe, net, scratch):
         return Outcome(EXACT, "nothing to quantize")
     way = TARGET.engine.ways[0]
     session = TARGET.engine.open(TARGET.write(model, scratch), way)
-    result = verify(model, TARGET.arithmetic, {"ncnn": side(model, session)}, [images])
+    result = verify(model, TARGET.arithmetic_here(), {"ncnn": side(model, session)}, [images])
     where = result.first_deviation("ncnn")
     reals = {blob: sides["ncnn"] for blob, sides in result.reals.items() if blob in model.outputs}
     if where is None and all(found.exact for found in reals.values()):

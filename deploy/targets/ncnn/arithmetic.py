@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""How ncnn's x86 engine rounds, with FMA instructions, packing layout off, one thread and no fp16.
+"""How ncnn's x86 engine rounds, with AVX-512, packing layout off, one thread and no fp16; `avx2` has the others.
 
 ncnn holds *multipliers*, m = float32(1 / scale), of inputs and of each output channel's weights; all formulas are its
 own (`Convolution_x86`, `InnerProduct_x86`, `BatchNorm`, `Pooling`), and so are their roundings, in float32:
@@ -61,6 +61,10 @@ class NcnnArithmetic(Arithmetic):
         factor = multiplier(scale).reshape((-1,) + (1,) * (weight.ndim - 1))
         return _round(np.asarray(weight, np.float32) * factor, qmax).astype(np.int8)
 
+    def fused(self, node: Any) -> bool:
+        """Whether the layer's kernel adds the bias in the same rounding as it multiplies the sums."""
+        return fused(node)
+
     def dequantize(self, accumulator: np.ndarray, node: QuantizedNode) -> np.ndarray:
         """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...)."""
         quantization = node.quantization
@@ -68,7 +72,7 @@ class NcnnArithmetic(Arithmetic):
         sums = accumulator.astype(np.float32)
         if node.bias is None:
             return sums * per_channel(scale, sums.ndim)
-        if fused(node):
+        if self.fused(node):
             return fma(sums, scale, node.bias)
         return sums * per_channel(scale, sums.ndim) + per_channel(node.bias, sums.ndim)
 

@@ -24,8 +24,7 @@ from deploy.target import (
     find,
 )
 from deploy.target import Side as Computed
-from deploy.targets.ncnn import constraints, guards, headroom, programs, runner, writer
-from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
+from deploy.targets.ncnn import constraints, guards, headroom, processor, programs, runner, writer
 from deploy.targets.ncnn.deviations import AARCH64, deviations
 from deploy.targets.ncnn.param import Network, parse_param
 from deploy.targets.ncnn.runner import EXACT, EXACT_AARCH64, Options, Runner
@@ -164,9 +163,13 @@ class NcnnTarget(Target):
         found = Runner(param, param.with_suffix(".bin"), options).run(inputs, names)
         return tuple(found[name] for name in names)
 
-    def arithmetics(self) -> Mapping[str, Arithmetic]:
-        """That of aarch64; every other processor is taken for an x86 one."""
-        return dict.fromkeys(AARCH64, Aarch64Arithmetic())
+    def arithmetics(self) -> Tuple[Arithmetic, ...]:
+        """Those of x86 with and without AVX-512, and of aarch64."""
+        return processor.arithmetics()
+
+    def arithmetic_on(self, facts: Mapping[str, Any]) -> Arithmetic:
+        """See `processor.arithmetic_on`."""
+        return processor.arithmetic_on(facts)
 
     def sum_limits(self, model: Model) -> Dict[str, Tuple[int, str]]:
         """Winograd's, for layers that may be computed so with the options that are reproducible."""

@@ -9,7 +9,6 @@
 
 import json
 import pathlib
-import platform
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -182,9 +181,8 @@ def _from_data_set(request, model):
 
 
 def _notes(opened, first, contents):
-    machine = platform.machine()
-    judge = opened.target.arithmetic_here().name
     found = changes(first["machine"], contents["machine"])
-    if first["machine"].get("architecture") != machine:
-        found.append(f"the integer engine rounded as {judge} does on {machine}")
+    before, judge = (opened.target.arithmetic_on(facts).name for facts in (first["machine"], contents["machine"]))
+    if before != judge:
+        found.append(f"the integer engine rounded as {judge} does on {contents['machine']['architecture']}")
     return found

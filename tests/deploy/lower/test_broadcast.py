@@ -44,7 +44,7 @@ def test_constants_meet_blobs_as_in_numpy(tmp_path, image, shape, left):
         want = net(mx.nd.array(x)).asnumpy()
         model = lower(net, image, arithmetic=TARGET.arithmetic)
         TARGET.write(model, tmp_path)
-        for found in (engine.run(model, x, arithmetic=TARGET.arithmetic).outputs[0], TARGET.run(tmp_path, x)[0]):
+        for found in (engine.run(model, x, arithmetic=TARGET.arithmetic_here()).outputs[0], TARGET.run(tmp_path, x)[0]):
             np.testing.assert_allclose(found.reshape(want.shape), want, rtol=0, atol=1e-6 * np.abs(want).max())
 
 

@@ -11,7 +11,8 @@ from mxnet.gluon import Block, HybridBlock, nn
 from deploy import ir
 from deploy.engine.integer import bound
 from deploy.engine.pooling import cover, window_areas
-from deploy.targets.ncnn.arithmetic import QMAX, fused, multiplier
+from deploy.targets.ncnn.arithmetic import QMAX, multiplier
+from deploy.targets.ncnn.processor import x86_here
 from quantize.nn import MeanGlobalAvgPool2D
 from quantize.ops import integer_codes, multiply_add
 
@@ -57,7 +58,7 @@ class IntegerLayer(Exact):
         self.act = layer.act
         self.codes: Optional[List[np.ndarray]] = None
         self._run, self._clip = run, clip
-        self._fused = fused(node)
+        self._fused = x86_here().fused(node)
         self._is_convolution = isinstance(node, ir.Convolution)
         self._options = _options(layer, len(scale))
         self._absorbed = absorbed_pads(node, layer) if self._is_convolution else (0, 0, 0, 0)

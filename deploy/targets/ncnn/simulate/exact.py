@@ -14,8 +14,8 @@ from deploy import ir
 from deploy.ir import Model
 from deploy.lower.trace import float_graph
 from deploy.proof.compare import Observed
-from deploy.targets.ncnn.arithmetic import fused
 from deploy.targets.ncnn.kernels import runs
+from deploy.targets.ncnn.processor import x86_here
 from deploy.targets.ncnn.simulate.agreement import uncertain
 from deploy.targets.ncnn.simulate.blocks import ChannelAffine, IntegerLayer, average
 from quantize.convert.graph import Graph
@@ -162,8 +162,8 @@ def hosts(graph: Graph) -> Dict[str, str]:
 def _numbers(node):
     """What two calls of one layer must have in common for one block to be both."""
     quantization = node.quantization
-    return (fused(node), quantization.input, quantization.weight_q.tobytes(), quantization.weight_scale.tobytes(),
-            b"" if node.bias is None else node.bias.tobytes())
+    return (x86_here().fused(node), quantization.input, quantization.weight_q.tobytes(),
+            quantization.weight_scale.tobytes(), b"" if node.bias is None else node.bias.tobytes())
 
 
 def _require_cpu(net):

@@ -6,9 +6,11 @@ import pytest
 
 from deploy import ir
 from deploy.engine import run
-from deploy.targets.ncnn.arithmetic import NcnnArithmetic, multiplier
+from deploy.targets.ncnn import TARGET
+from deploy.targets.ncnn.arithmetic import multiplier
 from tests.deploy.targets.ncnn.wheel import quantized_layer, run_layer
 
+HERE = TARGET.arithmetic_here()  # the wheel takes other kernels on other processors
 RELU = ir.Function("relu")
 RELU6 = ir.Function("clip", (0.0, 6.0))
 LEAKY = ir.Function("leaky_relu", (0.1,))
@@ -48,7 +50,7 @@ def convolution(rng, channels, outputs, kernel, groups=1, bias=True, **options):
 def engine(node, x, got):
     """What the integer engine makes of it, given the shape of what ncnn got."""
     model = model_of(node, {"out": got.shape[1:]}, x.shape[1:])
-    return run(model, x, arithmetic=NcnnArithmetic()).outputs[0]
+    return run(model, x, arithmetic=HERE).outputs[0]
 
 
 def check_quantized(ncnn, node, x, packing=False):
@@ -60,7 +62,7 @@ def check_quantized(ncnn, node, x, packing=False):
     if isinstance(node, ir.Convolution):
         grid = ir.Grid(float(np.float32(np.abs(expected).max() / 100)))
         codes = run_layer(ncnn, *quantized_layer(node, grid.scale), [x], packing=packing)
-        np.testing.assert_array_equal(codes, NcnnArithmetic().quantize(expected, grid))
+        np.testing.assert_array_equal(codes, HERE.quantize(expected, grid))
 
 
 CONVOLUTIONS = [
@@ -123,7 +125,7 @@ def check_float(ncnn, node, line, binary, inputs):
     got = run_layer(ncnn, line, binary, inputs)
     model = ir.Model(node.inputs, node.outputs, (node,), dict(
         {name: x.shape[1:] for name, x in zip(node.inputs, inputs)}, out=got.shape[1:]))
-    expected = run(model, dict(zip(node.inputs, inputs)), arithmetic=NcnnArithmetic()).outputs[0]
+    expected = run(model, dict(zip(node.inputs, inputs)), arithmetic=HERE).outputs[0]
     np.testing.assert_array_equal(got, expected)
 
 
@@ -146,7 +148,7 @@ def test_global_average_pooling(ncnn, rng, size):
     got = run_layer(ncnn, "Pooling 1 1 in0 out 0=1 4=1", b"", [x])
     node = ir.Pooling("layer", ("in0",), ("out",), kind="avg", global_=True)
     model = model_of(node, {"out": (6, 1, 1)}, x.shape[1:])
-    expected = run(model, x, arithmetic=NcnnArithmetic()).outputs[0]
+    expected = run(model, x, arithmetic=HERE).outputs[0]
     np.testing.assert_array_equal(got, expected[:, :, 0, 0])
 
 
@@ -194,16 +196,16 @@ def test_codes_of_halves_and_of_what_is_no_number(ncnn):
                          just_below])
     codes = [1, -1, 2, -3, 127, 127, -127, 127, -127, -127, -127, -127, -127, 1]
     grid = ir.Grid(1.0)
-    np.testing.assert_array_equal(NcnnArithmetic().quantize(values, grid), codes)
+    np.testing.assert_array_equal(HERE.quantize(values, grid), codes)
     x = np.resize(values, (1, 1, 1, 16 * len(values)))  # whole SIMD registers
     got = run_layer(ncnn, "Quantize 1 1 in0 out 0=1", np.float32(1).tobytes(), [x])
-    np.testing.assert_array_equal(got, NcnnArithmetic().quantize(x, grid))
+    np.testing.assert_array_equal(got, HERE.quantize(x, grid))
 
 
 def test_codes_come_from_the_multiplier(rng):
     scale = np.float32(0.0237)
     x = (np.arange(-127, 127, dtype=np.float32) + np.float32(0.5)) * scale  # on halves, where last bits decide
-    codes = NcnnArithmetic().quantize(x, ir.Grid(float(scale)))
+    codes = HERE.quantize(x, ir.Grid(float(scale)))
     scaled = x * multiplier(scale)
     np.testing.assert_array_equal(codes, np.clip(np.trunc(scaled + np.copysign(np.float32(0.5), scaled)), -127, 127))
     assert (codes != np.clip(np.trunc(x / scale + np.copysign(np.float32(0.5), x)), -127, 127)).any()
@@ -212,7 +214,7 @@ def test_codes_come_from_the_multiplier(rng):
 def test_weights_as_ncnn_quantizes_them(rng):
     weight = rng.randn(4, 3, 3, 3).astype(np.float32)
     scale = np.abs(weight).reshape(4, -1).max(axis=1) / np.float32(31)
-    codes = NcnnArithmetic().quantize_weight(weight, scale, 31)
+    codes = HERE.quantize_weight(weight, scale, 31)
     assert codes.dtype == np.int8 and np.abs(codes).max() == 31
-    expected = NcnnArithmetic().quantize(weight[1], ir.Grid(float(scale[1])))
+    expected = HERE.quantize(weight[1], ir.Grid(float(scale[1])))
     np.testing.assert_array_equal(codes[1], expected)

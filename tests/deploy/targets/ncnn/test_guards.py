@@ -148,7 +148,7 @@ def test_the_target_writes_and_runs(tmp_path):
     case, target = two_layers(), NcnnTarget()
     assert [path.name for path in target.write(case, tmp_path)] == ["model.param", "model.bin"]
     images = np.random.RandomState(1).normal(size=(2, 4, 8, 8)).astype(np.float32)
-    expected = run(case, images, arithmetic=target.arithmetic).outputs
+    expected = run(case, images, arithmetic=target.arithmetic_here()).outputs
     found = target.run(tmp_path, images)
     assert len(found) == 1 and np.array_equal(found[0], expected[0])
     with pytest.raises(DeployError, match="there is no such file; write the network there first"):

@@ -62,7 +62,7 @@ def test_the_codes_are_those_of_the_simulation(method, weight, given, tmp_path):
     want = net(x).asnumpy()
     model = lower(net, (3, 9, 9), arithmetic=TARGET.arithmetic)
     assert {node.quantization.input.qmax for node in ir.quantized(model)} == {127}
-    run = engine.run(model, x.asnumpy(), arithmetic=TARGET.arithmetic, codes=True)
+    run = engine.run(model, x.asnumpy(), arithmetic=TARGET.arithmetic_here(), codes=True)
     np.testing.assert_allclose(run.outputs[0], want, rtol=0, atol=1e-5 * np.abs(want).max())
     simulated = side(net, model)(x.asnumpy())
     for name, codes in simulated.codes.items():

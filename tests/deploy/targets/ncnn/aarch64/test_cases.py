@@ -64,11 +64,17 @@ def test_codes_that_are_handed_on_are_known_from_the_model():
     assert set(bound.handed_on) == {"c1", "c2"} and not Aarch64Arithmetic().handed_on
 
 
-@pytest.mark.parametrize("machine, name", [("x86_64", "ncnn"), ("AMD64", "ncnn"), ("aarch64", "ncnn aarch64"),
-                                           ("arm64", "ncnn aarch64"), ("riscv64", "ncnn")])
-def test_the_machine_decides(monkeypatch, machine, name):
+AVX512 = ("avx2", "fma", "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl")
+
+
+@pytest.mark.parametrize("machine, flags, name", [
+    ("x86_64", AVX512, "ncnn"), ("AMD64", AVX512, "ncnn"), ("x86_64", ("avx2", "fma"), "ncnn avx2"),
+    ("x86_64", ("avx2", "avx512f"), "ncnn avx2"), ("AMD64", (), "ncnn avx2"), ("aarch64", (), "ncnn aarch64"),
+    ("arm64", (), "ncnn aarch64"), ("riscv64", (), "ncnn")])
+def test_the_processor_decides(monkeypatch, machine, flags, name):
     monkeypatch.setattr("platform.machine", lambda: machine)
-    assert TARGET.arithmetic_here().name == name
+    assert TARGET.arithmetic_on({"architecture": machine, "flags": flags}).name == name
+    assert name in {arithmetic.name for arithmetic in TARGET.arithmetics()}
     exact, default = TARGET.engine.ways
     assert exact.name == "exact" and exact.options.packing == name.endswith("aarch64")
     assert exact.options.fp16 is False and default.options.fp16 is None
