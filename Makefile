@@ -36,8 +36,8 @@ install: $(RUNTIME) ## make .venv with the pinned requirements and nothing else
 native: $(RUNTIME) ## compile the native operators where a C++ compiler is found (done by demo, test and bench)
 	@$(PY) -m quantize.ops build >/dev/null
 
-test: $(TESTS) native ## run the tests (PYTEST_ARGS="-k name" chooses)
-	@$(PY) -m pytest $(PYTEST_ARGS)
+test: $(TESTS) native ## run the tests, a process a core (PYTEST_ARGS="-k name" chooses)
+	@$(PY) -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(TESTS) native ## run the slow tests: accuracy and whole networks
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS)
