@@ -9,11 +9,11 @@ from numpy.typing import ArrayLike
 
 from deploy.ir import Grid, Model, QuantizedNode
 from quantize.errors import DeployError
-from quantize.reference import round_half_away
+from quantize.reference import ROUND
 
 
 class Arithmetic:
-    """The textbook's arithmetic: divide by the scale, round half away from zero, round after each float32 operation.
+    """The textbook's arithmetic: divide by the scale, round to the nearest, round after each float32 operation.
 
     Targets subclass it where their engine computes otherwise.
 
@@ -23,11 +23,14 @@ class Arithmetic:
         Node type -> function that replaces the one of `deploy.engine.operations`.
     functions : dict
         Kind of activation function -> function that replaces the one of `deploy.engine.activation`.
+    rounding : str
+        What happens to exact halves, as `QuantSpec.rounding` says it: formats that say otherwise are refused.
     codes : (int, int) or None
         The only smallest and largest code that the engine clips inputs to; None: whatever a grid says.
     """
 
     name = "plain"
+    rounding = "half_away"
     codes: Optional[Tuple[int, int]] = None
     operations: Mapping[type, Callable] = {}
     functions: Mapping[str, Callable] = {}
@@ -66,7 +69,7 @@ class Arithmetic:
         """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""
         shape = (-1,) + (1,) * (weight.ndim - 1)
         scaled = np.asarray(weight, np.float32) / np.asarray(scale, np.float32).reshape(shape)
-        return np.clip(round_half_away(scaled), -qmax, qmax).astype(np.int8)
+        return np.clip(ROUND[self.rounding](scaled), -qmax, qmax).astype(np.int8)
 
     def dequantize(self, accumulator: np.ndarray, node: QuantizedNode) -> np.ndarray:
         """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...)."""
@@ -78,7 +81,12 @@ class Arithmetic:
     def _code(self, scaled, grid):
         if np.isnan(scaled).any():
             raise DeployError("a blob to be quantized holds values that are not numbers")
-        return np.clip(round_half_away(scaled) + grid.zero_point, grid.qmin, grid.qmax).astype(np.int32)
+        return np.clip(ROUND[self.rounding](scaled) + grid.zero_point, grid.qmin, grid.qmax).astype(np.int32)
+
+
+def real(codes: np.ndarray, grid: Grid) -> np.ndarray:
+    """The real values (float32) that codes stand for."""
+    return (codes - grid.zero_point).astype(np.float32) * np.float32(grid.scale)
 
 
 def per_channel(values: ArrayLike, ndim: int) -> np.ndarray:

@@ -20,6 +20,8 @@ exists anywhere, and neither the proof nor a command asks which target it has::
   of the certificate. Without one, files are written and the simulation alone is compared.
 * **An exact simulation** (`simulation`, None by default): the Gluon network computing what the engine computes. Only
   `deploy/targets/<name>/simulate/` may import MXNet; the target imports it when asked.
+* **Roundings** (`settled`, none by default): engines that hand integers on between other nodes than layers with weights
+  say where blobs are rounded; grids that no layer has come from the calibration's images (`wants_ranges`).
 * **Options, extras, reports, programs** (empty by default): what else the commands offer for this target. Each is a
   value that says what it is called and what it does; the commands show and run whatever there is.
 
@@ -53,13 +55,16 @@ from deploy.ir import Model, quantized
 from deploy.proof.compare import Observed
 from deploy.proof.machine import machine
 from quantize.errors import DeployError
+from quantize.spec import QParams, QuantSpec
 from quantize.targets import TARGETS, find
 
 __all__ = ["TARGETS", "find", "Problem", "raise_problems", "Target", "Engine", "Session", "Simulation", "Way", "Option",
-           "Extra", "Report", "ImageSteps"]
+           "Extra", "Report", "ImageSteps", "Ranges"]
 
 LOG = logging.getLogger(__name__)
 Side = Callable[[np.ndarray], Observed]
+# from a model and {blob: format} to the grids that calibration decides on for these blobs, in float
+Ranges = Callable[[Model, Mapping[str, QuantSpec]], Mapping[str, QParams]]
 
 
 @dataclass(frozen=True)
@@ -297,6 +302,8 @@ class Target(ABC):
         Keywords of the class that the commands offer.
     engine : Engine or None
     simulation : Simulation or None
+    wants_ranges : bool
+        Whether `settled` asks for any: images are needed then.
     """
 
     name: str = ""
@@ -307,6 +314,7 @@ class Target(ABC):
     options: Tuple[Option, ...] = ()
     engine: Optional[Engine] = None
     simulation: Optional[Simulation] = None
+    wants_ranges: bool = False
 
     @abstractmethod
     def config_list(self, net: Any) -> List[dict]:
@@ -332,6 +340,10 @@ class Target(ABC):
         integers : bool
             False: all layers compute in float32, for comparison with the quantized network.
         """
+
+    def settled(self, model: Model, ranges: Ranges) -> Model:
+        """A lowered model with every `ir.Rounding` that the engine's files will have; by default as it is."""
+        return model
 
     def arithmetics(self) -> Tuple[Arithmetic, ...]:
         """How the engine rounds: on most processors, and on every other kind."""

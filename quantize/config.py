@@ -11,7 +11,7 @@ A config list is a list of dictionaries; later entries win over earlier ones, ke
 A format is ``int``, ``uint`` or ``auto`` (unsigned where the input is proven non-negative), the bits (1 to 16), or in
 parentheses the number of steps between lowest and highest code (``int(15)`` is ``int4``), and for weights ``/layer``,
 ``/group`` or ``/channel``. ``/affine`` adds a zero point, ``/full`` the lowest code of signed grids (-8..7 instead of
--7..7). ``float`` leaves the operand float.
+-7..7), ``/even`` rounds exact halves to the even code instead of away from zero. ``float`` leaves the operand float.
 
 A method (`quantize.nn.methods.METHODS`: ste, lsq, lsq+, pact, cgpact, dorefa, sat, bnn) says how an operand is rounded
 and trained: ``weight_method``, ``input_method``, ``output_method``, or ``method`` for all three.
@@ -49,7 +49,7 @@ class Format:
         None: decide by the graph (activations only).
     granularity : {"layer", "group", "channel"}
         "group" follows the layer's own groups; for Dense it means per unit, as "channel" does.
-    symmetric, narrow, levels
+    symmetric, narrow, levels, rounding
         As `QuantSpec` has them.
     """
 
@@ -59,6 +59,7 @@ class Format:
     symmetric: bool = True
     narrow: bool = True
     levels: Optional[int] = None
+    rounding: str = "half_away"
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
@@ -75,12 +76,13 @@ class Format:
         parts: Dict[str, Granularity] = {"layer": PerTensor(), "channel": PerChannel(axis),
                  "group": PerGroup(groups, 0) if groups > 1 else PerTensor()}
         return QuantSpec(self.bits, signed, parts[self.granularity], self.symmetric, self.narrow, self.levels,
-                         grid="mid_rise" if self.bits == 1 and signed else "mid_tread")
+                         grid="mid_rise" if self.bits == 1 and signed else "mid_tread", rounding=self.rounding)
 
     def __str__(self) -> str:
         sign = {True: "int", False: "uint", None: "auto"}[self.signed]
         width = str(self.bits) if self.levels is None else f"({self.levels})"
-        flags = ("" if self.symmetric else "/affine") + ("" if self.narrow else "/full")
+        flags = ("" if self.symmetric else "/affine") + ("" if self.narrow else "/full") + (
+            "/even" if self.rounding == "half_even" else "")
         return f"{sign}{width}/{self.granularity}{flags}"
 
 
@@ -163,11 +165,12 @@ def _format(signed: Optional[bool], bits: Optional[str], levels: Optional[str], 
     width = int(bits or 0) if steps is None else steps.bit_length()
     if steps == 2 ** width - 1:
         steps = None  # int(15) is int4, and equal to it
-    flags = [word for word in words if word in ("affine", "full")]
+    flags = [word for word in words if word in ("affine", "full", "even")]
     others = [word for word in words if word not in flags]
     if len(set(flags)) < len(flags) or len(others) > 1:
-        raise ConfigError("a granularity, 'affine' and 'full' can each be given once")
-    return Format(width, signed, others[0] if others else "layer", "affine" not in flags, "full" not in flags, steps)
+        raise ConfigError("a granularity, 'affine', 'full' and 'even' can each be given once")
+    return Format(width, signed, others[0] if others else "layer", "affine" not in flags, "full" not in flags, steps,
+                  "half_even" if "even" in flags else "half_away")
 
 
 def rules_from_config(config_list: Sequence[Dict[str, Any]]) -> List[Rule]:

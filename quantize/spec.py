@@ -153,7 +153,8 @@ class QuantSpec:
         if not self.symmetric:
             name += " asymmetric"
         full = self.signed and self.symmetric and not self.narrow
-        return f"{name}/{self.granularity}{'/full' if full else ''}"
+        even = "/even" if self.rounding == "half_even" else ""
+        return f"{name}/{self.granularity}{'/full' if full else ''}{even}"
 
 
 @dataclass(frozen=True)

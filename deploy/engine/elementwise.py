@@ -6,9 +6,9 @@ from typing import Callable, Dict, List, Sequence
 
 import numpy as np
 
-from deploy.arithmetic import per_channel
+from deploy.arithmetic import per_channel, real
 from deploy.engine.operations import operation
-from deploy.ir import Affine, BatchNorm, Elementwise, ScalarOp
+from deploy.ir import Affine, BatchNorm, Elementwise, Rounding, ScalarOp
 from deploy.ir.broadcast import aligned
 
 BINARY: Dict[str, Callable] = {
@@ -53,3 +53,8 @@ def _elementwise(node, inputs, arithmetic):
 @operation(ScalarOp)
 def _scalar(node, inputs, arithmetic):
     return BINARY[node.op](inputs[0], np.float32(node.scalar))
+
+
+@operation(Rounding)
+def _rounding(node, inputs, arithmetic):
+    return real(arithmetic.quantize(inputs[0], node.grid), node.grid)

@@ -29,6 +29,7 @@ from deploy.ir.model import (
     Reduce,
     Reshape,
     Resize,
+    Rounding,
     ScalarOp,
     Slice,
     Softmax,
@@ -42,6 +43,6 @@ from deploy.ir.model import (
 __all__ = [
     "Activation", "Affine", "BatchNorm", "Concat", "Convolution", "Crop", "Deconvolution", "Elementwise",
     "Function", "Grid", "InnerProduct", "Model", "Node", "Padding", "Permute", "Pooling",
-    "PReLU", "Quantization", "QuantizedNode", "Reduce", "Reshape", "Resize", "ScalarOp", "Slice",
+    "PReLU", "Quantization", "QuantizedNode", "Reduce", "Reshape", "Resize", "Rounding", "ScalarOp", "Slice",
     "Softmax", "activation", "consumers", "integers", "producers", "quantized",
 ]

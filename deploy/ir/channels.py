@@ -45,7 +45,7 @@ def _reverse(node, model, reversed_blobs):
             changed["quantization"] = dataclasses.replace(node.quantization, weight_q=weight_q)
         return dataclasses.replace(node, **changed)
     per_channel = {ir.BatchNorm: ("gamma", "beta", "mean", "variance"), ir.Affine: ("scale", "shift"),
-                   ir.PReLU: ("slope",), ir.Activation: (), ir.ScalarOp: ()}
+                   ir.PReLU: ("slope",), ir.Activation: (), ir.ScalarOp: (), ir.Rounding: ()}
     if type(node) not in per_channel:
         raise DeployError(f"{node.path or node.name}: reads the image, but is neither a convolution without groups nor "
                           "an operation on single channels: the order of the image's channels cannot be changed before "

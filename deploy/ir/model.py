@@ -159,6 +159,16 @@ class Activation(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Rounding(Node):
+    """A blob rounded to a grid: (clip(round(x / scale) + zero_point, qmin, qmax) - zero_point) * scale.
+
+    Engines that hand integers on from node to node round what other nodes than layers with weights read.
+    """
+
+    grid: Grid = REQUIRED
+
+
+@dataclass(frozen=True, eq=False)
 class PReLU(Node):
     """x where x > 0, slope[c] * x elsewhere; slope (channels,) or (1,)."""
 

@@ -124,7 +124,7 @@ def _pooling(node, shapes):
     return ((channels,) + size,)
 
 
-@rule(nodes.Activation)
+@rule(nodes.Activation, nodes.Rounding)
 def _same(node, shapes):
     return shapes
 

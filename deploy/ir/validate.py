@@ -11,7 +11,7 @@ from typing import Any, Dict, List, Optional, Tuple, Union, get_args, get_origin
 
 import numpy as np
 
-from deploy.ir.model import NODE_TYPES, Function, Model, activation, integers
+from deploy.ir.model import NODE_TYPES, Function, Model, Rounding, activation, integers
 from deploy.ir.shapes import RULES, demand
 from quantize.errors import DeployError
 
@@ -108,6 +108,8 @@ def _check(node, model):
         demand(model.shapes[name] == shape, f"its output {name} has the shape {shape}, not {model.shapes[name]}")
     for name, value in vars(node).items():
         demand(not isinstance(value, np.ndarray) or value.dtype == np.float32, f"{name} is not an array of float32")
+    if isinstance(node, Rounding):
+        _check_grid(node.grid)
     quantization = integers(node)
     if quantization is not None:
         _check_quantization(quantization, node.weight)
@@ -124,12 +126,16 @@ def _check_function(function: Optional[Function]) -> None:
            f"clip between {function.parameters}")
 
 
-def _check_quantization(quantization, weight):
-    grid, codes, scales = quantization.input, quantization.weight_q, quantization.weight_scale
+def _check_grid(grid):
     demand(np.float32(grid.scale) == grid.scale and grid.scale > 0,
-           f"the scale of its input is {grid.scale!r}, which is no positive float32")
+           f"the scale of its grid is {grid.scale!r}, which is no positive float32")
     demand(grid.qmin <= grid.zero_point <= grid.qmax and grid.qmin < grid.qmax and grid.qmax - grid.qmin < 2 ** 16,
-           f"the codes of its input, from {grid.qmin} to {grid.qmax} with zero at {grid.zero_point}, are no grid")
+           f"the codes of its grid, from {grid.qmin} to {grid.qmax} with zero at {grid.zero_point}, are no grid")
+
+
+def _check_quantization(quantization, weight):
+    codes, scales = quantization.weight_q, quantization.weight_scale
+    _check_grid(quantization.input)
     demand(codes.dtype == np.int8 and codes.shape == weight.shape,
            f"its weight codes are {codes.dtype} of shape {codes.shape}, not int8 of {weight.shape}")
     demand(0 < quantization.weight_qmax <= 127 and np.abs(codes.astype(int)).max() <= quantization.weight_qmax,

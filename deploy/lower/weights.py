@@ -42,20 +42,21 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic) ->
         raise Unsupported(f"only its {' and '.join(name.split('_')[0] for name in on)} is quantized; integer layers "
                           "need input and weight")
     quantizer = on["weight_quantizer"]
-    _check_weights(layer, quantizer.spec)
+    _check_weights(layer, quantizer.spec, arithmetic)
     norm = layer.norm
     if norm is not None:
         weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
     codes, scale = _codes(quantizer, weight, arithmetic)
-    quantization = Quantization(input_grid(on["input_quantizer"]), codes, scale, _largest_code(quantizer.spec))
+    quantization = Quantization(input_grid(on["input_quantizer"], arithmetic), codes, scale,
+                                _largest_code(quantizer.spec))
     # the factor was in the weight when it was rounded, and goes on to the step: the codes stay
     return quantization if norm is None else without_factor(quantization, batchnorm_affine(norm.block)[0])
 
 
-def _check_weights(layer: Block, spec: QuantSpec) -> None:
+def _check_weights(layer: Block, spec: QuantSpec, arithmetic: Arithmetic) -> None:
     """Unsupported where the codes of a weight do not fit."""
     if spec.grid == "mid_tread":
-        _check_rounding(spec, "weights")
+        _check_rounding(spec, "weights", arithmetic)
     if not (spec.signed and spec.symmetric) or _largest_code(spec) > 127:
         raise Unsupported(f"{spec} weights with codes from {_code(spec, spec.qmin)} to {_code(spec, spec.qmax)}; "
                           "integer layers hold symmetric ones up to 127")
@@ -87,10 +88,10 @@ def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic) 
     return np.rint(rounded / half.reshape((-1,) + (1,) * (weight.ndim - 1))).astype(np.int8), half
 
 
-def input_grid(quantizer: FakeQuantize) -> Grid:
+def input_grid(quantizer: FakeQuantize, arithmetic: Arithmetic) -> Grid:
     """The grid of a layer's input, from the calibrated range."""
     spec = quantizer.spec
-    _check_rounding(spec, "inputs")
+    _check_rounding(spec, "inputs", arithmetic)
     if not quantizer.calibrated:
         raise Unsupported(UNCALIBRATED)
     numbers = quantizer.get_qparams()
@@ -110,7 +111,7 @@ def weight_scale(quantizer: FakeQuantize, weight: np.ndarray) -> np.ndarray:
     return np.repeat(scale.ravel().astype(np.float32), len(weight) // scale.size)
 
 
-def _check_rounding(spec: QuantSpec, operand: str):
-    if spec.grid != "mid_tread" or spec.rounding != "half_away":
-        raise Unsupported(f"{operand} on a {spec.grid} grid rounded {spec.rounding}; integer layers need mid_tread and "
-                          "half_away")
+def _check_rounding(spec: QuantSpec, operand: str, arithmetic: Arithmetic) -> None:
+    if spec.grid != "mid_tread" or spec.rounding != arithmetic.rounding:
+        raise Unsupported(f"{operand} on a {spec.grid} grid rounded {spec.rounding}; integer layers of this engine "
+                          f"need mid_tread and {arithmetic.rounding}")

@@ -7,13 +7,13 @@ Only one part of the images is in memory at a time.
 
 import contextlib
 from dataclasses import dataclass, field
-from typing import Callable, Dict, Iterable, List, Mapping, Optional
+from typing import Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from deploy import engine
 from deploy.arithmetic import Arithmetic
-from deploy.ir import Model, quantized
+from deploy.ir import Grid, Model, Rounding, consumers, integers, quantized
 from deploy.proof.compare import Difference, Observed
 from quantize.errors import DeployError
 
@@ -29,7 +29,8 @@ class Verification:
     ----------
     images : int
     codes : dict
-        Node that computes in integers -> side -> Difference of the codes of its input, in LSB.
+        Node that computes in integers -> side -> Difference of the codes of its input, in LSB; likewise each
+        `ir.Rounding` that no such node reads.
     reals : dict
         Blob -> side -> Difference of its real values.
     top1 : dict
@@ -105,6 +106,18 @@ def part_size(model: Model) -> int:
     return max(1, MEMORY // (4 * values))
 
 
+def _grids(model: Model) -> Dict[str, Tuple[str, Grid]]:
+    """Node -> (blob, its grid), of all whose codes are compared, in the model's order."""
+    readers, found = consumers(model), {}
+    for node in model.nodes:
+        quantization = integers(node)
+        if quantization is not None:
+            found[node.name] = node.inputs[0], quantization.input
+        elif isinstance(node, Rounding) and all(integers(reader) is None for reader in readers[node.outputs[0]]):
+            found[node.name] = node.outputs[0], node.grid
+    return found
+
+
 class _Run:
     """One comparison, in the middle of its work."""
 
@@ -113,7 +126,8 @@ class _Run:
         self.nodes = quantized(model)
         if not self.nodes:
             raise DeployError("nothing to verify: no layer of the network is quantized")
-        self.found = Verification(codes={node.name: {side: Difference() for side in sides} for node in self.nodes},
+        self.grids = _grids(model)
+        self.found = Verification(codes={name: {side: Difference() for side in sides} for name in self.grids},
                                   top1={side: [] for side in [JUDGE] + list(sides)},
                                   accumulators={node.name: 0 for node in self.nodes})
 
@@ -136,20 +150,21 @@ class _Run:
         self.found.top1[side] += scores.reshape(len(scores), -1).argmax(axis=1).tolist()
 
     def _compare_codes(self, side, observed, judged):
-        for node in self.nodes:
-            codes = observed.codes.get(node.name)
+        for name, (blob, grid) in self.grids.items():
+            codes = observed.codes.get(name)
             if codes is None:
-                blob = node.inputs[0]
                 if blob not in observed.blobs:
-                    raise DeployError(f"{node.name}: {side} gives neither its input's codes nor the blob {blob!r}, so "
+                    raise DeployError(f"{name}: {side} gives neither its input's codes nor the blob {blob!r}, so "
                                       "that this layer cannot be verified")
                 # engines keep integers only between fused layers; elsewhere they round what they read, as this does
-                codes = self.arithmetic.quantize(observed.blobs[blob], node.quantization.input)
-            reference = judged.codes[node.name]
+                codes = self.arithmetic.quantize(observed.blobs[blob], grid)
+            reference = judged.codes.get(name)
+            if reference is None:  # of a rounding, whose blob lies on its grid
+                reference = self.arithmetic.quantize(judged.blobs[blob], grid)
             if codes.size == reference.size:
                 codes = codes.reshape(reference.shape)  # a fully connected layer may see its input flattened
-            with _told(side, node.name):
-                self.found.codes[node.name][side].update(codes, reference)
+            with _told(side, name):
+                self.found.codes[name][side].update(codes, reference)
 
     def _compare_reals(self, side, observed, judged):
         for blob, values in observed.blobs.items():

@@ -181,7 +181,7 @@ def _deployed(request, progress, also_write):
     if request.goal is not None:
         reached = reach(request.goal, request, target if _runs(request, target) else None, progress)
         request = reached.best.request
-    task = open_task(request)
+    task = open_task(request, wants_ranges=target.wants_ranges)
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
     work = _from_checkpoint if task.model.converted else _from_float
@@ -218,7 +218,7 @@ def _from_float(request: DeployRequest, target: Target, task: Task, progress: Si
     calibration.calibrate()
     floating = lowered(target, task, integers=False)
     progress.tell(calibration.switch_to_quantized())
-    return before, scores, deployment(target, task, floating, calibration.decided.method, request.bgr), calibration
+    return before, scores, deployment(target, calibration, floating, request.bgr), calibration
 
 
 def _from_checkpoint(request: DeployRequest, target: Target, task: Task, progress: Silent) -> Lowered:
@@ -233,7 +233,7 @@ def _from_checkpoint(request: DeployRequest, target: Target, task: Task, progres
         scores = _float_scores(request, target, task, progress)
     floating, calibration = lowered(target, task, integers=False), Calibration(request, task, before, progress)
     calibration.outcome = checkpoint.outcome_of(task.net)
-    return before, scores, deployment(target, task, floating, calibration.decided.method, request.bgr), calibration
+    return before, scores, deployment(target, calibration, floating, request.bgr), calibration
 
 
 def _float_scores(request, target, task, progress):

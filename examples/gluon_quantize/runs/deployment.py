@@ -18,7 +18,8 @@ from deploy.lower import lower
 from deploy.target import Problem, Target, raise_problems
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.runs import comparison
-from gluon_quantize.runs.calibration import save_table
+from gluon_quantize.runs.blob_ranges import blob_ranges
+from gluon_quantize.runs.calibration import Calibration, save_table
 from gluon_quantize.runs.comparison import FLOAT, INTEGER
 from gluon_quantize.runs.observation import Outcome
 from gluon_quantize.runs.task import Task
@@ -77,19 +78,20 @@ def lowered(target: Target, task: Task, integers: bool) -> Model:
     return lower(task.net, task.image_shape, arithmetic=target.arithmetic, quantized=integers)
 
 
-def deployment(target: Target, task: Task, floating: Model, method: str, bgr: bool) -> Deployment:
-    """The calibrated network of a task, lowered.
+def deployment(target: Target, calibration: Calibration, floating: Model, bgr: bool) -> Deployment:
+    """The calibrated network of a task, lowered and settled.
 
     Parameters
     ----------
+    calibration : Calibration
+        Of the task, with what decided the ranges.
     floating : Model
-        What it was before its biases were corrected.
-    method : str
-        What decided the ranges.
+        What the network was before its biases were corrected.
     bgr : bool
         Deploy it for BGR images; ConfigError where it does not take RGB ones.
     """
-    quantized = lowered(target, task, integers=True)
+    task = calibration.task
+    quantized = target.settled(lowered(target, task, integers=True), blob_ranges(calibration))
     steps, written = task.preprocessing, (quantized, floating)
     if bgr:
         if steps.colour_order != "RGB":
@@ -98,7 +100,7 @@ def deployment(target: Target, task: Task, floating: Model, method: str, bgr: bo
         steps = dataclasses.replace(steps, colour_order="BGR", mean=steps.mean[::-1], std=steps.std[::-1])
     name = re.sub(r"[^A-Za-z0-9._-]", "_", task.model.name)
     metadata = {"name": name, "preprocessing": json.dumps(steps.to_dict()), "dataset": task.dataset,
-                "ranges": method, "target": target.name}
+                "ranges": calibration.decided.method, "target": target.name}
     named = [dataclasses.replace(model, metadata=metadata) for model in written]
     return Deployment(name, target, quantized, named[0], named[1], steps, bgr)
 

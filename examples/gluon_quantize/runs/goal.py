@@ -146,7 +146,7 @@ class _Timed:
 
     def milliseconds(self, work) -> float:
         """Of one image, in one thread."""
-        deployed = deployment(self._target, work.task, work.floating, work.calibration.decided.method, False)
+        deployed = deployment(self._target, work.calibration, work.floating, False)
         with tempfile.TemporaryDirectory() as folder:
             write_files(pathlib.Path(folder), deployed, ())
             return proof.latencies(work.task, deployed, pathlib.Path(folder), LATENCY_RUNS, SILENT)[INTEGER]

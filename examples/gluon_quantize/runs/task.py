@@ -90,8 +90,11 @@ class Task:
         return mx.nd.zeros((1,) + self.image_shape, ctx=self.ctx)
 
 
-def open_task(request: PostTrainingRequest) -> Task:
-    """Everything that can be wrong with names and files is found here, before work begins."""
+def open_task(request: PostTrainingRequest, wants_ranges: bool = False) -> Task:
+    """Everything that can be wrong with names and files is found here, before work begins.
+
+    With `wants_ranges` there are calibration images whatever the request says.
+    """
     find_target(request.quantization.target)
     rules = load_config(request.quantization.config) if request.quantization.config else ()
     ctx = start(request.run)
@@ -99,7 +102,7 @@ def open_task(request: PostTrainingRequest) -> Task:
     dataset = request.images.dataset_for(model.dataset_hint)
     steps = steps_for(request.images, dataset, model.preprocessing, model.channels)
     calibration, calibration_set = None, "-"
-    if _needs_images(request) and not model.converted:
+    if wants_ranges or _needs_images(request) and not model.converted:
         calibration, calibration_set = _calibration_batches(request, dataset, steps)
     images = open_images(request.images, dataset, "test", labels=_needs_labels(request, model))
     task = Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx,

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""ONNX with QuantizeLinear and DequantizeLinear as a target, verified in ONNX Runtime."""
+
+import pathlib
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from deploy.ir import Model, quantized
+from deploy.target import TARGETS, Engine, Option, Problem, Ranges, Target, Way
+from deploy.target import Side as Computed
+from deploy.targets.onnx import constraints, runner, writer
+from deploy.targets.onnx.arithmetic import OrtArithmetic
+from deploy.targets.onnx.grids import settled
+from deploy.targets.onnx.runner import Options, Runner
+
+NAME = "model"
+SATURATION = ("pairs of products are cut off at 16 bits: this processor has no VNNI instructions; exact with "
+              "session.x64quantprecision=1")
+FLOAT_SUMS = "sums of float32 products instead of integers: what lies next to the middle between two codes falls to " \
+             "either side"
+
+
+class OrtEngine(Engine):
+    """PyPI's `onnxruntime`, on the CPU in one thread."""
+
+    ways = (Way("unoptimized", Options(optimized=False)), Way("default", Options(exact_products=False)),
+            Way("exact", Options()))
+    float_way = Way("float", Options(optimized=False))
+
+    def require(self) -> None:
+        """DeployError where it is missing."""
+        runner.engine()
+
+    def versions(self) -> Dict[str, str]:
+        """Of the package."""
+        return {"onnxruntime": runner.version()}
+
+    def open(self, files: Sequence[pathlib.Path], way: Way) -> Runner:
+        """The file."""
+        return Runner(pathlib.Path(files[0]), way.options)
+
+    def side(self, model: Model, session: Any) -> Computed:
+        """See `runner.side`."""
+        return runner.side(model, session)
+
+    def deviations(self, model: Model, way: Way) -> Dict[str, str]:
+        """Every layer whose sums are none of integers, and why."""
+        if way.options.optimized and way.options.exact_products:
+            return {}
+        reason = SATURATION if way.options.optimized else FLOAT_SUMS
+        return {node.name: reason for node in quantized(model)}
+
+
+@TARGETS.register(constraints.NAME)
+class OnnxTarget(Target):
+    """`model.onnx`.
+
+    Parameters
+    ----------
+    affine : bool
+        Inputs that can be negative have their zero point where their range wants it, instead of in the middle.
+    reduce_range : bool
+        Weights have 7 bits.
+    """
+
+    name, title = constraints.NAME, "an ONNX file"
+    arithmetic = OrtArithmetic()
+    suffixes, weights_suffix = (writer.SUFFIX,), writer.SUFFIX
+    engine = OrtEngine()
+    wants_ranges = True
+    options = (Option("affine", "--affine", "zero points anywhere for inputs that can be negative (default: in the "
+                                            "middle, which every engine knows)"),
+               Option("reduce_range", "--reduce-range",
+                      "7 bits for weights: exact with the engine's default options on x86 processors without VNNI, too, "
+                      "which cut off sums of two products at 16 bits (default: 8)"))
+
+    def __init__(self, affine: bool = False, reduce_range: bool = False):
+        self.affine, self.reduce_range = affine, reduce_range
+        self.weight_bits = 7 if reduce_range else 8
+
+    def config_list(self, net: Any) -> List[dict]:
+        """See `constraints.config_list`."""
+        return constraints.config_list(self.affine, self.weight_bits)
+
+    def check_plan(self, layers: Iterable[Tuple[Any, Any]]) -> List[Problem]:
+        """See `constraints.check_plan`."""
+        return constraints.check_plan(layers, self.weight_bits)
+
+    def settled(self, model: Model, ranges: Ranges) -> Model:
+        """See `grids.settled`."""
+        return settled(model, ranges, symmetric=not self.affine)
+
+    def check(self, model: Model) -> List[Problem]:
+        """See `constraints.check`."""
+        return constraints.check(model, self.weight_bits)
+
+    def write_files(self, model: Model, folder: Any, name: str = NAME,
+                    integers: bool = True) -> Tuple[pathlib.Path, ...]:
+        """The .onnx."""
+        return writer.write(model, folder, name, integers)
+
+    def run(self, folder: Any, inputs: Any, options: Optional[Options] = None) -> Tuple[np.ndarray, ...]:
+        """Outputs (a tuple) of ONNX Runtime for a batch (n, c, h, w), exact by default."""
+        session = Runner(pathlib.Path(folder) / (NAME + writer.SUFFIX), options or Options())
+        found = session.run(inputs, session.outputs)
+        return tuple(found[name] for name in session.outputs)

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: MIT
+"""The file: `<name>.onnx`, operator set 13 (21 for 4-bit weights), in integers or in float32."""
+
+import logging
+import pathlib
+from dataclasses import replace
+from typing import Any, Tuple
+
+from deploy.ir import Model, Rounding
+from deploy.study import in_float
+from deploy.targets.onnx.nodes import Graph
+from deploy.targets.onnx.operators import OPERATORS
+from quantize.files import PathLike, write_whole
+
+LOG = logging.getLogger(__name__)
+SUFFIX = ".onnx"
+OPSET, IR_VERSION = 13, 8
+BATCH = "N"
+PRODUCER = "gluon-quantize"
+
+
+def render(model: Model, integers: bool = True) -> bytes:
+    """The contents of the file, checked by `onnx.checker` and strict shape inference; the same model, the same bytes.
+
+    Parameters
+    ----------
+    integers : bool
+        False: all layers compute in float32.
+    """
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper, shape_inference
+    if not integers:
+        model = without_roundings(in_float(model))
+    graph = Graph()
+    for node in model.nodes:
+        OPERATORS[type(node)](graph, node, model)
+    values = {kind: [helper.make_tensor_value_info(blob, TensorProto.FLOAT, [BATCH, *model.shapes[blob]])
+                     for blob in blobs] for kind, blobs in (("in", model.inputs), ("out", model.outputs))}
+    arrays = [numpy_helper.from_array(array.copy(order="C"), name) for name, array in graph.initializers.items()]
+    name = model.metadata.get("name", "network")
+    proto = helper.make_model(helper.make_graph(graph.nodes, name, values["in"], values["out"], arrays),
+                              producer_name=PRODUCER, opset_imports=[helper.make_opsetid("", OPSET)])
+    proto.ir_version = IR_VERSION
+    helper.set_model_props(proto, dict(model.metadata))
+    onnx.checker.check_model(proto)
+    shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
+    return proto.SerializeToString(deterministic=True)
+
+
+def without_roundings(model: Model) -> Model:
+    """The model whose nodes read what its roundings read."""
+    source = {node.outputs[0]: node.inputs[0] for node in model.nodes if isinstance(node, Rounding)}
+    nodes: Any = tuple(replace(node, inputs=tuple(source.get(blob, blob) for blob in node.inputs))
+                       for node in model.nodes if not isinstance(node, Rounding))
+    shapes = {blob: shape for blob, shape in model.shapes.items() if blob not in source}
+    return replace(model, nodes=nodes, shapes=shapes)
+
+
+def write(model: Model, folder: PathLike, name: str, integers: bool = True) -> Tuple[pathlib.Path]:
+    """Write the file into an existing folder; its path, in a tuple."""
+    path = pathlib.Path(folder) / (name + SUFFIX)
+    data = render(model, integers)
+    write_whole(path, data)
+    LOG.info("%s: %d bytes", path, len(data))
+    return (path,)
