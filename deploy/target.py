@@ -42,15 +42,14 @@ from typing import (
     List,
     Mapping,
     Optional,
-    Protocol,
     Sequence,
     Tuple,
-    Union,
 )
 
 import numpy as np
 
 from deploy.arithmetic import Arithmetic
+from deploy.image_steps import ImageSteps
 from deploy.ir import Model, quantized
 from deploy.proof.compare import Observed
 from deploy.proof.machine import machine
@@ -160,34 +159,6 @@ class Report:
     help: str
     file: str
     make: Callable[[Model, Model, Iterable[Tuple[np.ndarray, np.ndarray]]], Tuple[str, Dict[str, Any]]]
-
-
-class ImageSteps(Protocol):
-    """How a network wants its images: resized, cropped, then (byte * scale - mean) / std in an order of colours."""
-
-    @property
-    def resize(self) -> Optional[int]:
-        """Length of the short side, or None."""
-
-    @property
-    def crop(self) -> Union[None, int, Tuple[int, int]]:
-        """Side, or (height, width), of the centre that is kept; or None."""
-
-    @property
-    def colour_order(self) -> str:
-        """RGB, BGR or L (grey)."""
-
-    @property
-    def scale(self) -> float:
-        """What a byte is multiplied by."""
-
-    @property
-    def mean(self) -> Sequence[float]:
-        """One for each channel, in the order of colours."""
-
-    @property
-    def std(self) -> Sequence[float]:
-        """One for each channel, in the order of colours."""
 
 
 # ---- the engine and the simulation

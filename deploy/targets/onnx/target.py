@@ -72,8 +72,8 @@ class OnnxTarget(Target):
     options = (Option("affine", "--affine", "zero points anywhere for inputs that can be negative (default: in the "
                                             "middle, which every engine knows)"),
                Option("reduce_range", "--reduce-range",
-                      "7 bits for weights: exact with the engine's default options on x86 processors without VNNI, too, "
-                      "which cut off sums of two products at 16 bits (default: 8)"))
+                      "7 bits for weights: exact with the engine's default options also on x86 processors without "
+                      "VNNI, which cut off sums of two products at 16 bits (default: 8)"))
 
     def __init__(self, affine: bool = False, reduce_range: bool = False):
         self.affine, self.reduce_range = affine, reduce_range
