@@ -28,6 +28,7 @@ NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quanti
 LIBRARY = ("calib", "calib.collect", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles", "deploy",
            "calib.rounding", "calib.rounding.learn", "calib.sensitivity", "quantize.stages", "quantize.repair",
            "deploy.lower", "quantize", "quantize.importers", "quantize.train", "quantize.interfaces",
+           "quantize.interfaces.n2d2",
            "quantize.storage", "quantize.report") + NETWORKS
 ROOM_BASE = BASE + ("quantize",)
 
@@ -71,6 +72,8 @@ ARROWS = {
     "quantize.train":      NETWORKS,
     "quantize.storage":    ("quantize",) + NETWORKS,
     "quantize.interfaces": ("quantize.train",) + NETWORKS,
+    # cells are steps of the program that imported files are, and ONNX files are cells
+    "quantize.interfaces.n2d2": ("quantize.interfaces", "quantize.importers", "quantize.train") + NETWORKS,
     "quantize.report":     NETWORKS,
     "quantize":            NETWORKS + ("quantize.importers", "quantize.train", "quantize.interfaces",
                                          "quantize.storage", "quantize.report"),

@@ -7,7 +7,7 @@ Both importers first plan a whole `Program` (plain data) and build it only when 
 import re
 from math import prod
 from types import ModuleType
-from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Set, Tuple, Union
+from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
 
 import mxnet as mx
 import numpy as np
@@ -137,6 +137,16 @@ class GraphBlock(HybridBlock):
                 self._check_traced_reshapes(x)
                 self._fitting.add(x.shape)
         return super().forward(x, *args)
+
+    def shapes_of(self, x: mx.nd.NDArray, tensors: Sequence[str]) -> Dict[str, Tuple[int, ...]]:
+        """Shapes of some of the program's tensors for images `x`."""
+        kept, finished = self._outputs, self._finished
+        self._outputs, self._finished = tuple(tensors), [()] * len(self._steps)
+        try:
+            found = super().forward(x)
+        finally:
+            self._outputs, self._finished = kept, finished
+        return {name: value.shape for name, value in zip(tensors, found if isinstance(found, list) else [found])}
 
     def _measure(self, shape) -> None:
         """DataError where images do not fit the file's network, or make a tensor that takes too much memory.

@@ -80,7 +80,7 @@ def saved(tmp_path):
     net = convert_model(network(), config_list=[
         {"op_types": ["Dense"], "weight": "int4/channel", "input": "auto4", "method": "lsq"}])
     start_training(net, mx.nd.ones((2, 4)))
-    optimizers = Optimizers(net, *[OptimizerChoice("adam", 0.01, {})] * 2)
+    optimizers = Optimizers.of(net, *[OptimizerChoice("adam", 0.01, {})] * 2)
     checkpoints = Checkpoints(tmp_path / "checkpoints", {"lr": 0.01})
     for epoch in (1, 2):
         step(net, optimizers.step, epoch)

@@ -16,12 +16,12 @@ from gluon_quantize.models.request import NetworkRequest
 from gluon_quantize.training.augmentation import Augmentation
 from gluon_quantize.training.images import ArrayReader, FileReader, TrainingImages
 from gluon_quantize.training.loop import where_not_finite
-from gluon_quantize.training.optimizers import GradientSum, OptimizerChoice, Optimizers
+from gluon_quantize.training.optimizers import OptimizerChoice, Optimizers
 from gluon_quantize.training.rates import Rates, restarted
 from quantize.convert import convert_model, trace
 from quantize.errors import ConfigError, DataError
 from quantize.modes import set_mode, update_ema
-from quantize.train import start_training
+from quantize.train import GradientSum, start_training
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_sum_of_gradients(method):
     net.hybridize(static_alloc=True, static_shape=True)
     start_training(net, x, "online")
     choice = OptimizerChoice("sgd", 0.1, {})
-    optimizers = Optimizers(net, choice, choice)
+    optimizers = Optimizers.of(net, choice, choice)
     loss_of, total = gluon.loss.SoftmaxCrossEntropyLoss(), GradientSum(optimizers.parameters)
 
     def gradients():

@@ -31,6 +31,7 @@ COMMANDS = {
     "search": Command("search", "search bits for each layer: the best network of a size, or the smallest that is good"),
     "train": Command("train", "retrain it with fake quantization, so that it gets back what rounding costs"),
     "train-distributed": Command("train_distributed", "train in several processes or on several machines"),
+    "n2d2": Command("n2d2", "train and test what an INI file of N2D2 describes"),
     "deploy": Command("deploy", "write the files that ncnn runs in int8, and prove that they compute the same"),
     "recheck": Command("recheck", "compare the files of an earlier deployment again, on this machine"),
     "report": Command("report", "one page about a simulation, a training or a deployment, to look at"),

@@ -219,7 +219,7 @@ class _Training:
 
     def _run(self, workers) -> loop.Run:
         request, schedule, task = self.request, self.request.schedule, self.task
-        optimizers = Optimizers(self.net, *choices(request.optimizer))
+        optimizers = Optimizers.of(self.net, *choices(request.optimizer))
         images = task.training.shared_by(workers)
         per_epoch = len(images) // schedule.accumulate
         start = schedule.float_epochs * per_epoch + schedule.quant_start_step

@@ -6,7 +6,7 @@ import itertools
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, cast
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Optional, Protocol, Tuple, cast
 
 import mxnet as mx
 import numpy as np
@@ -15,13 +15,24 @@ from mxnet import autograd, gluon
 from gluon_quantize.models.evaluation import Predictions, evaluate
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.training.distillation import LabelLoss
-from gluon_quantize.training.images import TrainingImages
-from gluon_quantize.training.optimizers import GradientSum, Optimizers
+from gluon_quantize.training.optimizers import Optimizers
 from gluon_quantize.training.workers import Workers
 from quantize.errors import ConfigError, TrainingError
 from quantize.modes import clear_cached_graphs, eager, quantizers, update_ema
-from quantize.train import Hook
+from quantize.train import GradientSum, Hook
 from quantize.tree import walk
+
+
+class Epochs(Protocol):
+    """Images to train on: `TrainingImages`, or what comes from elsewhere."""
+
+    batch_size: int
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, number: int) -> Iterator[Tuple[mx.nd.NDArray, mx.nd.NDArray]]:
+        """(Images, labels) of the batches of an epoch."""
 
 
 @dataclass
@@ -67,7 +78,7 @@ class Run:
     """
 
     net: gluon.Block
-    images: TrainingImages
+    images: Epochs
     optimizers: Optimizers
     hooks: Hook
     rates: Callable[[int], float]
@@ -93,6 +104,7 @@ class Run:
 def train_epoch(run: Run, progress: Silent = SILENT) -> Dict[str, float]:
     """Train one epoch; returns {"loss", "seconds", "images_per_second", "lr_share"}. `run.progress` moves on."""
     seed_epoch(run.seed, run.progress.epoch)
+    run.optimizers.begin_epoch()
     losses, start = [], time.perf_counter()
     stream: Any = run.images.epoch(run.progress.epoch)
     # closed at once when training stops: the thread that makes the next batch must not outlive it

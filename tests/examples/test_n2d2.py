@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: MIT
+"""`gluon-quantize n2d2`: both stages of LeNet on a few images, N2D2's closing lines, weights, and a kill in between."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+
+from gluon_quantize.commands.n2d2 import METRICS as LISTED
+from gluon_quantize.commands.n2d2 import main
+from gluon_quantize.models.request import RunRequest
+from gluon_quantize.progress import Silent
+from gluon_quantize.runs.n2d2 import METRICS, IniEpoch, IniRequest, run_ini
+
+FILES = pathlib.Path(__file__).parent.parent / "quantize" / "interfaces" / "n2d2" / "files"
+CLOSING = re.compile(r"""Final recognition rate: (\d+\.\d\d)%    \(error rate: (\d+\.\d\d)%\)
+    Sensitivity: (\S+)% / Specificity: (\S+)% / Precision: (\S+)%
+    Accuracy: (\S+)% / F1-score: (\S+)% / Informedness: (\S+)%
+""")
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """A folder with mnist.npz: ten classes that differ in one bright square each."""
+    random = np.random.RandomState(0)
+
+    def images(count):
+        labels = np.arange(count) % 10
+        found = random.randint(0, 60, (count, 28, 28)).astype(np.uint8)
+        for number, label in enumerate(labels):
+            row, column = 2 + 12 * (label % 2), 1 + 5 * (label // 2)
+            found[number, row:row + 10, column:column + 5] += 150
+        return found, labels.astype(np.uint8)
+    folder = tmp_path_factory.mktemp("mnist")
+    (x_train, y_train), (x_test, y_test) = images(320), images(60)
+    np.savez(folder / "mnist.npz", x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ini(tmp_path_factory):
+    """function(name) -> the printed file with smaller batches, for few images."""
+    folder = tmp_path_factory.mktemp("ini")
+
+    def copied(name, **changes):
+        text = (FILES / f"{name}.ini").read_text().replace("BatchSize=256", "BatchSize=32")
+        for old, new in changes.items():
+            text = text.replace(f"{old}=", f"{old}={new}\n;")
+        path = folder / f"{name}.ini"
+        path.write_text(text)
+        return path
+    return copied
+
+
+@pytest.fixture(scope="module")
+def clamped(digits, ini, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clamped")
+    run_ini(IniRequest(str(ini("LeNet_clamp")), str(folder), 3, str(digits)))
+    return folder / "weights"
+
+
+def test_both_stages_print_the_closing_lines_and_test_reads_what_they_wrote(digits, ini, clamped, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert not main([str(ini("LeNet_4bits")), "-learn-epoch", "2", "-w", str(clamped), "--data-dir", str(digits),
+                     "--output", str(out)])
+    text = capsys.readouterr().out
+    figures = [float(figure) for figure in CLOSING.search(text).groups()]
+    assert figures[0] + figures[1] == pytest.approx(100) and figures[0] > 90
+    assert "validation: none" in text and not (out / "checkpoints").exists()
+    assert not main([str(ini("LeNet_4bits")), "-test", "-w", str(out / "weights"), "--data-dir", str(digits),
+                     "--output", str(tmp_path / "test")])
+    assert CLOSING.search(capsys.readouterr().out).groups() == CLOSING.search(text).groups()
+
+
+def test_weights_lie_cell_by_cell_and_on_their_grid(digits, ini, clamped, tmp_path):
+    run_ini(IniRequest(str(ini("LeNet_4bits")), str(tmp_path), 1, str(digits), str(clamped)))
+    for cell, steps in (("conv1", 255), ("conv2", 15), ("conv3", 15), ("fc1", 15), ("fc2", 255)):
+        found = np.load(tmp_path / "weights" / f"{cell}_quant.npz")
+        codes, scale = found["codes"], found["scale"]
+        assert codes.min() >= -(steps + 1) // 2 and codes.max() <= steps // 2
+        assert np.allclose((codes + found["offset"]) * scale, found["values"], atol=1e-6)
+        assert len(np.unique(codes)) <= steps + 1
+        assert np.load(tmp_path / "weights" / f"{cell}.npz")["weight"].shape == codes.shape
+    assert np.load(tmp_path / "weights" / "bn1.npz")["activation.alpha"] != 6.0  # it was trained
+    first = np.load(clamped / "conv3_quant.npz")
+    assert set(first.files) == {"values"} and np.abs(first["values"]).max() == 1.0  # clamped, on no grid
+    assert len(np.unique(first["values"])) > 1000
+
+
+class Killer(Silent):
+    """Dies after an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def tell(self, step):
+        if isinstance(step, IniEpoch) and step.record["epoch"] == self.epoch:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_training_goes_on_to_the_same_numbers(digits, ini, clamped, tmp_path):
+    def request(name):
+        return IniRequest(str(ini("LeNet_4bits")), str(tmp_path / name), 3, str(digits), str(clamped), "Precision",
+                          RunRequest(seed=5))
+    whole = run_ini(request("whole"))
+    with pytest.raises(KeyboardInterrupt):
+        run_ini(request("killed"), Killer(1))
+    assert (tmp_path / "killed" / "checkpoints").is_dir()
+    again = run_ini(request("killed"))
+    assert again.scores == whole.scores and len(again.history) == 3 and again.best_epoch == whole.best_epoch
+    for path in (tmp_path / "whole" / "weights").glob("*.npz"):
+        one, other = np.load(path), np.load(tmp_path / "killed" / "weights" / path.name)
+        assert all(np.array_equal(one[key], other[key]) for key in one.files), path.name
+
+
+def test_the_best_epoch_is_kept_by_the_metric(digits, ini, tmp_path):
+    result = run_ini(IniRequest(str(ini("LeNet_clamp")), str(tmp_path), 3, str(digits), valid_metric="F1Score"))
+    best = max(result.history, key=lambda record: record["f1"])
+    assert result.best_epoch == best["epoch"] and result.scores["f1"] == best["f1"]
+
+
+@pytest.mark.parametrize("arguments, said", [
+    (["-test"], "-test needs the numbers of a training"), ([], "say what to do"),
+    (["-test", "-learn-epoch", "1"], "-test trains nothing"), (["-learn-epoch", "-1"], "from 0 on"),
+    (["-learn-epoch", "1", "--data-dir", "nowhere"], "nowhere: no such folder"),
+    (["-learn-epoch", "1", "-w", "nowhere"], "nowhere: no such folder"),
+    (["-learn-epoch", "1"], "DataPath: is missing")])
+def test_what_is_wrong_with_the_options_is_one_line(digits, ini, tmp_path, capsys, monkeypatch, arguments, said):
+    monkeypatch.delenv("N2D2_DATA", raising=False)
+    if "-w" in arguments:
+        arguments = [*arguments, "--data-dir", str(digits)]
+    assert main([str(ini("LeNet_clamp")), "--output", str(tmp_path / "out"), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.startswith("error: ") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_help_and_run_know_the_same_metrics():
+    assert set(LISTED) == set(METRICS)
