@@ -80,6 +80,22 @@ class Draft:
         self._nodes[node.name] = node
         self._listen(node)
 
+    def swap(self, node: Node, nodes: Iterable[Node]) -> None:
+        """Put nodes in the place of one; blobs of it that nobody writes any longer vanish, nobody may read them."""
+        later = {name: self._nodes.pop(name) for name in list(self._nodes)[list(self._nodes).index(node.name):]}
+        later.pop(node.name)
+        for blob in node.inputs:
+            self._readers[blob].remove(node.name)
+        for blob in node.outputs:
+            del self._writers[blob]
+        for each in nodes:
+            self._nodes[each.name] = each
+            self._listen(each)
+            self._writers.update((blob, each.name) for blob in each.outputs)
+        self._nodes.update(later)
+        for blob in set(node.outputs) - set(self._writers):
+            del self.shapes[blob], self._readers[blob]
+
     def bypass(self, node: Node, source: Optional[str] = None) -> None:
         """Remove a node; who read its output reads `source` (by default the node's first input) instead."""
         node = self._nodes[node.name]

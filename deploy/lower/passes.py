@@ -15,6 +15,7 @@ from deploy.ir import (
     Affine,
     BatchNorm,
     Convolution,
+    Crop,
     Deconvolution,
     Elementwise,
     Function,
@@ -25,6 +26,7 @@ from deploy.ir import (
     Quantization,
     Reshape,
     ScalarOp,
+    Slice,
     integers,
 )
 from deploy.lower.draft import Draft
@@ -153,6 +155,24 @@ def _can_pad(reader, padding: Padding) -> bool:
     return padding.mode == "edge" and not any(reader.pads)
 
 
+def cut_what_is_read(draft: Draft) -> None:
+    """Where nobody reads a part of a Slice, the others are cut out: in files a blob without readers is an output."""
+    for node in draft.nodes(Slice):
+        used = [draft.readers(blob) or blob in draft.outputs for blob in node.outputs]
+        if not all(used):
+            shape = draft.shapes[node.inputs[0]]
+            ends = np.cumsum(node.sizes).tolist()
+            draft.swap(node, [
+                _part(node, blob, shape, (end - size, end))
+                for blob, size, end, wanted in zip(node.outputs, node.sizes, ends, used) if wanted])
+
+
+def _part(node, blob, shape, ends):
+    begin, end = ([low if axis == node.axis else other for axis, other in enumerate(whole)]
+                  for low, whole in zip(ends, ((0,) * len(shape), shape)))
+    return Crop(blob, node.inputs, (blob,), node.path, begin=tuple(begin), end=tuple(end))
+
+
 # ---- factors and shifts
 
 
@@ -257,5 +277,5 @@ def _is_of_its_reader(draft, node) -> bool:
 # functions are found before anything moves away from them; paddings join layers while these are still next to them;
 # norms are absorbed before activations, which would stand between; scales are rounded once no factor can follow
 PASSES: Tuple[Callable[[Draft], None], ...] = (name_functions, merge_reshapes, fuse_paddings, absorb,
-                                               absorb_preprocessing, fuse_activations, round_scales)
+                                               absorb_preprocessing, fuse_activations, round_scales, cut_what_is_read)
 MERGING_NORMS = (absorb, absorb_preprocessing)

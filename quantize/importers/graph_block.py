@@ -80,6 +80,8 @@ def find_operator(F: ModuleType, op: str) -> Optional[Callable]:
     """The function of `F` (mx.nd or mx.sym) for an operator's registered name, or None."""
     if op.startswith("_contrib_"):
         return getattr(F.contrib, op[len("_contrib_"):], None)
+    if op.startswith("_linalg_"):
+        return getattr(F.linalg, op[len("_linalg_"):], None)
     return getattr(F, op, None) or getattr(F._internal, op, None)
 
 

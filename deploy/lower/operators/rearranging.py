@@ -4,13 +4,15 @@
 A matrix of zeros and ones moves each value unchanged: the products are the value itself and zeros.
 """
 
-from typing import Callable, Dict
+from typing import Callable, Dict, Sequence, Tuple
 
 import numpy as np
 
-from deploy.ir import Convolution, Crop, Deconvolution, Permute
+from deploy.ir import Concat, Convolution, Crop, Deconvolution, Permute
 from deploy.lower.call import Call, Unsupported
 from deploy.lower.operators.pooling import resize
+
+FEW = 32  # places that are cut out one by one
 
 
 def _image(call: Call):
@@ -41,20 +43,35 @@ def _depth_to_space(call: Call) -> str:
 
 
 def _take(call: Call) -> str:
-    """Elements at constant places of one axis: a 1x1 convolution where the channels usually are."""
-    axis, shape = call.axis(call.get("axis", 0)), _image(call)
-    places = call.constant(1).astype(int)
+    """Elements at constant places of one axis."""
+    axis, places = call.axis(call.get("axis", 0)), call.constant(1).astype(int)
     if places.ndim != 1:
         raise Unsupported(f"takes places of shape {places.shape} (supported: one axis)")
+    return taken(call, call.blob(), _image(call), axis, np.clip(places, 0, call.in_shape()[axis] - 1).tolist())
+
+
+def taken(call: Call, blob: str, shape: Tuple[int, ...], axis: int, places: Sequence[int], part: str = "") -> str:
+    """Elements at some places of one axis: a few are cut out and joined, many are moved by a 1x1 convolution."""
+    after = shape[:axis] + (len(places),) + shape[axis + 1:]
+    prefix = part and part + "_"
+    if len(places) <= FEW:
+        one = shape[:axis] + (1,) + shape[axis + 1:]
+        begin = [tuple(place if number == axis else 0 for number in range(len(shape))) for place in map(int, places)]
+        parts = [call.emit(Crop, blob, one, f"{prefix}place_{number}", begin=low,
+                           end=tuple(first + size for first, size in zip(low, one)))
+                 for number, low in enumerate(begin)]
+        return call.emit(Concat, parts, after, part, axis=axis) if len(parts) > 1 else parts[0]
+    if len(shape) != 3:
+        raise Unsupported(f"takes {len(places)} places of a tensor of shape {shape} (supported: of images)")
     matrix = np.zeros((len(places), shape[axis], 1, 1), np.float32)
-    matrix[np.arange(len(places)), np.clip(places, 0, shape[axis] - 1)] = 1
+    matrix[np.arange(len(places)), places] = 1
     if axis == 0:
-        return call.emit(Convolution, call.blob(), weight=matrix)
+        return call.emit(Convolution, blob, after, part, weight=matrix)
     order = (1, 0, 2) if axis == 1 else (2, 1, 0)  # its own opposite
     moved = tuple(shape[i] for i in order)
-    blob = call.emit(Permute, call.blob(), moved, "front", order=order)
-    blob = call.emit(Convolution, blob, (len(places), *moved[1:]), "taken", weight=matrix)
-    return call.emit(Permute, blob, order=order)
+    blob = call.emit(Permute, blob, moved, prefix + "front", order=order)
+    blob = call.emit(Convolution, blob, (len(places), *moved[1:]), prefix + "taken", weight=matrix)
+    return call.emit(Permute, blob, after, part, order=order)
 
 
 def _broadcast_to(call: Call) -> str:

@@ -5,6 +5,7 @@ from deploy.ir import Concat, Crop, Padding, Permute, Pooling, Reshape, Slice
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
 from deploy.lower.operators.pooling import resize
+from deploy.lower.operators.rearranging import taken
 
 
 def _identity(call: Call) -> str:
@@ -67,18 +68,19 @@ def _split(call: Call):
 
 def _crop(call: Call, bounds) -> str:
     """The part of the input within (begin, end, step) of each axis."""
-    if any(step < 1 for _, _, step in bounds):
-        raise Unsupported("a slice with a step that is not positive")
     if not bounds:
         raise Unsupported("it cuts along the batch axis alone")
+    blob, shape, bounds = call.blob(), call.in_shape(), list(bounds)
+    for axis, (first, last, step) in enumerate(bounds):
+        if step < 0 or (step > 1 and (axis == 0 or len(shape) != 3)):
+            places = range(first, last, step)
+            blob = taken(call, blob, shape, axis, places, f"places_{axis}")
+            shape = shape[:axis] + (len(places),) + shape[axis + 1:]
+            bounds[axis] = (0, len(places), 1)
     begin, end, steps = (tuple(numbers) for numbers in zip(*bounds))
     size = tuple(high - low for low, high in zip(begin, end))
     skips = any(step > 1 and length > 1 for step, length in zip(steps, size))
-    if skips and (len(size) != 3 or steps[0] != 1):
-        raise Unsupported(f"a slice with steps {steps} of a tensor of shape {call.in_shape()} (supported: steps along "
-                          "height and width of images)")
-    blob = call.blob()
-    if size != call.in_shape():
+    if size != shape:
         blob = call.emit(Crop, blob, size, "crop" if skips else "", begin=begin, end=end)
     # every second element is the pooling of windows of one element
     return call.emit(Pooling, blob, stride=steps[1:]) if skips else blob
@@ -92,6 +94,13 @@ def _slice(call: Call) -> str:
     if bounds[0] != (0, 1, 1):
         raise Unsupported("cuts the batch axis")
     return _crop(call, bounds[1:])
+
+
+def _reverse(call: Call) -> str:
+    axes = call.attrs["axis"]
+    axes = {call.axis(axis) for axis in (axes if isinstance(axes, tuple) else (axes,))}
+    return _crop(call, [(size - 1, -1, -1) if axis in axes else (0, size, 1)
+                        for axis, size in enumerate(call.in_shape())])
 
 
 def _slice_axis(call: Call) -> str:
@@ -132,4 +141,4 @@ OPERATORS = dict(
     {op: _identity for op in ("_copy", "BlockGrad")},
     **{op: _reshape for op in ("Reshape", "Flatten", "expand_dims", "squeeze", "reshape_like")},
     Dropout=_dropout, Cast=_cast, transpose=_transpose, SwapAxis=_swap_axes, Concat=_concat, SliceChannel=_split,
-    slice=_slice, slice_axis=_slice_axis, slice_like=_slice_like, Pad=_pad, repeat=_repeat)
+    slice=_slice, reverse=_reverse, slice_axis=_slice_axis, slice_like=_slice_like, Pad=_pad, repeat=_repeat)

@@ -50,6 +50,9 @@ def load(path: str) -> Tuple[onnx.ModelProto, int]:
         logger.warning("%s: operator set %d is newer than the installed onnx library (%d); its operators are read as "
                        "those of %d", path, opset, KNOWN_OPSET, KNOWN_OPSET)
         opset = KNOWN_OPSET
+    for node in model.graph.node:
+        if node.domain == "ai.onnx":  # the standard's own domain, written out
+            node.domain = ""
     if model.functions:
         model = _inlined(path, model)
     _to_float32(path, model.graph)

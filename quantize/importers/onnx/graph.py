@@ -68,7 +68,7 @@ class Graph:
         constants = file.initializers(self.path, graph)
         self.input, self.input_shape, self.input_kind = self._find_input(constants)
         lengths = self._lengths()
-        self.fixed = self.input_shape[0] if lengths and lengths[0] == BATCH else None
+        self.fixed = self.input_shape[0] if self.input_shape and lengths[0] == BATCH else None
         self.outputs = [output.name for output in graph.output]
         self.facts = Facts(constants, graph.node, {self.input: (self.input_kind, lengths)}, self.opset, self.fixed)
         self._move_transposes(lengths, channels_first)

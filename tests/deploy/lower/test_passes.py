@@ -204,3 +204,18 @@ def test_what_no_output_needs_is_left_out(random_net, agrees, kinds):
     net = random_net(Net(lambda net, F, x: (net.conv(x), F.relu(x))[1], conv=nn.Conv2D(4, 3)), IMAGE)
     assert kinds(agrees(net, IMAGE)) == ["Activation"]
     assert set(lower(net, IMAGE).shapes) == {"data"} | {node.name for node in lower(net, IMAGE).nodes}
+
+
+# ---- parts that nobody reads
+
+
+def test_unread_parts_of_a_split_are_no_outputs(random_net, agrees, kinds):
+    """In files of ncnn a blob without readers is an output: it was returned in the place of the network's own."""
+    net = random_net(Net(lambda net, F, x: F.relu(F.concat(*[
+        F.split(x, num_outputs=3, axis=1)[part] for part in (2, 0)], dim=1))), IMAGE)
+    model = agrees(net, IMAGE)
+    assert kinds(model) == ["Crop", "Crop", "Concat", "Activation"]
+    read = {blob for node in model.nodes for blob in node.inputs}
+    assert {blob for node in model.nodes for blob in node.outputs} - read == set(model.outputs)
+    net = random_net(Net(lambda net, F, x: F.concat(*list(F.split(x, num_outputs=3, axis=1))[::-1], dim=1)), IMAGE)
+    assert kinds(agrees(net, IMAGE)) == ["Slice", "Concat"]

@@ -48,6 +48,15 @@ def _selu(node) -> list:
     return node.chain(("LeakyReLU", dict(act_type="elu", slope=alpha)), ("_mul_scalar", dict(scalar=gamma)))
 
 
+def _celu(node) -> list:
+    """max(x, 0) + min(0, alpha (exp(x / alpha) - 1)): Barron, arXiv:1704.07483."""
+    alpha = node.take("alpha", 1.0)
+    if not alpha:
+        raise Refused("alpha=0, by which it divides")
+    return node.chain(("_mul_scalar", dict(scalar=1 / alpha)), ("LeakyReLU", dict(act_type="elu", slope=1.0)),
+                      ("_mul_scalar", dict(scalar=alpha)))
+
+
 def _gelu(node) -> list:
     """Hendrycks & Gimpel, arXiv:1606.08415; the approximation is x/2 (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3)))."""
     if node.only("approximate", "none", "tanh") == "none":
@@ -142,5 +151,5 @@ OPERATORS = dict(
     {name: function(op) for name, op in _SAME_NAME.items()},
     Relu=_activation("relu"), Sigmoid=_activation("sigmoid"), Tanh=_activation("tanh"),
     Softplus=_activation("softrelu"), Softsign=_activation("softsign"), LeakyRelu=_leaky_relu, Elu=_elu, Selu=_selu,
-    Gelu=_gelu, Mish=_mish, Swish=_swish, HardSigmoid=_hard_sigmoid, HardSwish=_hard_swish,
+    Celu=_celu, Gelu=_gelu, Mish=_mish, Swish=_swish, HardSigmoid=_hard_sigmoid, HardSwish=_hard_swish,
     ThresholdedRelu=_thresholded_relu, Round=_round, Cast=_cast, Identity=_identity, Constant=_constant)

@@ -7,6 +7,7 @@ import numpy as np
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec, Step
+from quantize.importers.onnx.reshapes import shown
 from quantize.importers.refused import Refused
 
 logger = logging.getLogger(__name__)
@@ -53,32 +54,56 @@ def _batch_norm_by_batch(node, gamma, beta, epsilon) -> list:
         "broadcast_add", scaled.outputs[0], node.stored(f"{node.name}_beta", beta.reshape(shape)))]
 
 
-def _dense(node, weight, bias, flatten, output=None) -> list:
-    """Steps of a Dense layer; `weight` is (units, in_units)."""
-    node.check_size(-1, weight.shape[1])
+def _dense(weight, bias, flatten) -> LayerSpec:
+    """A Dense layer; `weight` is (units, in_units)."""
     arrays = {"weight": weight}
     if bias is not None:
         arrays["bias"] = bias
-    return node.chain(LayerSpec(nn.Dense, dict(
-        units=weight.shape[0], in_units=weight.shape[1], use_bias=bias is not None, flatten=flatten), arrays),
-        output=output)
+    return LayerSpec(nn.Dense, dict(
+        units=weight.shape[0], in_units=weight.shape[1], use_bias=bias is not None, flatten=flatten), arrays)
+
+
+_TURNED = "SwapAxis", dict(dim1=0, dim2=1)
 
 
 def _gemm(node) -> list:
-    node.only("transA", 0)
-    weight, bias = node.weight(1), node.weight(2)
+    """A fully connected layer where B is constant and C has a value for each output; else a product of matrices."""
+    turned = [bool(node.only(key, 0, 1)) for key in ("transA", "transB")]
+    alpha, beta = (np.float32(node.take(key, 1.0)) for key in ("alpha", "beta"))
+    node.only("broadcast", 0, 1)
+    bias = node.weight(2) if node.has(2) and node.is_constant(2) else None
+    if not node.is_constant(1) or (node.has(2) and bias is None):
+        return _product(node, turned, float(alpha), float(beta))
+    weight = node.weight(1)
     if weight.ndim != 2:
         raise Refused(f"B of {weight.ndim} dimensions (supported: 2)")
-    if not node.take("transB", 0):
-        weight = weight.T
-    weight = weight * np.float32(node.take("alpha", 1.0))
-    beta, units = np.float32(node.take("beta", 1.0)), weight.shape[0]
-    node.only("broadcast", 0, 1)
+    weight = (weight if turned[1] else weight.T) * alpha
+    node.check_size(0 if turned[0] else -1, weight.shape[1])
     if bias is not None:
+        units = weight.shape[0]
         if bias.shape not in ((units,), (1, units), (1,), (), (1, 1)):
-            raise Refused(f"C of shape {bias.shape} (supported: one value per output)")
+            return _product(node, turned, float(alpha), float(beta))
         bias = np.broadcast_to(bias.reshape(-1) * beta, (units,))
-    return _dense(node, weight, bias, flatten=True)
+    return node.chain(*[_TURNED] * turned[0], _dense(weight, bias, flatten=True))
+
+
+def _product(node, turned, alpha, beta) -> list:
+    """alpha * A * B + beta * C of tensors."""
+    if any(node.rank(index) != 2 for index in (0, 1)):
+        raise Refused(f"operands of {node.rank(0)} and {node.rank(1)} axes (supported: 2)")
+    options = dict(transpose_a=turned[0], transpose_b=turned[1], alpha=alpha)
+    if not node.has(2):
+        return [node.joined("_linalg_gemm2", node.value(0), node.value(1), **options)]
+    steps = [node.helper("_linalg_gemm2", node.value(0), node.value(1), **options)]
+    if node.is_constant(2):
+        addend = node.stored(f"{node.inputs[2]}_of_{node.name}", np.atleast_2d(node.weight(2) * np.float32(beta)))
+    else:
+        steps.append(node.helper("_mul_scalar", node.value(2), scalar=beta))
+        addend = steps[-1].outputs[0]
+        if node.rank(2) < 2:
+            steps.append(node.helper("expand_dims", addend, axis=0))
+            addend = steps[-1].outputs[0]
+    return [*steps, node.joined("broadcast_add", steps[0].outputs[0], addend)]
 
 
 def _matmul(node) -> list:
@@ -87,26 +112,39 @@ def _matmul(node) -> list:
     weight = node.weight(1)
     if weight.ndim > 2 and weight.shape[:-2] == (1,) * (weight.ndim - 2) and weight.ndim <= node.rank():
         weight = weight.reshape(weight.shape[-2:])
-    if weight.ndim != 2:
-        raise Refused(f"a second operand of {weight.ndim} dimensions (supported: 2)")
+    if weight.ndim > 2:
+        return _matmul_by_slices(node, weight)
+    node.check_size(-1, weight.shape[0])
+    if weight.ndim == 1:
+        return node.chain(_dense(weight[np.newaxis], None, flatten=False), ("squeeze", dict(axis=-1)))
     bias, output = _following_bias(node, units=weight.shape[1])
-    return _dense(node, weight.T, bias, flatten=False, output=output)
+    return node.chain(_dense(weight.T, bias, flatten=False), output=output)
+
+
+def _matmul_by_slices(node, weight) -> list:
+    """A constant matrix for each channel (and so on), the same for every image."""
+    rank = node.rank()
+    weight = weight.reshape((1,) * (rank - weight.ndim) + weight.shape)
+    if weight.ndim != rank or (1, *node.sizes()[1:-2]) != weight.shape[:-2]:
+        raise Refused(f"a second operand of shape {node.constant(1).shape} for an input of shape {shown(node.sizes())}")
+    spread = node.helper("broadcast_like", node.stored(f"{node.inputs[1]}_of_{node.name}", weight), node.value(),
+                         lhs_axes=(0,), rhs_axes=(0,))
+    return [spread, node.joined("_linalg_gemm2", node.value(), spread.outputs[0])]
 
 
 def _matmul_from_left(node) -> list:
     """A constant matrix times images, or a product of two tensors that both come from images."""
     rank = node.rank(1)
     if not node.is_constant(0):
-        if node.rank() != rank or rank < 2:
-            raise Refused(f"operands of {node.rank()} and {rank} axes, both computed from images")
+        if node.rank() != rank or rank < 2 or node.sizes(0)[:-2] != node.sizes(1)[:-2]:
+            raise Refused(f"operands of shapes {shown(node.sizes(0))} and {shown(node.sizes(1))}, both computed from "
+                          "images (supported: as many axes, all but the last two of the same length)")
         return [node.joined("_linalg_gemm2", node.value(0), node.value(1))]
     weight = node.weight(0)
     if weight.ndim != 2 or rank < 2:
         raise Refused(f"a first operand of {weight.ndim} dimensions (supported: 2)")
     swap = ("SwapAxis", dict(dim1=rank - 2, dim2=rank - 1))
-    layer = LayerSpec(nn.Dense, dict(units=weight.shape[0], in_units=weight.shape[1], use_bias=False, flatten=False),
-                      {"weight": weight})
-    return node.chain(swap, layer, swap, start=node.value(1))
+    return node.chain(swap, _dense(weight, None, flatten=False), swap, start=node.value(1))
 
 
 def _following_bias(node, units):

@@ -113,17 +113,34 @@ def gemm(draw, opset):
     inside, units = draw(sizes), draw(sizes)
     transposed = draw(st.booleans())
     constants = dict(w=arr(units, inside) if transposed else arr(inside, units))
-    bias = draw(st.sampled_from([None, (units,), (1, units), (1,), ()]))
+    images = draw(sizes)
+    bias = draw(st.sampled_from([None, (units,), (1, units), (1,), (), (images, 1), (images, units)]))
     if bias is not None:
         constants["c"] = arr(*bias, seed=1) if bias else np.float32(0.3)
-    attrs = optional(draw, alpha=0.5, beta=2.0)
-    return Case([node("Gemm", "x " + " ".join(constants), transB=int(transposed), **attrs)],
-                arr(draw(sizes), inside, seed=2), constants)
+    attrs = dict(optional(draw, alpha=0.5, beta=2.0), transB=int(transposed))
+    x = arr(images, inside, seed=2)
+    way = draw(st.sampled_from(["layer", "layer", "turned", "left", "both"]))
+    if way == "turned" and bias not in ((images, 1), (images, units)):
+        return Case([node("Transpose", "x", "t"), node("Gemm", " ".join(["t", *constants]), transA=1, **attrs)], x,
+                    constants)
+    if way == "left":  # the images are the second operand, and the columns of what comes out
+        kept = dict(w=constants["w"])
+        return Case([node("Gemm", "w x", transA=int(not transposed), **dict(attrs, transB=1))], x, kept)
+    if way == "both":
+        return Case([node("Gemm", "x x", "r", transB=1), node("Gemm", "r x r" if images == inside else "r x")], x)
+    return Case([node("Gemm", "x " + " ".join(constants), **attrs)], x, constants)
 
 
 def matmul(draw, opset):
     x = tensor(draw, (2, 4))
-    way = draw(st.sampled_from(["right", "left", "bias"]))
+    way = draw(st.sampled_from(["right", "left", "bias", "vector", "stacked", "both"]))
+    if way == "vector":
+        return Case([node("MatMul", "x w")], x, dict(w=arr(x.shape[-1])))
+    if way == "stacked":
+        return Case([node("MatMul", "x w")], x, dict(w=arr(*x.shape[1:-2], x.shape[-1], draw(sizes))))
+    if way == "both":
+        turned = list(range(x.ndim - 2)) + [x.ndim - 1, x.ndim - 2]
+        return Case([node("Transpose", "x", "t", perm=turned), node("MatMul", "x t")], x)
     if way == "left":
         return Case([node("MatMul", "w x")], x, dict(w=arr(draw(sizes), x.shape[-2])))
     units = draw(sizes)
@@ -589,6 +606,7 @@ STRATEGIES = {
     "Relu": (7, plain("Relu")), "Sigmoid": (7, plain("Sigmoid")), "Tanh": (7, plain("Tanh")),
     "Softplus": (7, plain("Softplus")), "Softsign": (7, plain("Softsign")),
     "LeakyRelu": (7, plain("LeakyRelu", alpha=-0.3)), "Elu": (7, plain("Elu", alpha=0.7)),
+    "Celu": (12, plain("Celu", alpha=0.6)),
     "Selu": (7, plain("Selu", alpha=1.2, gamma=0.9)), "Gelu": (20, plain("Gelu", approximate="tanh")),
     "Mish": (18, plain("Mish")), "HardSigmoid": (7, plain("HardSigmoid", alpha=0.3, beta=0.4)),
     "HardSwish": (14, plain("HardSwish")), "ThresholdedRelu": (10, plain("ThresholdedRelu", alpha=0.4)),

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: MIT
+"""Forms that exporters give to files: what is named, left out, listed or written in another way."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from tests.quantize.importers.onnx.judge import arr, check, ints, make_model, node
+
+W = arr(4, 3, 3, 3, seed=1)
+X = arr(2, 3, 8, 8, seed=2)
+CONV = [node("Conv", "x w", "c"), node("Relu", "c")]
+
+
+def without_shape(model):
+    model.graph.input[0].type.tensor_type.ClearField("shape")
+
+
+def standard_domain(model):
+    for proto in model.graph.node:
+        proto.domain = "ai.onnx"
+
+
+def standard_domain_twice(model):
+    model.graph.node[0].domain = "ai.onnx"
+    model.opset_import.insert(0, onnx.helper.make_opsetid("com.microsoft", 1))
+
+
+def no_names(model):
+    for proto in model.graph.node:
+        proto.name = ""
+
+
+def listed_as_inputs(model):
+    model.ir_version = 3
+    model.graph.input.insert(0, onnx.helper.make_tensor_value_info("w", 1, W.shape))
+
+
+def wrong_shapes_inside(model):
+    model.graph.value_info.append(onnx.helper.make_tensor_value_info("c", 1, [1, 4, 5, 5]))
+
+
+def unpacked(model):
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.float_data.extend(W.ravel())
+
+
+def no_batch(model):
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+
+
+@pytest.mark.parametrize("change", [without_shape, standard_domain, standard_domain_twice, no_names, listed_as_inputs,
+                                    wrong_shapes_inside, unpacked, no_batch], ids=lambda change: change.__name__)
+def test_the_same_network_said_otherwise(change, tmp_path):
+    model = make_model(CONV, ["N", 3, 8, 8], dict(w=W), opset=8)
+    want = check(make_model(CONV, ["N", 3, 8, 8], dict(w=W), opset=8), tmp_path, X)
+    change(model)
+    net = check(model, tmp_path, X)
+    assert [type(child) for child in net._children.values()] == [type(child) for child in want._children.values()]
+
+
+def constant(name, value):
+    return node("Constant", "", name, value=numpy_helper.from_array(np.asarray(value)))
+
+
+FORMS = {
+    "weights and bias as Constant nodes": ([constant("w", W), constant("b", arr(4)), node("Conv", "x w b")], {}),
+    "numbers as attributes of Constant": (
+        [node("Constant", "", "half", value_float=0.5), node("Constant", "", "row", value_floats=[0.5] * 8),
+         node("Constant", "", "two", value_int=2), node("Cast", "two", "two_", to=1), node("Add", "x half", "a"),
+         node("Mul", "a row", "b"), node("Sub", "b two_")], {}),
+    "a bias left out by its empty name": ([node("Conv", "x w _")], dict(w=W)),
+    "identities": ([node("Identity", "w", "v"), node("Identity", "x", "a"), node("Conv", "a v", "b"),
+                    node("Identity", "b")], dict(w=W)),
+    "casts that change nothing": ([node("Cast", "x", "a", to=1), node("Conv", "a w", "b"),
+                                   node("Cast", "b", "c", to=11), node("Cast", "c", to=1)], dict(w=W)),
+    "weights of two layers shared": ([node("Conv", "x w", "a", pads=[1] * 4), node("Conv", "a w", "b", pads=[1] * 4),
+                                      node("Add", "a b")], dict(w=arr(3, 3, 3, 3))),
+    "one array as gamma, beta and mean": ([node("BatchNormalization", "x s s s v")],
+                                          dict(s=arr(3), v=arr(3, seed=1) ** 2 + np.float32(0.1))),
+    "a weight that is read as a number, too": ([node("Conv", "x w", "c"), node("ReduceSum", "w", "s", keepdims=0),
+                                                node("Add", "c s")], dict(w=W)),
+    "only the middle of a split is read": ([node("Split", "x", "p q r", axis=1), node("Relu", "q")], {}),
+    "a split without a name for a part": ([node("Split", "x", "p _ r", axis=1), node("Add", "p r")], {}),
+    "the pads of a convolution in a Pad": ([node("Pad", "x p", "a"), node("Conv", "a w")],
+                                           dict(p=ints(0, 0, 1, 2, 0, 0, 2, 1), w=W)),
+    "channels turned round": ([node("Slice", "x b e a s", "r"), node("Conv", "r w")],
+                              dict(b=ints(-1), e=ints(-4), a=ints(1), s=ints(-1), w=W)),
+    "a ReLU6 of Max and Min": ([node("Max", "x low", "a"), node("Min", "a high")],
+                               dict(low=np.float32(0), high=np.float32(0.6))),
+    "an if that constants decide": ([node("Shape", "x", "s"), node("Gather", "s at", "d"),
+                                     node("Equal", "d one", "yes"),
+                                     onnx.helper.make_node("If", ["yes"], ["y"], then_branch=onnx.helper.make_graph(
+                                         [node("Neg", "x", "t")], "t", [], [
+                                             onnx.helper.make_tensor_value_info("t", 1, None)]),
+                                         else_branch=onnx.helper.make_graph([node("Abs", "x", "e")], "e", [], [
+                                             onnx.helper.make_tensor_value_info("e", 1, None)]))],
+                                    dict(at=np.int64(3), one=np.int64(1))),
+}
+
+
+@pytest.mark.parametrize("form", sorted(FORMS))
+def test_forms(form, tmp_path):
+    nodes, constants = FORMS[form]
+    check(make_model(nodes, ["N", 3, 8, 8], constants), tmp_path, X)
