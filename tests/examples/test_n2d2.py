@@ -4,8 +4,11 @@
 import pathlib
 import re
 
+import mxnet as mx
 import numpy as np
 import pytest
+from mxnet.gluon.model_zoo import vision
+from PIL import Image
 
 from gluon_quantize.commands.n2d2 import METRICS as LISTED
 from gluon_quantize.commands.n2d2 import main
@@ -56,7 +59,7 @@ def ini(tmp_path_factory):
 @pytest.fixture(scope="module")
 def clamped(digits, ini, tmp_path_factory):
     folder = tmp_path_factory.mktemp("clamped")
-    run_ini(IniRequest(str(ini("LeNet_clamp")), str(folder), 3, str(digits)))
+    run_ini(IniRequest(str(ini("LeNet_clamp")), str(folder), 3, str(digits), pictures=False))
     return folder / "weights"
 
 
@@ -68,13 +71,17 @@ def test_both_stages_print_the_closing_lines_and_test_reads_what_they_wrote(digi
     figures = [float(figure) for figure in CLOSING.search(text).groups()]
     assert figures[0] + figures[1] == pytest.approx(100) and figures[0] > 90
     assert "validation: none" in text and not (out / "checkpoints").exists()
+    assert "5 bits" not in (out / "LeNet_4bits.ini.stats.txt").read_text()
+    for picture in ("weights/conv3_weights_quant.distrib.png", "weights/conv3_weights.distrib.png"):
+        assert (out / picture).read_bytes().startswith(b"\x89PNG")
+    assert any((out / f"LeNet_4bits.ini.{ending}").exists() for ending in ("png", "dot"))
     assert not main([str(ini("LeNet_4bits")), "-test", "-w", str(out / "weights"), "--data-dir", str(digits),
                      "--output", str(tmp_path / "test")])
     assert CLOSING.search(capsys.readouterr().out).groups() == CLOSING.search(text).groups()
 
 
 def test_weights_lie_cell_by_cell_and_on_their_grid(digits, ini, clamped, tmp_path):
-    run_ini(IniRequest(str(ini("LeNet_4bits")), str(tmp_path), 1, str(digits), str(clamped)))
+    run_ini(IniRequest(str(ini("LeNet_4bits")), str(tmp_path), 1, str(digits), str(clamped), pictures=False))
     for cell, steps in (("conv1", 255), ("conv2", 15), ("conv3", 15), ("fc1", 15), ("fc2", 255)):
         found = np.load(tmp_path / "weights" / f"{cell}_quant.npz")
         codes, scale = found["codes"], found["scale"]
@@ -102,7 +109,7 @@ class Killer(Silent):
 def test_a_killed_training_goes_on_to_the_same_numbers(digits, ini, clamped, tmp_path):
     def request(name):
         return IniRequest(str(ini("LeNet_4bits")), str(tmp_path / name), 3, str(digits), str(clamped), "Precision",
-                          RunRequest(seed=5))
+                          False, RunRequest(seed=5))
     whole = run_ini(request("whole"))
     with pytest.raises(KeyboardInterrupt):
         run_ini(request("killed"), Killer(1))
@@ -115,9 +122,45 @@ def test_a_killed_training_goes_on_to_the_same_numbers(digits, ini, clamped, tmp
 
 
 def test_the_best_epoch_is_kept_by_the_metric(digits, ini, tmp_path):
-    result = run_ini(IniRequest(str(ini("LeNet_clamp")), str(tmp_path), 3, str(digits), valid_metric="F1Score"))
+    result = run_ini(IniRequest(str(ini("LeNet_clamp")), str(tmp_path), 3, str(digits), valid_metric="F1Score",
+                                pictures=False))
     best = max(result.history, key=lambda record: record["f1"])
     assert result.best_epoch == best["epoch"] and result.scores["f1"] == best["f1"]
+
+
+@pytest.mark.slow
+def test_resnet18_from_onnx_in_both_stages_as_printed(tmp_path):
+    net = vision.resnet18_v1(prefix="resnetv15_")
+    net.initialize(mx.init.Xavier())
+    net.hybridize()
+    net(mx.nd.zeros((1, 3, 32, 32)))
+    net.export(str(tmp_path / "net"))
+    mx.onnx.export_model(str(tmp_path / "net-symbol.json"), str(tmp_path / "net-0000.params"), [(1, 3, 32, 32)],
+                         "float32", str(tmp_path / "resnet18v1.onnx"))
+    random = np.random.RandomState(0)
+    for part, count in (("train", 16), ("val", 4)):
+        for label in range(3):
+            (tmp_path / "images" / part / f"n{label}").mkdir(parents=True)
+            for number in range(count):
+                colours = random.randint(0, 120, (48, 40 + number, 3)) + np.eye(3)[label] * 130
+                path = tmp_path / "images" / part / f"n{label}" / f"{number}.png"
+                Image.fromarray(colours.astype(np.uint8)).save(path)
+    results = []
+    for name in ("clamp", "4bits"):
+        text = (FILES / f"resnet18-v1_{name}.ini").read_text()  # the printed file, but for sizes
+        for old, new in (("=224\n", "=32\n"), ("=256\n", "=36\n"), ("X=16\n", "X=2\n"), ("Y=16\n", "Y=2\n"),
+                         ("BatchSize=128", "BatchSize=8")):
+            text = text.replace(old, new)
+        (tmp_path / f"{name}.ini").write_text(text)
+        results.append(run_ini(IniRequest(
+            str(tmp_path / f"{name}.ini"), str(tmp_path / name), 1, str(tmp_path / "images"),
+            str(tmp_path / "clamp" / "weights") if results else None, "Precision", pictures=False)))
+    first, second = (result.network.net._children for result in results)
+    assert first["resnetv15_conv0_fwd"].weight_quantizer.clamp_only
+    assert second["resnetv15_conv0_fwd"].weight_quantizer.levels == 255
+    assert second["resnetv15_stage4_conv1_fwd"].weight_quantizer.levels == 15
+    assert second["resnetv15_stage4_activation1"].output_quantizer.spec.qmax == 15
+    assert all(result.scores["images"] == 12 and len(result.history) == 1 for result in results)
 
 
 @pytest.mark.parametrize("arguments, said", [

@@ -52,7 +52,7 @@ def work(args: argparse.Namespace) -> None:
     from gluon_quantize.report import n2d2 as report
     from gluon_quantize.runs import n2d2 as runs
     request = runs.IniRequest(args.ini, args.output, args.learn_epoch, args.data_dir, args.weights, args.valid_metric,
-                              RunRequest(seed=args.seed))
+                              run=RunRequest(seed=args.seed))
     result = runs.run_ini(request, Terminal(report.step_text))
     say(report.closing_text(result.scores))
     say(f"written to {pathlib.Path(args.output) / runs.WEIGHTS}")

@@ -34,7 +34,9 @@ from quantize.interfaces.n2d2.ini.environment import database
 from quantize.interfaces.n2d2.ini.model import Model, read_model
 from quantize.interfaces.n2d2.network import CellNetwork
 from quantize.interfaces.n2d2.parameters import export_parameters, import_parameters
+from quantize.interfaces.n2d2.pictures import draw_distributions, draw_network
 from quantize.interfaces.n2d2.provider import DataProvider
+from quantize.interfaces.n2d2.stats import write_stats
 from quantize.train import CheckNumbers, Hooks
 
 WEIGHTS, BEST, CHECKPOINTS = "weights", "best.params", "checkpoints"
@@ -60,6 +62,8 @@ class IniRequest:
     valid_metric : str, optional
         Of `METRICS`: what the best epoch has most of; with the file's validation images, else with the test images.
         None: recognition rate, where the file keeps validation images; else the last epoch counts.
+    pictures : bool
+        Draw the network and the distributions of its weights.
     """
 
     ini: str
@@ -68,6 +72,7 @@ class IniRequest:
     data_dir: Optional[str] = None
     weights: Optional[str] = None
     valid_metric: Optional[str] = None
+    pictures: bool = True
     run: RunRequest = RunRequest(seed=1)
 
     def __post_init__(self) -> None:
@@ -164,6 +169,10 @@ class _IniRun:
                                     self.progress)
         found = scores(predictions, self._classes)
         export_parameters(self.network, self.folder / WEIGHTS)
+        write_stats(self.network, self.folder, f"{self.model.name}.stats")
+        if self.request.pictures:
+            draw_network(self.network, self.folder / self.model.name)
+            draw_distributions(self.network, self.folder / WEIGHTS)
         shutil.rmtree(str(self.folder / CHECKPOINTS), ignore_errors=True)
         return IniResult(self.model, self.network, found, history, best)
 

@@ -3,7 +3,7 @@
 
 import logging
 import re
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 import mxnet as mx
 from onnx import TensorProto
@@ -53,15 +53,26 @@ def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False) -
         operators or attribute values that are not supported; all of those are named at once, before anything is built.
     """
     with damage_named(str(path)):
-        graph = Graph(path, channels_first)
-        steps = _input_steps(graph) + _plan(graph)
-        outputs = tuple(graph.resolve(name, "the graph's output") for name in graph.outputs)
-        program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape)
-        logger.info("%s: %d ONNX nodes, opset %d", graph.path, len(graph.model.graph.node), graph.opset)
+        graph, program = _planned(path, channels_first)
         net = GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
         net.layout = graph.layout
         _check_sizes(graph, net)
         return net
+
+
+def onnx_program(path: PathLike) -> Program:
+    """The steps of an ONNX file for (N, C, H, W) images, with the arrays of its layers; raises as `import_onnx`."""
+    with damage_named(str(path)):
+        return _planned(path, True)[1]
+
+
+def _planned(path: PathLike, channels_first: bool) -> Tuple[Graph, Program]:
+    graph = Graph(path, channels_first)
+    steps = _input_steps(graph) + _plan(graph)
+    outputs = tuple(graph.resolve(name, "the graph's output") for name in graph.outputs)
+    program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape)
+    logger.info("%s: %d ONNX nodes, opset %d", graph.path, len(graph.model.graph.node), graph.opset)
+    return graph, program
 
 
 def _check_sizes(graph: Graph, net: GraphBlock) -> None:

@@ -8,11 +8,11 @@ import numpy as np
 from mxnet import gluon
 
 from quantize.config import Rule
-from quantize.convert import convert_model
+from quantize.convert import convert_model, mean_global_pooling
 from quantize.convert.layers import DEFAULT_TYPES
 from quantize.errors import ConfigError, DataError, ModelFileError, last_line
 from quantize.importers.graph_block import GraphBlock, Names, Program
-from quantize.interfaces.n2d2 import cells as kinds
+from quantize.interfaces.n2d2.cells import base, operators
 from quantize.interfaces.n2d2.quantizer import LSQAct, LSQCell, Quantizer, SATCell
 from quantize.interfaces.n2d2.solver import Solver
 from quantize.modes import clear_cached_graphs
@@ -48,6 +48,8 @@ class CellNetwork:
         What cells call the images.
     seed : int
         Of the fillers.
+    constants : dict, optional
+        Arrays that steps of an ONNX file read.
 
     Attributes
     ----------
@@ -58,16 +60,18 @@ class CellNetwork:
         Of each cell's output, for one image.
     """
 
-    def __init__(self, cells: Sequence[kinds.Cell], size: Shape, provider: str = "sp", seed: int = SEED) -> None:
-        self.cells: Dict[str, kinds.Cell] = {}
+    def __init__(self, cells: Sequence[base.Cell], size: Shape, provider: str = "sp", seed: int = SEED,
+                 constants: Optional[Mapping[str, Any]] = None) -> None:
+        self.cells: Dict[str, base.Cell] = {}
         self.size, self.provider, self.seed = tuple(size), provider, seed
+        self.constants = dict(constants or {})
         for cell in cells:
             self.add(cell)
         self.net: Optional[GraphBlock] = None
         self.places: Dict[str, Place] = {}
         self.shapes: Dict[str, Shape] = {}
 
-    def add(self, cell: kinds.Cell) -> None:
+    def add(self, cell: base.Cell) -> None:
         """Put a cell at the end; one without a name gets its type and number."""
         if not cell.name:
             number = sum(type(other) is type(cell) for other in self.cells.values())
@@ -86,10 +90,10 @@ class CellNetwork:
     # ---- building
 
     @property
-    def computed(self) -> List[kinds.Cell]:
+    def computed(self) -> List[base.Cell]:
         """The cells that are run: a Softmax with loss at the end is left to the loss."""
         found = list(self.cells.values())
-        if found and isinstance(found[-1], kinds.Softmax) and found[-1].with_loss:
+        if found and isinstance(found[-1], operators.Softmax) and found[-1].with_loss:
             return found[:-1]
         return found
 
@@ -102,6 +106,7 @@ class CellNetwork:
         program, self.places = self._program()
         net = GraphBlock(program, ctx=ctx)
         example = mx.nd.zeros((1, *self.size), ctx=ctx)
+        mean_global_pooling(net)
         self.shapes = self._measured(net, example)
         self._fill(net)
         rules = self.rules()
@@ -113,29 +118,20 @@ class CellNetwork:
 
     def _program(self) -> Tuple[Program, Dict[str, Place]]:
         steps, places = [], {}
-        taken = [step.name for cell in self.cells.values() for step in cell.imported or ()]
-        names = Names(taken)
+        names = Names([cell.given.path for cell in self.cells.values() if cell.given is not None])
         tensors = {self.provider: INPUT}
         for cell in self.computed:
-            imported = cell.imported
-            path = imported[-1].name if imported else names.unique(cell.name)
-            output = imported[-1].outputs[0] if imported else path + ":out"
-            made, carrier = cell.program([tensors[source] for source in cell.inputs], kinds.Names(path, output))
+            own = cell.given
+            if own is None:
+                path = names.unique(cell.name)
+                own = base.Names(path, path + ":out")
+            made, carrier = cell.program([tensors[source] for source in cell.inputs], own)
             steps += made
-            tensors[cell.name] = output
-            places[cell.name] = Place(path, output, carrier)
+            tensors[cell.name] = own.output
+            places[cell.name] = Place(own.path, own.output, carrier)
         if not steps:
             raise ConfigError("the network has no cells")
         return Program(INPUT, (tensors[self.computed[-1].name],), steps, self.constants, (None, *self.size)), places
-
-    @property
-    def constants(self) -> Mapping[str, Any]:
-        """Arrays that steps of an ONNX file read."""
-        return getattr(self, "_constants", {})
-
-    @constants.setter
-    def constants(self, arrays: Mapping[str, Any]) -> None:
-        self._constants = dict(arrays)
 
     def _measured(self, net: GraphBlock, example: mx.nd.NDArray) -> Dict[str, Shape]:
         try:
@@ -164,6 +160,7 @@ class CellNetwork:
                     raise ModelFileError(f"cell {cell.name!r}: {key} has the shape {value.shape}, {parameter.shape} is "
                                          "wanted: it is of another network")
                 parameter.set_data(mx.nd.array(value))
+            cell.refilled.clear()
 
     def rules(self) -> List[Rule]:
         """What is quantized, as `convert_model` takes it; empty where nothing is."""
@@ -181,7 +178,7 @@ class CellNetwork:
 
     # ---- quantizers
 
-    def quantizers(self) -> Iterator[Tuple[kinds.Cell, str, Quantizer, FakeQuantize]]:
+    def quantizers(self) -> Iterator[Tuple[base.Cell, str, Quantizer, FakeQuantize]]:
         """(Cell, "weight" or "activation", N2D2's quantizer, the block that computes it) of a network that is built."""
         net = self.built
         for cell in self.computed:
@@ -219,11 +216,20 @@ class CellNetwork:
         mx.nd.waitall()
         for cell in self.computed:
             layer = self.net._children.get(self.places[cell.name].path)
-            for key in cell.fillers:
+            for key in set(cell.fillers) - cell.refilled:
                 cell.arrays[key] = getattr(layer, key).data().asnumpy()
-        for cell, kind, _, block in self.quantizers():
-            for name in ("scale", *block.trained):
-                cell.arrays[f"{kind}.{name}"] = getattr(block, name).data().asnumpy()
+            # those that the network was made with: a cell may have been given others since
+            for kind, block in self._blocks(cell):
+                for name in ("scale", *block.trained):
+                    cell.arrays[f"{kind}.{name}"] = getattr(block, name).data().asnumpy()
+
+    def _blocks(self, cell: base.Cell) -> Iterator[Tuple[str, FakeQuantize]]:
+        place, children = self.places[cell.name], self.built._children
+        block = getattr(children.get(place.path), "weight_quantizer", None)
+        if block is not None:
+            yield "weight", block
+        if place.carrier:
+            yield "activation", children[place.carrier].output_quantizer
 
     def groups(self) -> Dict[str, ParameterGroup]:
         """Parameters by the solver that moves them; solvers that do the same are one."""

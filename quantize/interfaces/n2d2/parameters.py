@@ -16,7 +16,7 @@ import numpy as np
 from quantize import npz
 from quantize.errors import ModelFileError
 from quantize.files import PathLike, write_whole
-from quantize.interfaces.n2d2.cells import Cell
+from quantize.interfaces.n2d2.cells.base import Cell
 from quantize.interfaces.n2d2.network import CellNetwork
 from quantize.interfaces.n2d2.quantizer import Quantizer
 from quantize.modes import eager

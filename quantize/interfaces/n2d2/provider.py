@@ -4,10 +4,12 @@
 import concurrent.futures
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
+import mxnet as mx
 import numpy as np
 
 from quantize.errors import ConfigError, DataError
 from quantize.interfaces.n2d2.database import Database
+from quantize.interfaces.n2d2.tensor import Tensor
 from quantize.interfaces.n2d2.transform import Composite, RangeAffine, Transformation
 
 Batch = Tuple[np.ndarray, np.ndarray]
@@ -66,15 +68,19 @@ class DataProvider:
         """The database."""
         return self.database
 
-    def read_random_batch(self) -> Batch:
+    def read_random_batch(self) -> Tensor:
         """A batch of images drawn from the partition."""
         chosen = self._random.randint(0, self.database.get_nb_stimuli(self.partition), self.batch_size)
-        return self.read(self.partition, chosen, self._random)
+        return self._tensor(chosen)
 
-    def read_batch(self, idx: int = 0) -> Batch:
+    def read_batch(self, idx: int = 0) -> Tensor:
         """The batch that begins with an image."""
         end = min(idx + self.batch_size, self.database.get_nb_stimuli(self.partition))
-        return self.read(self.partition, np.arange(idx, end), self._random)
+        return self._tensor(np.arange(idx, end))
+
+    def _tensor(self, chosen: np.ndarray) -> Tensor:
+        images, labels = self.read(self.partition, chosen, self._random)
+        return Tensor(mx.nd.array(images), labels)
 
     # ---- images
 

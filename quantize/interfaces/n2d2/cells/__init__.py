@@ -3,6 +3,7 @@
 
 from quantize.interfaces.n2d2.cells import operators
 from quantize.interfaces.n2d2.cells.base import Cell, Names, WeightedCell
+from quantize.interfaces.n2d2.cells.deepnet import DeepNetCell, Sequence, Softmax
 from quantize.interfaces.n2d2.cells.layers import BatchNorm2d, Conv, Deconv, Dropout, Fc, GlobalPool2d, Pool2d
 from quantize.interfaces.n2d2.cells.operators import (
     Activation,
@@ -13,12 +14,11 @@ from quantize.interfaces.n2d2.cells.operators import (
     Reshape,
     Resize,
     Scaling,
-    Softmax,
     Threshold,
     Transpose,
     Unpool,
 )
 
-__all__ = ["Activation", "BatchNorm2d", "Cell", "Concat", "Conv", "Deconv", "Dropout", "ElemWise", "Fc", "GlobalPool2d",
-           "Names", "Operation", "Padding", "Pool2d", "Reshape", "Resize", "Scaling", "Softmax", "Threshold",
-           "Transpose", "Unpool", "WeightedCell", "operators"]
+__all__ = ["Activation", "BatchNorm2d", "Cell", "Concat", "Conv", "Deconv", "DeepNetCell", "Dropout", "ElemWise", "Fc",
+           "GlobalPool2d", "Names", "Operation", "Padding", "Pool2d", "Reshape", "Resize", "Scaling", "Sequence",
+           "Softmax", "Threshold", "Transpose", "Unpool", "WeightedCell", "operators"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What every cell is: a part of a program, an activation behind it, and what its parameters start from and move by."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 import numpy as np
 
@@ -45,7 +45,11 @@ class Cell:
     solvers : dict of str to Solver
         What moves a parameter.
     imported : list of Step or None
-        The cell as an ONNX file has it.
+        The steps that an ONNX file has for the cell.
+    refilled : set of str
+        Parameters whose present values are thrown away when the network is made anew.
+    given : Names or None
+        Path and output of a cell of an ONNX file.
     """
 
     #: cells behind several inputs see them joined along the channels, but for those that take them one by one
@@ -61,11 +65,12 @@ class Cell:
         self.solvers: Dict[str, Solver] = {}
         self.quantizer = quantizer
         self.imported: Optional[List[Step]] = None
+        self.given: Optional[Names] = None
+        self.refilled: Set[str] = set()
 
-    @classmethod
-    def kind(cls) -> str:
+    def kind(self) -> str:
         """The type, as INI files write it."""
-        return cls.type_name or cls.__name__
+        return self.type_name or type(self).__name__
 
     def core(self, sources: Sequence[str], names: Names) -> List[Step]:
         """The steps without the activation; the last one puts out the tensor `names.output`."""
@@ -116,7 +121,8 @@ class Cell:
     def describe(self) -> Dict[str, Any]:
         """What decides how the network is made: it is made anew where this changes."""
         function = self.activation
-        return {"type": self.kind(), "inputs": list(self.inputs), "activation": type(function).__name__,
+        return {"type": self.kind(), "inputs": list(self.inputs), "refilled": sorted(self.refilled),
+                "activation": type(function).__name__,
                 **{f"activation.{key}": value for key, value in vars(function).items() if key != "quantizer"},
                 "act": None if function.quantizer is None else function.quantizer.describe(),
                 "quantizer": None if self.quantizer is None else self.quantizer.describe()}
@@ -159,16 +165,20 @@ class WeightedCell(Cell):
 
     def refill_weights(self) -> None:
         """Throw the weights away: the filler makes new ones."""
-        self.arrays.pop("weight", None)
+        self._throw_away("weight")
 
     def refill_bias(self) -> None:
         """Throw the bias away: the filler makes a new one."""
-        self.arrays.pop("bias", None)
+        self._throw_away("bias")
+
+    def _throw_away(self, name: str) -> None:
+        self.arrays.pop(name, None)
+        self.refilled.add(name)
 
     def _set_filler(self, name: str, filler: Filler, refill: bool) -> None:
         self.fillers[name] = filler
         if refill:
-            self.arrays.pop(name, None)
+            self._throw_away(name)
 
     def drop_bias(self) -> None:
         """Leave the bias out (NoBias of a base block for cells of an ONNX file)."""

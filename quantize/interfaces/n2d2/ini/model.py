@@ -3,7 +3,7 @@
 
 import pathlib
 from dataclasses import dataclass
-from typing import Dict, List, Set, Tuple
+from typing import Any, Dict, List, Set, Tuple
 
 from quantize.errors import ConfigError
 from quantize.files import PathLike
@@ -71,7 +71,8 @@ def read_model(path: PathLike, seed: int = 1) -> Model:
     options.finish()
     document.section(DATABASE, 1)
     used = _used(document)
-    network = CellNetwork(_cells(document, provider, size, used), size, provider, seed)
+    found, constants = _cells(document, provider, used)
+    network = CellNetwork(found, size, provider, seed, constants)
     target = _target(document, network)
     return Model(document, network, provider, batch_size, tuple(transformations(document)), target)
 
@@ -106,8 +107,9 @@ def _used(document: Document) -> Set[str]:
     return found
 
 
-def _cells(document: Document, provider: str, size: Tuple[int, int, int], used: Set[str]) -> List[cells.Cell]:
-    """All cells, each behind its inputs."""
+def _cells(document: Document, provider: str, used: Set[str]) -> Tuple[List[cells.Cell], Dict[str, Any]]:
+    """(All cells, each behind its inputs; arrays that those of ONNX files read)."""
+    constants: Dict[str, Any] = {}
     found: Dict[str, cells.Cell] = {}
     overrides: Dict[str, Section] = {}
     files: List[Section] = []
@@ -123,13 +125,14 @@ def _cells(document: Document, provider: str, size: Tuple[int, int, int], used: 
         else:
             overrides[name] = section
     for section in files:
-        for cell in imported_cells(document, section, size, overrides, used):
-            found[cell.name] = cell
+        made_here, arrays = imported_cells(document, section, overrides, used)
+        found.update((cell.name, cell) for cell in made_here)
+        constants.update(arrays)
     for name, section in overrides.items():
         if name not in used:
             raise document.error(section.line, f"section [{name}] is no cell (Type and Input are wanted), and none of "
                                                f"the others uses it{closest(name, _known(document, found))}")
-    return _ordered(document, found, provider)
+    return _ordered(document, found, provider), constants
 
 
 def _known(document: Document, found: Dict[str, cells.Cell]) -> List[str]:
