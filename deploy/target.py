@@ -193,6 +193,13 @@ class Session(ABC):
             seconds.append(time.perf_counter() - start)
         return np.sort(seconds[warmup:])
 
+    def profile(self, inputs: np.ndarray, repeats: int = 20, warmup: int = 3) -> Dict[str, np.ndarray]:
+        """Blob -> seconds in which the engine computed it from the blobs before it, (repeats,), in the order of work.
+
+        On the first image of a batch. Empty where the engine cannot be stopped between layers.
+        """
+        return {}
+
 
 class Engine(ABC):
     """The real engine of a target, on this machine.

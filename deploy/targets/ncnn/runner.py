@@ -138,6 +138,14 @@ class Runner(Session):
         reply = self._asked(first, "latency", inputs=places, extract=names, runs=warmup + repeats)
         return np.sort(reply["seconds"][warmup:])
 
+    def profile(self, inputs: Inputs, repeats: int = 20, warmup: int = 3) -> Dict[str, np.ndarray]:
+        """Blob -> seconds in which ncnn computed it from those before, (repeats,): see `Session.profile`."""
+        first = {name: values[:1] for name, values in self._inputs(inputs).items()}
+        places, blobs = self._placed(first), self._traced()
+        reply = self._asked(first, "profile", inputs=places, blobs=blobs, runs=warmup + repeats)
+        seconds = np.array(reply["seconds"][warmup:])
+        return dict(zip(blobs, seconds.T))
+
     def _ordered(self, extract):
         """The blobs as they are computed: in light mode a blob goes when the next layer has read it."""
         names = list(dict.fromkeys(extract))

@@ -97,6 +97,8 @@ def test_a_segmentation_fault_names_its_layer(ncnn, tmp_path, monkeypatch):
     assert Runner(*paths, DEFAULT).run(models.inputs(deadly), ["aspp"])["aspp"].shape == (2, 4, 9, 9)
     with pytest.raises(DeployError, match="'aspp'"):
         runner.latency(models.inputs(deadly), ["aspp"])
+    with pytest.raises(DeployError, match="'aspp'"):
+        runner.profile(models.inputs(deadly))
 
 
 @pytest.mark.parametrize("text, says", [

@@ -79,6 +79,26 @@ def test_latency_is_measured_on_one_image(ncnn, paths):
     assert seconds.shape == (5,) and (seconds > 0).all() and (np.diff(seconds) >= 0).all()
 
 
+def test_a_profile_has_every_blob_and_adds_up(ncnn, paths):
+    images = np.repeat(models.inputs(CHAIN)["data"], 1, axis=0)
+    chain = Runner(*paths)
+    before = chain.run(images, ["x"])["x"]
+    profile = chain.profile(images, repeats=20, warmup=5)
+    assert list(profile) == ["c1", "c2", "c3", "p", "x"] and all(v.shape == (20,) for v in profile.values())
+    assert all((seconds > 0).all() for seconds in profile.values())
+    # the fastest of each: together they cannot take many times as long as the whole, nor much less
+    whole = chain.latency(images, ["x"], repeats=20, warmup=5)[0]
+    assert 0.2 * whole < sum(seconds.min() for seconds in profile.values()) < 5 * whole
+    np.testing.assert_array_equal(chain.run(images, ["x"])["x"], before)
+
+
+def test_a_profile_tells_a_large_layer_from_a_small_one(ncnn, tmp_path):
+    large, small = models.conv("large", "data", (64, 4, 9, 9), pads=(4,) * 4), models.conv("small", "large", (1, 64, 1, 1))
+    case = models.model((4, 40, 40), [large, small])
+    profile = Runner(*writer.write(case, tmp_path)).profile(models.inputs(case), repeats=5)
+    assert np.median(profile["large"]) > 3 * np.median(profile["small"])
+
+
 @pytest.mark.parametrize("name", ["batch norm", "relu()", "affine", "scalar sub", "clip(-0.3, 0.3333333333333333)",
                                   "sigmoid()", "prelu", "softmax channels"])
 def test_a_first_layer_that_computes_in_place_does_not_write_into_the_image(ncnn, tmp_path, name):
