@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What a quantized model costs, layer by layer, and what quantizing each of its layers does to the numbers in it."""
 
+import time
 from dataclasses import dataclass, field, replace
-from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, cast
+from functools import partial
+from typing import Any, Callable, Dict, Iterable, List, Optional, Sequence, Tuple, cast
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from deploy.ir import Convolution, Deconvolution, InnerProduct, Model, Quantized
 
 FLOAT_BYTES = 4
 ERROR_BINS = 41
-ERROR_SPAN = 4.0  # standard deviations of the layer's output on each side
+PLAIN = 7  # images: enough for a ratio of seconds
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,8 @@ class Deviation:
         Values of the layer's input that lie beyond its grid, and all of them.
     largest_sum : int
         Largest magnitude of the layer's integer sums.
-    errors : array of int64, (`ERROR_BINS`,)
-        Histogram of the accumulated differences, from -`ERROR_SPAN` to `ERROR_SPAN` standard deviations of the float
-        output; what lies beyond counts in the first and the last bin.
+    differences : list of array
+        Samples of the accumulated differences, in standard deviations of the float output.
     """
 
     alone: float = 0.0
@@ -86,7 +87,13 @@ class Deviation:
     clipped: int = 0
     values: int = 0
     largest_sum: int = 0
-    errors: np.ndarray = field(default_factory=lambda: np.zeros(ERROR_BINS, np.int64))
+    differences: List[np.ndarray] = field(default_factory=list)
+
+    def errors(self) -> Tuple[np.ndarray, float]:
+        """Histogram of the differences, (`ERROR_BINS`,), and how far it reaches on both sides of zero."""
+        values = np.concatenate(self.differences) if self.differences else np.zeros(0)
+        span = float(np.abs(values).max(initial=0)) or 1.0
+        return np.histogram(values, ERROR_BINS, (-span, span))[0], span
 
 
 def decibels(signal: float, noise: float) -> Optional[float]:
@@ -114,19 +121,21 @@ class Study:
         Quantized node -> `Deviation`.
     float_scores, scores : array, (images, ...)
         The model's first output, in float for all images, with integers for those that were compared.
-    passes : float
-        Work that was done, in passes of the float network over all images.
+    seconds : float
+        Of the processor, all in all.
+    float_seconds : float
+        Of the processor, for a float pass over the same images that looks at nothing: measured on some of them.
     """
 
     deviations: Dict[str, Deviation]
     float_scores: np.ndarray
     scores: np.ndarray
-    passes: float
+    seconds: float
+    float_seconds: float
 
 
-def study(model: Model, arithmetic: Arithmetic, images: np.ndarray, compared: int = 2,
-          see: Optional[Callable[[Mapping[str, np.ndarray]], None]] = None,
-          progress: Callable[[Iterable], Iterable] = iter) -> Study:
+def study(model: Model, arithmetic: Arithmetic, images: Sequence[np.ndarray], compared: int = 2,
+          see: Optional[engine.Watch] = None, progress: Callable[[Iterable], Iterable] = iter) -> Study:
     """Run a model in float and in integers, image by image, and compare every quantized layer.
 
     Parameters
@@ -134,35 +143,71 @@ def study(model: Model, arithmetic: Arithmetic, images: np.ndarray, compared: in
     model : Model
     arithmetic : Arithmetic
         How the engine rounds.
-    images : array of float32, (images, ...)
+    images : sequence of array of float32, (...)
     compared : int
-        The first so many images also run with every layer quantized, and with each of them alone: the same work as two
-        float passes over them.
+        The first so many images also run with every layer quantized, and with each of them alone.
     see : function, optional
-        Is given all float blobs of an image, (1, ...) each.
+        Is shown each blob that a quantized layer reads: see `engine.run`.
     progress : function
         Wraps the iteration over the images.
     """
-    floating = in_float(model)
-    layers = quantized(model)
+    floating, layers = in_float(model), quantized(model)
     found = {node.name: Deviation() for node in layers}
     float_scores: List[np.ndarray] = []
     scores: List[np.ndarray] = []
-    read = sorted({node.inputs[0] for node in layers})
+    clock, read = _Clock(len(images)), {node.inputs[0] for node in layers}
+    wanted = sorted(read | {node.outputs[0] for node in layers})
+
+    def watch(name: str, values: np.ndarray) -> None:
+        if see is not None and name in read:
+            see(name, values)
     for number in progress(range(len(images))):
-        image = images[number:number + 1]
-        # what is not looked at is not kept: copying all blobs takes half as long as computing them
-        blobs = engine.run(floating, image, keep=engine.ALL if number < compared else read, part=1).blobs
-        float_scores.append(blobs[model.outputs[0]])
-        if see is not None:
-            see(blobs)
-        if number < compared:
-            result = engine.run(model, image, arithmetic=arithmetic, keep=engine.ALL, part=1)
-            scores.append(result.blobs[model.outputs[0]])
-            for node in layers:
-                _compare(found[node.name], node, arithmetic, blobs, result)
+        image = images[number][np.newaxis]
+        clock.compare(number, partial(engine.run, floating, image, part=1))
+        with clock:
+            # what is not looked at is not kept: copying all blobs takes half as long as computing them
+            kept = engine.run(floating, image, keep=wanted if number < compared else (), part=1, watch=watch)
+            float_scores.append(kept.outputs[0])
+            if number < compared:
+                result = engine.run(model, image, arithmetic=arithmetic, keep=wanted, part=1)
+                scores.append(result.outputs[0])
+                for node in layers:
+                    _compare(found[node.name], node, arithmetic, kept.blobs, result)
     return Study(found, np.concatenate(float_scores), np.concatenate(scores) if scores else np.zeros((0,)),
-                 1 + 2 * min(compared, len(images)) / max(len(images), 1))
+                 clock.seconds, clock.plain)
+
+
+class _Clock:
+    """Time of the processor, since other programs must not count: of what is done, and of some plain passes beside it.
+
+    Attributes
+    ----------
+    seconds : float
+        Within `with`.
+    """
+
+    def __init__(self, images: int):
+        self.images, self.seconds = images, 0.0
+        self._measured: List[float] = []
+        self._at = {round(place * (images - 1) / (PLAIN - 1)) for place in range(PLAIN)}
+
+    def compare(self, number: int, plain: Callable[[], object]) -> None:
+        """Time a plain pass where it is the turn of one."""
+        if number in self._at:
+            start = time.process_time()
+            plain()
+            self._measured.append(time.process_time() - start)
+
+    def __enter__(self) -> None:
+        self._start = time.process_time()
+
+    def __exit__(self, *_: Any) -> None:
+        self.seconds += time.process_time() - self._start
+
+    @property
+    def plain(self) -> float:
+        """Seconds of a plain pass over all images; the median, as the first one also loads the weights."""
+        return float(np.median(self._measured)) * self.images if self._measured else 0.0
 
 
 def _compare(deviation: Deviation, node: QuantizedNode, arithmetic: Arithmetic, blobs, result) -> None:
@@ -178,8 +223,7 @@ def _compare(deviation: Deviation, node: QuantizedNode, arithmetic: Arithmetic, 
     deviation.alone += _power(alone - wanted)
     deviation.accumulated += _power(difference)
     deviation.largest_sum = max(deviation.largest_sum, result.largest[node.name])
-    bins = np.clip(sampled(difference) / (float(wanted.std()) or 1.0), -ERROR_SPAN, ERROR_SPAN)
-    deviation.errors += np.histogram(bins, ERROR_BINS, (-ERROR_SPAN, ERROR_SPAN))[0]
+    deviation.differences.append(sampled(difference)[0] / (float(wanted.std()) or 1.0))
 
 
 def _power(values: np.ndarray) -> float:
@@ -192,4 +236,4 @@ def sampled(values: np.ndarray, count: int = 4096) -> np.ndarray:
     flat = values.reshape(-1)
     # an odd step shares no factor with the powers of two that channels and maps are made of
     step = max(flat.size // count, 1) | 1
-    return np.ascontiguousarray(flat[::step])[np.newaxis]
+    return flat[::step][np.newaxis].copy()

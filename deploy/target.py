@@ -41,6 +41,7 @@ from typing import (
     Iterable,
     List,
     Mapping,
+    NamedTuple,
     Optional,
     Sequence,
     Tuple,
@@ -57,8 +58,8 @@ from quantize.errors import DeployError
 from quantize.spec import QParams, QuantSpec
 from quantize.targets import TARGETS, find
 
-__all__ = ["TARGETS", "find", "Problem", "raise_problems", "Target", "Engine", "Session", "Simulation", "Way", "Option",
-           "Extra", "Report", "ImageSteps", "Ranges"]
+__all__ = ["TARGETS", "find", "Problem", "raise_problems", "Target", "Engine", "Profile", "Session", "Simulation",
+           "Way", "Option", "Extra", "Report", "ImageSteps", "Ranges"]
 
 LOG = logging.getLogger(__name__)
 Side = Callable[[np.ndarray], Observed]
@@ -193,12 +194,25 @@ class Session(ABC):
             seconds.append(time.perf_counter() - start)
         return np.sort(seconds[warmup:])
 
-    def profile(self, inputs: np.ndarray, repeats: int = 20, warmup: int = 3) -> Dict[str, np.ndarray]:
-        """Blob -> seconds in which the engine computed it from the blobs before it, (repeats,), in the order of work.
+    def profile(self, inputs: np.ndarray, extract: Iterable[str], repeats: int = 20,
+                warmup: int = 3) -> Optional["Profile"]:
+        """How long each blob takes, on the first image of a batch; None where the engine cannot stop between layers."""
+        return None
 
-        On the first image of a batch. Empty where the engine cannot be stopped between layers.
-        """
-        return {}
+
+class Profile(NamedTuple):
+    """Seconds of runs on one image.
+
+    Attributes
+    ----------
+    blobs : dict
+        Blob -> seconds in which it was computed from the blobs before it, (runs,), in the order of work.
+    whole : array, (runs,)
+        Of runs in one piece, measured with the same clock.
+    """
+
+    blobs: Dict[str, np.ndarray]
+    whole: np.ndarray
 
 
 class Engine(ABC):

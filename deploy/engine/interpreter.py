@@ -2,7 +2,7 @@
 """The interpreter: nodes in order, on parts of the batch, forgetting blobs that no later node reads."""
 
 from dataclasses import dataclass
-from typing import Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union, cast
+from typing import Callable, Dict, Iterable, Mapping, Optional, Sequence, Tuple, Union, cast
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from quantize.errors import DataError, DeployError
 from quantize.registry import closest
 
 ALL = "all"
+Watch = Callable[[str, np.ndarray], None]
 PART_BYTES = 32 << 20  # what the largest node may work on at a time: enough for BLAS, little for caches
 
 
@@ -41,7 +42,8 @@ class Result:
 
 
 def run(model: Model, inputs: Union[np.ndarray, Mapping[str, np.ndarray]], *, arithmetic: Optional[Arithmetic] = None,
-        keep: Union[str, Iterable[str]] = (), codes: bool = False, part: Optional[int] = None) -> Result:
+        keep: Union[str, Iterable[str]] = (), codes: bool = False, part: Optional[int] = None,
+        watch: Optional[Watch] = None) -> Result:
     """Run a model on a batch. Layers with a quantization compute exactly in integers, everything else in float32.
 
     Parameters
@@ -57,6 +59,9 @@ def run(model: Model, inputs: Union[np.ndarray, Mapping[str, np.ndarray]], *, ar
         Also return the codes of the inputs of quantized layers.
     part : int, optional
         Images to compute at a time; by default few enough to need little memory. No result depends on it.
+    watch : function, optional
+        Called with each blob's name and values, (images of a part, ...), as soon as they are there. They are not copied
+        for it, as for `keep`: who wants to keep them must.
 
     Raises
     ------
@@ -68,7 +73,7 @@ def run(model: Model, inputs: Union[np.ndarray, Mapping[str, np.ndarray]], *, ar
     arithmetic = (arithmetic or Arithmetic()).bound(model)
     arrays = _inputs(model, inputs)
     count = len(arrays[model.inputs[0]])
-    trace = _Trace(model, count, keep, codes)
+    trace = _Trace(model, count, keep, codes, watch)
     part = part or part_size(model)
     for start in range(0, count, part):
         blobs = {name: np.ascontiguousarray(values[start:start + part]) for name, values in arrays.items()}
@@ -79,21 +84,24 @@ def run(model: Model, inputs: Union[np.ndarray, Mapping[str, np.ndarray]], *, ar
 class _Trace:
     """What is to be returned, filled part by part."""
 
-    def __init__(self, model, count, keep, codes):
+    def __init__(self, model, count, keep, codes, watch=None):
         names = list(model.shapes) if keep == ALL else list(model.outputs) + list(keep)
         for name in names:
             if name not in model.shapes:
                 raise DeployError(f"there is no blob {name!r} to keep{closest(name, model.shapes)}")
         layers = quantized(model)
+        self.watch = watch
         self.blobs = {name: np.empty((count,) + tuple(model.shapes[name]), np.float32) for name in names}
         self.codes = {node.name: np.empty((count,) + tuple(model.shapes[node.inputs[0]]), np.int32)
                       for node in layers if codes}
         self.largest = {node.name: 0 for node in layers}
 
     def blob(self, name, where, values):
-        """Keep a part of a blob that was asked for."""
+        """Keep a part of a blob that was asked for, and show it to who watches."""
         if name in self.blobs:
             self.blobs[name][where] = values
+        if self.watch is not None:
+            self.watch(name, values)
 
     def layer(self, node, where, codes, largest):
         """Keep what is asked for of a quantized layer."""

@@ -43,9 +43,11 @@ def test_deviations_are_those_of_numpy():
         assert deviation.signal == pytest.approx((wanted ** 2).sum(), rel=1e-5)
         assert deviation.accumulated == pytest.approx(((integers.blobs[node.outputs[0]] - wanted) ** 2).sum(), rel=1e-4)
         assert deviation.largest_sum == integers.largest[node.name]
-        assert deviation.errors.sum() == 2 * sampled(floats[node.outputs[0]][:1]).size
+        counts, span = deviation.errors()
+        assert counts.sum() == 2 * sampled(floats[node.outputs[0]][:1]).size
+        assert span == pytest.approx(max(np.abs(part).max() for part in deviation.differences))
     np.testing.assert_array_equal(found.scores, integers.blobs["x"])
-    assert len(found.float_scores) == 3 and found.passes == 1 + 2 * 2 / 3
+    assert len(found.float_scores) == 3 and found.seconds > 0 < found.float_seconds
     # the first layer has nothing before it: alone and with the others it computes the same
     assert found.deviations["c1"].alone == found.deviations["c1"].accumulated > 0
     assert found.deviations["x"].alone < found.deviations["x"].accumulated
@@ -63,8 +65,14 @@ def test_what_lies_beyond_the_grid_is_counted():
 def test_see_gets_what_quantized_layers_read():
     seen = []
     images = models.inputs(CHAIN, 2)["data"]
-    study(CHAIN, NcnnArithmetic(), images, compared=0, see=lambda blobs: seen.append(set(blobs)))
-    assert len(seen) == 2 and all({node.inputs[0] for node in quantized(CHAIN)} <= names for names in seen)
+    floats = engine.run(in_float(CHAIN), images, keep=engine.ALL).blobs
+
+    def see(name, values):
+        np.testing.assert_allclose(values, floats[name][sum(seen_name == name for seen_name in seen)][np.newaxis],
+                                   rtol=1e-5, atol=1e-6)
+        seen.append(name)
+    study(CHAIN, NcnnArithmetic(), images, compared=0, see=see)
+    assert sorted(seen) == sorted(2 * [node.inputs[0] for node in quantized(CHAIN)])
 
 
 def test_decibels():

@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional, Union
 
 import numpy as np
 
-from deploy.target import Session
+from deploy.target import Profile, Session
 from deploy.targets.ncnn import process
 from deploy.targets.ncnn.binary import read_binary, stores
 from deploy.targets.ncnn.param import Network, parse_param
@@ -138,13 +138,12 @@ class Runner(Session):
         reply = self._asked(first, "latency", inputs=places, extract=names, runs=warmup + repeats)
         return np.sort(reply["seconds"][warmup:])
 
-    def profile(self, inputs: Inputs, repeats: int = 20, warmup: int = 3) -> Dict[str, np.ndarray]:
-        """Blob -> seconds in which ncnn computed it from those before, (repeats,): see `Session.profile`."""
+    def profile(self, inputs: Inputs, extract: Iterable[str], repeats: int = 20, warmup: int = 3) -> Profile:
+        """See `Session.profile`; one thread is timed by what it gets of the processor, whatever else runs there."""
         first = {name: values[:1] for name, values in self._inputs(inputs).items()}
-        places, blobs = self._placed(first), self._traced()
-        reply = self._asked(first, "profile", inputs=places, blobs=blobs, runs=warmup + repeats)
-        seconds = np.array(reply["seconds"][warmup:])
-        return dict(zip(blobs, seconds.T))
+        names, places, blobs = self._ordered(extract), self._placed(first), self._traced()
+        reply = self._asked(first, "profile", inputs=places, blobs=blobs, extract=names, runs=warmup + repeats)
+        return Profile(dict(zip(blobs, np.array(reply["parts"][warmup:]).T)), np.array(reply["whole"][warmup:]))
 
     def _ordered(self, extract):
         """The blobs as they are computed: in light mode a blob goes when the next layer has read it."""

@@ -5,7 +5,7 @@ import argparse
 from typing import TYPE_CHECKING, Any, List, Optional
 
 from deploy.target import TARGETS, Target, find
-from gluon_quantize.commands import options, recheck, running
+from gluon_quantize.commands import options, recheck, reporting, running
 from gluon_quantize.commands.parser import Parser, whole
 from gluon_quantize.report.settings import settings_text
 from gluon_quantize.runs.requests import QuantizationRequest
@@ -36,6 +36,7 @@ def build_parser(prog: str = PROG, target: Optional[Target] = None) -> Parser:
     _add_files(parser, target)
     _add_proof(parser, target)
     group = parser.add_argument_group("the run")
+    reporting.add_report(group)
     options.add_seed(group)
     options.add_verbose(group)
     return parser
@@ -119,11 +120,15 @@ def work(args: argparse.Namespace) -> None:
     from gluon_quantize.runs.deploy import deploy
     if args.verbose:
         say(settings_text(options.settings(args)))
+    if args.report:
+        reporting.require()
     terminal = Terminal(lambda step: deployment.deploy_step_text(step, args.print_model))
     result = deploy(request_of(args), terminal, lambda folder, found: deployment.write_result(
         folder, options.settings(args), found))
     say("\n" + deployment.worth_text(result))
     say(f"\nwritten to {args.output}")
+    if args.report:
+        say("\n".join(reporting.beside(args.output, options.images_request(args))))
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:

@@ -5,14 +5,21 @@ Defaults are those of the requests' fields, so that the command line and Python 
 """
 
 import argparse
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from calib.rounding import ROUNDINGS
 from gluon_quantize.commands.image_options import add_loader, add_preprocessing, preprocessing_fields
 from gluon_quantize.commands.parser import EASYQUANT, MODES, Asking, calibration_method, number, whole
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.request import NetworkRequest, RunRequest
-from gluon_quantize.runs.requests import AUTO, CalibrationFiles, CalibrationRequest, GoalRequest, RepairRequest
+from gluon_quantize.runs.requests import (
+    AUTO,
+    CalibrationFiles,
+    CalibrationRequest,
+    GoalRequest,
+    RepairRequest,
+    SensitivityRequest,
+)
 from quantize.errors import ConfigError
 from quantize.winograd import GRANULARITIES, NONE, POINTS
 
@@ -226,6 +233,20 @@ def calibration_request(args: argparse.Namespace, files: Optional[CalibrationFil
         method=args.calib_mode, passes=args.calib_epoch, per_class=args.num_sample, max_batches=args.calib_batches,
         max_images=args.calib_images, values=args.calib_values, folder=args.calib_data_dir,
         bias_correction=args.bias_correction, files=files or CalibrationFiles(load_table=args.load_table), **more)
+
+
+def add_sensitivity(group: argparse._ArgumentGroup, otherwise: str = "") -> None:
+    """At which bits the costs of single layers are measured; `otherwise`: what is shown without."""
+    default = f"what the {otherwise}" if otherwise else "do not"
+    group.add_argument("--sensitivity", type=whole(2, 8), nargs="*", metavar="BITS",
+                       help="measure what quantizing each layer alone, its weight and its input apart, and leaving it "
+                            f"alone float does to the outputs, at each of these bits (default: {default}; without "
+                            "numbers: 8 4)")
+
+
+def sensitivity_bits(args: argparse.Namespace) -> Optional[Tuple[int, ...]]:
+    """The bits that are asked for; None without --sensitivity."""
+    return None if args.sensitivity is None else tuple(args.sensitivity) or SensitivityRequest.bits
 
 
 def add_device(group: argparse._ArgumentGroup) -> None:

@@ -4,6 +4,7 @@
 import contextlib
 import logging
 import os
+import shlex
 import signal
 import sys
 from typing import Callable, Iterator, List, Optional
@@ -99,6 +100,9 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
     """
     with unix_output():
         args = parser.parse_args(argv)
+        given = sys.argv[1:] if argv is None else argv
+        if given:  # results say how they were made
+            args.command_line = " ".join(map(shlex.quote, [*spelled(parser.prog).split(), *given]))
         log_shown()
         try:
             if getattr(args, "list_models", False):

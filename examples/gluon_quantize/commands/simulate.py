@@ -5,7 +5,7 @@ import argparse
 from typing import List, NamedTuple, Optional
 
 from deploy.target import TARGETS
-from gluon_quantize.commands import options, running
+from gluon_quantize.commands import options, reporting, running
 from gluon_quantize.commands.parser import Asking, Parser, shard, whole
 from gluon_quantize.commands.terminal import Terminal, say
 from gluon_quantize.report.settings import settings_text
@@ -116,10 +116,7 @@ def _add_calibration(parser, usual):
 
 def _add_sensitivity(parser):
     group = parser.add_argument_group("what each layer costs")
-    group.add_argument("--sensitivity", type=whole(2, 8), nargs="*", metavar="BITS",
-                       help="measure what quantizing each layer alone, its weight and its input apart, and leaving it "
-                            "alone float does to the outputs, at each of these bits (default: do not; without numbers: "
-                            "8 4)")
+    options.add_sensitivity(group)
     group.add_argument("--sensitivity-images", type=whole(1), default=SensitivityRequest.images, metavar="N",
                        help="on at most so many of the calibration images; layers near the input on fewer, for half of "
                             "the forward passes that each layer at each of the bits would take (default: %(default)s)")
@@ -127,9 +124,8 @@ def _add_sensitivity(parser):
 
 def sensitivity(args: argparse.Namespace) -> Optional[SensitivityRequest]:
     """The sensitivities that are asked for; None without --sensitivity."""
-    if args.sensitivity is None:
-        return None
-    return SensitivityRequest(tuple(args.sensitivity) or SensitivityRequest.bits, args.sensitivity_images)
+    bits = options.sensitivity_bits(args)
+    return None if bits is None else SensitivityRequest(bits, args.sensitivity_images)
 
 
 def _add_files(group):
@@ -148,6 +144,7 @@ def _add_run(parser):
     group = parser.add_argument_group("the run")
     group.add_argument("--output", metavar="DIR",
                        help="write the quantized network (network.qnet), result.json and plan.txt there")
+    reporting.add_report(group)
     options.add_device(group)
     options.add_seed(group)
     options.add_verbose(group)
@@ -172,6 +169,8 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
         # the same network that deploy would make
         args.exclude_first_conv = "false" if args.target else "true"
         args.merge_bn = args.merge_bn or bool(args.target)
+    if args.report and not args.output:
+        parser.error("--report writes into --output DIR, which is not given")
     try:
         options.repair_request(args).check(calibration(args))
     except ConfigError as error:
@@ -215,6 +214,8 @@ def work(args: argparse.Namespace) -> None:
                               calibration(args), options.run_request(args), options.repair_request(args),
                               sensitivity(args))
     output = None if args.calib_shard else args.output
+    if args.report:
+        reporting.require()
     with outputs.claimed(output, SIMULATION):
         result = simulate(request, Terminal(lambda step: steps.step_text(step, args.print_model)))
         if args.calib_shard:
@@ -223,6 +224,8 @@ def work(args: argparse.Namespace) -> None:
         if output:
             simulation.write_result(output, settings, result)
             say(f"written to {output}")
+    if output and args.report:
+        say("\n".join(reporting.beside(output, request.images)))
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:

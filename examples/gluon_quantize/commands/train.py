@@ -4,7 +4,7 @@
 import pathlib
 from typing import Any, List, Optional
 
-from gluon_quantize.commands import running
+from gluon_quantize.commands import reporting, running
 from gluon_quantize.commands.terminal import Terminal, say
 from gluon_quantize.commands.train_options import PROG, Wanted, build_parser, target_of, wanted
 
@@ -36,6 +36,8 @@ def train(asked: Wanted) -> None:
     from gluon_quantize.report import curves, training
     from gluon_quantize.runs import train as runs
     request = asked.request
+    if asked.page:
+        reporting.require()
     result = runs.train(request, Shown(asked))
     if result is None:
         return  # the first worker reports
@@ -44,6 +46,8 @@ def train(asked: Wanted) -> None:
         curves.plot(request.output, result.history, result.before)
     say(training.result_text(result))
     say(f"written to {pathlib.Path(request.output)}")
+    if asked.page:
+        say("\n".join(reporting.beside(request.output, request.images)))
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:

@@ -20,6 +20,7 @@ from gluon_quantize.commands.options import (
     winograd_format,
 )
 from gluon_quantize.commands.parser import Parser, calibration_method, number, whole
+from gluon_quantize.commands.reporting import add_report
 from gluon_quantize.commands.running import spelled
 from gluon_quantize.models.metrics import NAMES as METRICS
 from gluon_quantize.training.request import (
@@ -59,6 +60,7 @@ class Wanted:
     plots: bool
     verbose: bool
     table: bool
+    page: bool = False
 
 
 class Format(argparse.Action):
@@ -226,6 +228,7 @@ def _add_run(parser):
                        help="look for numbers that are not finite after each N steps (default: %(default)s)")
     group.add_argument("--no-plots", action="store_true", help="draw no plots")
     group.add_argument("--csv", action="store_true", help="write epochs.csv too: a line for each epoch")
+    add_report(group)
     add_device(group)
     add_seed(group)
     add_verbose(group)
@@ -240,7 +243,7 @@ def wanted(parser: Parser, args: argparse.Namespace) -> Wanted:
         _check(request)
     except ConfigError as error:
         parser.error(str(error))
-    return Wanted(request, args.print_model, not args.no_plots, args.verbose, args.csv)
+    return Wanted(request, args.print_model, not args.no_plots, args.verbose, args.csv, args.report)
 
 
 def _check(request: TrainRequest):

@@ -19,7 +19,7 @@ from quantize.storage import Facts
 logger = logging.getLogger(__name__)
 
 # where results go changes nothing of them
-FREE = ("output", "force", "resume", "save_table", "save_state")
+FREE = ("output", "force", "resume", "save_table", "save_state", "report", "command_line")
 BEST, FINAL, NETWORK = "best.qnet", "final.qnet", "network.qnet"
 
 

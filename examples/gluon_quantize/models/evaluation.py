@@ -2,87 +2,17 @@
 """Run a network over images and count."""
 
 import time
-from dataclasses import dataclass
-from typing import Any, Iterable, List, Optional
+from typing import Any, Iterable, List, Tuple
 
 import mxnet as mx
 import numpy as np
 
+from gluon_quantize.models.predictions import Answers, Predictions, largest
 from gluon_quantize.models.responses import Sampler
 from gluon_quantize.progress import SILENT, Silent
 from quantize.errors import DataError
 
-MANY = 50  # images
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a network said about each image.
-
-    Attributes
-    ----------
-    top5 : array of int, (images, up to 5)
-        Classes of the largest outputs, the largest first.
-    labels : array of int, (images,)
-    seconds : float
-        Time spent in the network, without the first batch (which builds the graph) where there are more.
-    timed_images : int
-    outputs : int or None
-        Classes that the network knows.
-    """
-
-    top5: np.ndarray
-    labels: np.ndarray
-    seconds: float
-    timed_images: int
-    outputs: Optional[int] = None
-
-    classifies = True
-
-    @property
-    def near_chance(self) -> bool:
-        """Whether the network does hardly better than guessing; False for too few images to tell."""
-        images, classes = len(self.labels), self.outputs or 0
-        if classes < 2 or images < MANY or len(np.unique(self.labels)) < 2:
-            return False
-        chance = images / classes
-        spread = (chance * (1 - 1 / classes)) ** 0.5
-        return self.top1_count <= chance + max(3 * spread, 0.3 * chance)
-
-    @property
-    def top1_count(self) -> int:
-        """Images whose largest output is the label's."""
-        return int((self.top5[:, 0] == self.labels).sum())
-
-    @property
-    def top5_count(self) -> int:
-        """Images whose label is among the five largest outputs."""
-        return int((self.top5 == self.labels[:, None]).any(axis=1).sum())
-
-    @property
-    def top1(self) -> float:
-        """Share of the images whose largest output is the label's."""
-        return self.top1_count / len(self.labels)
-
-    @property
-    def mean_class_accuracy(self) -> float:
-        """Mean over the classes that occur of each one's Top-1 share."""
-        hit = self.top5[:, 0] == self.labels
-        return float(np.mean([hit[self.labels == label].mean() for label in np.unique(self.labels)]))
-
-    @property
-    def images_per_second(self) -> float:
-        """Throughput of the network alone, decoding not counted."""
-        return self.timed_images / max(self.seconds, 1e-9)
-
-    def agreement_count(self, other: "Predictions") -> int:
-        """Images for which both networks name the same class first."""
-        return int((self.top5[:, 0] == other.top5[:, 0]).sum())
-
-
-#: Predictions, or Responses where `classifies` is False; all of a run are of one kind. To mypy they are Any: a Union
-#: would have to be told apart at every use, also where both kinds have what is asked.
-Answers = Any
+__all__ = ["Answers", "Predictions", "evaluate", "first_output"]
 
 
 def evaluate(net: mx.gluon.Block, batches: Iterable, ctx: mx.Context, description: str,
@@ -105,7 +35,8 @@ def evaluate(net: mx.gluon.Block, batches: Iterable, ctx: mx.Context, descriptio
     """
     metric = getattr(batches, "metric", None)
     sampler = None if classes and metric is None else Sampler(metric)
-    top5, labels, times = [], [], []
+    answers: List[Tuple[np.ndarray, np.ndarray]] = []
+    labels, times = [], []
     for images, batch_labels in progress.bar(batches, description):
         start = time.perf_counter()
         outputs = _forward(net, images, ctx)
@@ -119,12 +50,13 @@ def evaluate(net: mx.gluon.Block, batches: Iterable, ctx: mx.Context, descriptio
             sampler.add(outputs, batch_labels)
             continue
         logits = _scores(outputs, batch_labels, getattr(batches, "classes", None))
-        top5.append(np.argsort(-logits, axis=1, kind="stable")[:, :5])
+        answers.append(largest(logits))
     timed = times[1:] or times
     spent = sum(t for t, _ in timed), sum(n for _, n in timed)
     if sampler is not None:
         return sampler.responses(np.concatenate(labels), spent)
-    return Predictions(np.concatenate(top5), np.concatenate(labels), *spent, outputs=logits.shape[1])
+    top5, shares = map(np.concatenate, zip(*answers))
+    return Predictions(top5, np.concatenate(labels), *spent, outputs=logits.shape[1], shares=shares)
 
 
 def first_output(out: Any) -> mx.nd.NDArray:

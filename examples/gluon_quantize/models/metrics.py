@@ -10,6 +10,15 @@ NAMES = ("sensitivity", "specificity", "precision", "accuracy", "f1", "informedn
 Indices = Union[Sequence[int], np.ndarray]
 
 
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    """A softmax of (images, classes); scores that are probabilities already stay what they are."""
+    flat = np.asarray(scores, np.float64)
+    if not len(flat) or (flat.min() >= 0 and np.allclose(flat.sum(axis=1), 1, atol=1e-3)):
+        return flat
+    powers = np.exp(flat - flat.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
 def confusion_matrix(labels: Indices, classes: Indices, count: int) -> np.ndarray:
     """Images of each true class (row) for which each class (column) was named; int (count, count)."""
     matrix = np.zeros((count, count), int)

@@ -11,6 +11,7 @@ from gluon_quantize.report.accuracy import engines_text
 from gluon_quantize.report.calibration import trust_contents
 from gluon_quantize.report.steps import step_text
 from gluon_quantize.report.verification import verification_text
+from gluon_quantize.runs.answers import answers_contents, metrics_contents
 from gluon_quantize.runs.attempt import Attempt
 from gluon_quantize.runs.calibration import Quantized
 from gluon_quantize.runs.deploy import DeployResult, Reported, Verified, Warned
@@ -95,7 +96,7 @@ def write_result(folder: pathlib.Path, settings: Dict[str, Any], result: DeployR
         if not predictions.classifies:
             return {"metrics": dict(predictions.metrics), **predictions.compared(result.float)}
         return {"top1_count": predictions.top1_count, "top5_count": predictions.top5_count,
-                "agreement_count": predictions.agreement_count(result.float)}
+                "metrics": metrics_contents(predictions), "agreement_count": predictions.agreement_count(result.float)}
     contents = {"settings": dict(settings, preprocessing=result.preprocessing.to_dict(),
                              preprocessing_from=origins(result.preprocessing)),
                 "images": len(result.float.labels), "float": counts(result.float),
@@ -103,6 +104,8 @@ def write_result(folder: pathlib.Path, settings: Dict[str, Any], result: DeployR
                 "sizes": result.sizes, "latency_ms": result.latency,
                 "verification": result.certificate["sides"] if result.certificate else {},
                 "calibration": trust_contents(result.trust)}
+    if result.float.classifies:
+        contents["answers"] = answers_contents(result.float, *list(result.accuracy.items())[-1][::-1])
     if result.reached is not None:
         contents["goal"] = reached_contents(result.reached)
     contents["files"] = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())

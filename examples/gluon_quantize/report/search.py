@@ -6,9 +6,9 @@ import logging
 import pathlib
 from typing import Any, Dict
 
-from gluon_quantize.report.sensitivity import sensitivity_contents
 from gluon_quantize.runs.outputs import PLAN, RESULT
 from gluon_quantize.runs.search import Point, SearchResult
+from gluon_quantize.runs.sensitivity import sensitivity_contents
 from quantize.files import PathLike, write_whole
 
 logger = logging.getLogger(__name__)

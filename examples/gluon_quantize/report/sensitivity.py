@@ -3,7 +3,7 @@
 
 import logging
 import pathlib
-from typing import Any, Dict, List, Optional
+from typing import Dict, List, Optional
 
 from calib.sensitivity import INPUT, LAYER, WEIGHT, Effect, Sensitivities
 from quantize.files import PathLike
@@ -50,20 +50,6 @@ def _cells(effect: Optional[Effect], width: int, top1: bool) -> str:
         return "-".rjust(width)
     return (f"{effect.sqnr:9.1f}{effect.divergence:10.2e}{effect.agreement:8.1%}"
             + (f"{effect.top1:7d}" if top1 else ""))
-
-
-def sensitivity_contents(found: Sensitivities) -> Dict[str, Any]:
-    """The same for result.json."""
-    rows = [dict(_numbers(row.effect), layer=row.layer, operand=row.operand, bits=row.bits, images=row.images)
-            for row in found.rows]
-    return {"images": found.images, "passes": found.passes, "layers_times_bits": found.naive, "ratio": found.ratio,
-            "rows": rows,
-            "everything": {str(bits): _numbers(effect) for bits, effect in found.everything.items()}}
-
-
-def _numbers(effect: Effect) -> Dict[str, Any]:
-    sqnr = None if effect.sqnr == float("inf") else effect.sqnr
-    return {"sqnr_db": sqnr, "kl": effect.divergence, "agreement": effect.agreement, "top1_count": effect.top1}
 
 
 def write_plot(folder: PathLike, found: Sensitivities) -> None:

@@ -9,8 +9,10 @@ from gluon_quantize.data.steps import origins
 from gluon_quantize.models.checkpoint import NETWORK
 from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.report.calibration import comparison_contents, trust_contents
-from gluon_quantize.report.sensitivity import sensitivity_contents, write_plot
+from gluon_quantize.report.sensitivity import write_plot
+from gluon_quantize.runs.answers import answers_contents, metrics_contents
 from gluon_quantize.runs.outputs import PLAN, RESULT
+from gluon_quantize.runs.sensitivity import sensitivity_contents
 from gluon_quantize.runs.simulate import SimulateResult
 from quantize.files import PathLike, write_whole
 
@@ -29,11 +31,14 @@ def result_contents(settings: Dict[str, Any], result: SimulateResult) -> Dict[st
 
 
 def _asked_contents(result: SimulateResult) -> Dict[str, Any]:
-    """What is there for options alone."""
+    """What is there for options alone, and for one kind of networks."""
     found: Dict[str, Any] = {}
+    before: Answers = result.float
     after: Answers = result.quantized
     if not after.classifies:
-        found["responses"] = after.compared(result.float)
+        found["responses"] = after.compared(before)
+    else:
+        found["answers"] = answers_contents(before, after, "the simulation")
     if result.learned:
         found["rounding"] = {layer.path: {"error": layer.error, "nearest_error": layer.nearest_error}
                              for layer in result.learned}
@@ -46,7 +51,7 @@ def _counts(predictions: Answers) -> Dict[str, Any]:
     if not predictions.classifies:
         return {"metrics": dict(predictions.metrics), "images_per_second": predictions.images_per_second}
     return {"top1_count": predictions.top1_count, "top5_count": predictions.top5_count,
-            "mean_class_accuracy": predictions.mean_class_accuracy,
+            "metrics": metrics_contents(predictions), "mean_class_accuracy": predictions.mean_class_accuracy,
             "images_per_second": predictions.images_per_second}
 
 

@@ -18,6 +18,7 @@ from deploy.proof.prove import Side, Subject, engine_sides, prove
 from deploy.target import Target, find
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.outputs import RESULT
+from gluon_quantize.runs.ownership import PAGE, PAGE_DATA
 
 FLOAT, INTEGER = "float", "int8"
 EARLIEST = "ncnn"  # the target of files whose version did not say it yet
@@ -64,7 +65,7 @@ class Compared:
 
     def files(self) -> Iterable[pathlib.Path]:
         """What the certificate is about: all but itself and those of other machines."""
-        results = (JSON, TEXT, RESULT)
+        results = (JSON, TEXT, RESULT, PAGE, PAGE_DATA)
         return sorted(path for path in self.folder.rglob("*") if path.is_file() and path.name not in results
                       and FOLDER not in path.relative_to(self.folder).parts)
 

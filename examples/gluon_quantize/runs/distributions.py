@@ -1,18 +1,53 @@
 # SPDX-License-Identifier: MIT
 """Distributions of inputs and weights in few numbers: histograms, thresholds of calibrators, ranges of channels."""
 
-from typing import Any, Dict, List, Sequence
+from typing import Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 
 from calib.calibrators import CALIBRATORS, clipped_share
 from calib.observers import HistogramObserver
-from deploy.ir import Node, integers
+from deploy.ir import Model, Node, integers, quantized
+from deploy.study import sampled
 from quantize.errors import QuantizeError
 from quantize.spec import QuantSpec
 
 BINS = 80
+TOGETHER = 1 << 16  # values: counting few at a time takes longer than computing them
 CHANNELS = 96  # rows of a heat strip; more channels are joined to so many groups
+
+
+class Inputs:
+    """Takes samples of what layers read, and counts them into histograms, many at a time.
+
+    Parameters
+    ----------
+    observers : dict
+        Quantized node -> its observer.
+    """
+
+    def __init__(self, model: Model, observers: Mapping[str, HistogramObserver]):
+        self._readers: Dict[str, List[HistogramObserver]] = {}
+        for node in quantized(model):
+            self._readers.setdefault(node.inputs[0], []).append(observers[node.name])
+        self._waiting: Dict[str, List[np.ndarray]] = {}
+
+    def see(self, blob: str, values: np.ndarray) -> None:
+        """A blob of an image; see `deploy.engine.run`."""
+        waiting = self._waiting.setdefault(blob, [])
+        waiting.append(sampled(values)[0])
+        if sum(map(len, waiting)) > TOGETHER:
+            self._count(blob)
+
+    def count(self) -> None:
+        """What is still waiting."""
+        for blob in list(self._waiting):
+            self._count(blob)
+
+    def _count(self, blob):
+        values = np.concatenate(self._waiting.pop(blob))[np.newaxis]
+        for observer in self._readers[blob]:
+            observer.update(values)
 
 
 def input_facts(node: Node, observer: HistogramObserver, methods: Sequence[str]) -> Dict[str, Any]:
@@ -26,7 +61,7 @@ def input_facts(node: Node, observer: HistogramObserver, methods: Sequence[str])
     """
     grids = integers(node)
     assert grids is not None
-    spec = QuantSpec(8, grids.input.qmin < 0)
+    spec = QuantSpec(max((grids.input.qmax - grids.input.qmin).bit_length(), 1), grids.input.qmin < 0)
     thresholds, clipped = {}, {}
     for name in methods:
         calibrator = CALIBRATORS.get(name)()
@@ -60,11 +95,12 @@ def weight_facts(node: Any) -> Dict[str, Any]:
     top = float(max(np.abs(weight).max(initial=0), np.abs(stored).max(initial=0))) or 1.0
     before, edges = np.histogram(weight, BINS, (-top, top))
     after = np.histogram(stored, BINS, (-top, top))[0]
-    rows = np.abs(weight.reshape(len(weight), -1)).max(axis=1)
+    rows, after_rows = (np.abs(values.reshape(len(values), -1)).max(axis=1) for values in (weight, stored))
     return {"edges": [float(edge) for edge in edges], "before": before.tolist(), "after": after.tolist(),
             "mean": float(weight.mean()), "deviation": float(weight.std()), "stored_mean": float(stored.mean()),
             "stored_deviation": float(stored.std()),
-            "levels": None if grids is None else int(len(np.unique(grids.weight_q))), "ranges": _strip(rows)}
+            "levels": None if grids is None else int(len(np.unique(grids.weight_q))),
+            "ranges": _strip(rows), "stored_ranges": _strip(after_rows)}
 
 
 def _strip(rows: np.ndarray) -> List[float]:

@@ -35,10 +35,20 @@ def _fixed(model: Model, node: Node, cost: Cost, total: int) -> Dict[str, Any]:
            "float_bytes": cost.float_bytes, "weight_format": "float32", "input_format": "float32", "threshold": None,
            "weight_sqnr": None}
     if grids is not None:
-        row.update(weight_format="int8" if grids.weight_qmax == 127 else f"{2 * grids.weight_qmax + 1} levels",
-                   input_format="int8" if grids.input.qmin < 0 else "uint8",
+        row.update(weight_format=weight_format(grids.weight_qmax),
+                   input_format=grid_format(grids.input.qmin, grids.input.qmax),
                    threshold=grids.input.scale * grids.input.qmax, weight_sqnr=_finite(weight_sqnr(cast(Any, node))))
     return row
+
+
+def weight_format(qmax: int) -> str:
+    """`int8` for codes up to 127, and so on; the number of levels where that is no power of two."""
+    return f"int{(qmax + 1).bit_length()}" if not qmax & (qmax + 1) else f"{2 * qmax + 1} levels"
+
+
+def grid_format(qmin: int, qmax: int) -> str:
+    """`int8`, `uint8` or with fewer bits."""
+    return f"{'int' if qmin < 0 else 'uint'}{max((qmax - qmin).bit_length(), 1)}"
 
 
 def _kind(node: Node) -> str:
@@ -50,13 +60,14 @@ def _kind(node: Node) -> str:
 
 
 def _seen(node: Node, deviation: Optional[Deviation], observer: Optional[HistogramObserver]) -> Dict[str, Any]:
-    names = ("alone", "accumulated", "input_sqnr", "clipped", "largest_sum", "headroom", "errors")
+    names = ("alone", "accumulated", "input_sqnr", "clipped", "largest_sum", "headroom", "errors", "errors_span")
     row: Dict[str, Any] = dict.fromkeys(names)
     if deviation is not None and deviation.values:
+        counts, span = deviation.errors()
         row.update(alone=_finite(decibels(deviation.signal, deviation.alone)),
                    accumulated=_finite(decibels(deviation.signal, deviation.accumulated)),
                    clipped=deviation.clipped / deviation.values, largest_sum=deviation.largest_sum,
-                   headroom=INT32 / max(deviation.largest_sum, 1), errors=deviation.errors.tolist())
+                   headroom=INT32 / max(deviation.largest_sum, 1), errors=counts.tolist(), errors_span=span)
     if observer is not None and observer.values:
         row["input_sqnr"] = _finite(_input_sqnr(node, observer))
     return row

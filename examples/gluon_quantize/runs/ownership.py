@@ -16,6 +16,7 @@ from quantize.errors import DataError
 KINDS = SIMULATION, TRAINING, DEPLOYMENT = ("simulation", "training", "deployment")
 RESULT, LOG, CHECKPOINTS = "result.json", "log.json", "checkpoints"
 FILES = "files"
+PAGE, PAGE_DATA = "report.html", "report.json"
 # half written by quantize.files (hidden or not), and by checkpoints
 _TEMPORARY = re.compile(r"\.?((best|final)\.(params|qnet)|network\.qnet|(log|result|rules)\.json|plan\.txt|curves\.png|"
                         r"epochs\.csv)\..*tmp$|"
@@ -42,7 +43,7 @@ def manifest(folder: pathlib.Path) -> Optional[Set[str]]:
     found = [{pathlib.PurePosixPath(name).name for name in contents[FILES]} for contents, is_one in (
         (certificate, certificate.get("format") == FORMAT), (result, "accuracy" in result or "curve" in result))
         if is_one and isinstance(contents.get(FILES), (dict, list))]
-    return set().union(*found, {JSON, TEXT, RESULT}) if found else None
+    return set().union(*found, {JSON, TEXT, RESULT, PAGE, PAGE_DATA}) if found else None
 
 
 def _read(path) -> dict:

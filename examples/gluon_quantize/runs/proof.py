@@ -142,7 +142,7 @@ def sizes(deployed: Deployment, folder: pathlib.Path) -> Dict[str, object]:
 
 def latencies(task: Task, deployed: Deployment, folder: pathlib.Path, runs: int,
               progress: Silent) -> Dict[str, Any]:
-    """Milliseconds of one image in one thread, float and int8 in turn, and the ratio of their medians."""
+    """Milliseconds of one image in one thread, float and int8 in turn: medians, their ratio, and the middle half."""
     nets = {kind: InEngine(deployed, folder, kind, _engine(deployed).ways[-1]) for kind in (FLOAT, INTEGER)}
     image = deployed.ordered(task.images.prepared(0, task.preprocessing)[None])
     times: Dict[str, List[float]] = {kind: [] for kind in nets}
@@ -151,4 +151,6 @@ def latencies(task: Task, deployed: Deployment, folder: pathlib.Path, runs: int,
         for kind, net in nets.items():
             times[kind].append(net.seconds(image))
     median = {kind: 1e3 * float(np.median(seconds[WARMUP:])) for kind, seconds in times.items()}
-    return dict(median, ratio=median[FLOAT] / median[INTEGER], runs=runs, threads=1)
+    spread = {kind: [1e3 * float(value) for value in np.percentile(seconds[WARMUP:], (25, 75))]
+              for kind, seconds in times.items()}
+    return dict(median, ratio=median[FLOAT] / median[INTEGER], runs=runs, threads=1, spread=spread)

@@ -7,31 +7,31 @@
 'features.0'
 """
 
-import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Tuple
 
 import numpy as np
 
 from calib.calibrators import CALIBRATORS
 from calib.observers import HistogramObserver
-from deploy import engine
 from deploy.ir import Model, consumers, integers, quantized
-from deploy.study import Study, costs, in_float, sampled, study
+from deploy.proof.machine import machine
+from deploy.study import Study, costs, study
 from gluon_quantize.data.request import ImagesRequest
+from gluon_quantize.models.predictions import predictions_of
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.runs.comparison import INTEGER, paths, target_of
-from gluon_quantize.runs.distributions import input_facts, weight_facts
-from gluon_quantize.runs.layers import layer_rows
-from gluon_quantize.runs.material import Images, Material, images_of, material
-from gluon_quantize.runs.pictures import changed_images, confusion
+from gluon_quantize.runs.answers import answers_contents
+from gluon_quantize.runs.distributions import Inputs, input_facts, weight_facts
+from gluon_quantize.runs.layers import grid_format, layer_rows
+from gluon_quantize.runs.material import Material, material
+from gluon_quantize.runs.pictures import with_pictures
+from gluon_quantize.runs.subject import Subject, scores_of, subject_of
+from gluon_quantize.runs.timing import layer_times
 from quantize import __version__
 from quantize.errors import QuantizeError
 
-LOG = logging.getLogger(__name__)
-FORMAT = "report 1"
-TIMED = 3  # images: enough for a ratio of seconds
+FORMAT = "report 2"
 
 
 @dataclass(frozen=True)
@@ -41,19 +41,25 @@ class ReportRequest:
     Parameters
     ----------
     subject : str or path
-        Folder that `simulate`, `train` or `deploy` has written.
+        Folder that `simulate`, `train` or `deploy` has written, or a checkpoint (.qnet).
     data : ImagesRequest
-        The images, where a deployment's own are not to be taken.
+        The images, where those of the run are not to be taken.
     images : int
         Look at so many of them; 0: only at what was written.
     compared : int
         So many of these also run with each layer quantized.
+    timed_runs : int
+        Time each layer of a deployment in its engine so often; 0: not at all.
+    sensitivity : tuple of int
+        Measure what quantizing each layer costs at these bits, on the images; empty: what the run has measured.
     """
 
     subject: str
     data: ImagesRequest = ImagesRequest()
     images: int = 64
     compared: int = 2
+    timed_runs: int = 10
+    sensitivity: Tuple[int, ...] = ()
 
 
 def report(request: ReportRequest, progress: Silent = SILENT) -> Dict[str, Any]:
@@ -67,95 +73,141 @@ def report(request: ReportRequest, progress: Silent = SILENT) -> Dict[str, Any]:
     found = material(request.subject)
     contents: Dict[str, Any] = {
         "format": FORMAT, "kind": found.kind, "name": _name(found), "folder": str(found.folder), "plan": found.plan,
-        "result": found.result, "training": found.log.get("epochs", []), "certificates": found.certificates,
-        "versions": {"gluon-quantize": __version__}, "notes": [], "layers": [], "edges": [],
-        "collection": None, "images": None, "confusion": None, "timing": None}
-    if found.model is not None:
-        contents.update(edges=edges(found.model))
-        _look(request, found, contents, progress)
+        "subject": str(request.subject), "result": found.result, "training": found.log.get("epochs", []),
+        "before": found.log.get("before") or {}, "certificates": found.certificates, "versions": _versions(),
+        "notes": [], "layers": [], "edges": [], "collection": None, "images": None, "answers": None, "timing": None,
+        "sensitivity": found.result.get("sensitivity")}
+    subject = subject_of(found, request.data)
+    if subject is not None:
+        _look(request, found, subject, contents, progress)
+        contents["notes"] += subject.notes
     return contents
 
 
+def _versions() -> Dict[str, str]:
+    here = machine()
+    return {"gluon-quantize": __version__, "python": str(here["python"]), "numpy": str(here["numpy"])}
+
+
 def _name(found: Material) -> str:
-    settings = found.result.get("settings", {})
+    settings = found.result.get("settings") or found.log.get("settings") or {}
     if found.model is not None and "name" in found.model.metadata:
         return found.model.metadata["name"]
-    return str(next((settings[key] for key in ("model", "onnx", "symbol") if settings.get(key)), found.folder.name))
+    return str(next((settings[key] for key in ("model", "onnx", "symbol", "checkpoint") if settings.get(key)),
+                    found.stem or found.folder.name))
 
 
-def _look(request: ReportRequest, found: Material, contents: Dict[str, Any], progress: Silent) -> None:
-    """Add what the model itself and some images tell."""
-    assert found.model is not None
-    model, seen = found.model, None
+def _look(request: ReportRequest, found: Material, subject: Subject, contents: Dict[str, Any],
+          progress: Silent) -> None:
+    """Add what the network itself and some images tell."""
+    if found.kind == "checkpoint":
+        contents.update(name=subject.name, plan=str(getattr(subject.net, "plan", "") or ""))
+    if request.images and subject.images is not None and request.sensitivity:
+        contents["sensitivity"] = _sensitivity(request, found, subject, progress)
+    if subject.model is None:
+        return
+    model, seen = subject.model, None
+    contents["edges"] = edges(model)
     observers = {node.name: HistogramObserver() for node in quantized(model)}
-    try:
-        images = images_of(found, request.data) if request.images else None
-    except QuantizeError as error:
-        contents["notes"].append(f"no images were looked at: {error}")
-        images = None
-    if images is not None:
-        seen = _studied(request, found, images, observers, contents, progress)
-    contents["layers"] = layer_rows(model, costs(model), seen, observers if seen else {}, _trust(found))
-    for row in contents["layers"]:
-        node = next(item for item in model.nodes if item.name == row["node"])
+    if request.images and subject.images is not None:
+        seen = _studied(request, found, subject, observers, contents, progress)
+    contents["layers"] = layer_rows(model, costs(model), seen, observers if seen else {},
+                                    found.result.get("calibration") or {})
+    _describe(subject, contents["layers"], observers if seen else {}, progress)
+    if contents["timing"] is not None:
+        _add_times(contents["layers"], contents["timing"])
+
+
+def _describe(subject: Subject, rows: List[Dict[str, Any]], observers: Mapping[str, HistogramObserver],
+              progress: Silent) -> None:
+    """Add distributions to the rows, and the plan's formats where layers could not be lowered with theirs."""
+    assert subject.model is not None
+    nodes: Dict[str, Any] = {node.name: node for node in subject.model.nodes}
+    for row in progress.bar(rows, "distributions", "layer"):
+        node = nodes[row["node"]]
         row["weights"] = weight_facts(node)
-        if seen is not None and integers(node) is not None:
+        if node.name in observers and integers(node) is not None:
             row["inputs"] = input_facts(node, observers[node.name], sorted(CALIBRATORS.names()))
+        if row["name"] in subject.formats:
+            row["weight_format"], row["input_format"] = subject.formats[row["name"]]
 
 
-def _trust(found: Material) -> Mapping[str, Any]:
-    return found.result.get("calibration") or {}
-
-
-def _studied(request: ReportRequest, found: Material, images: Images, observers: Mapping[str, HistogramObserver],
+def _studied(request: ReportRequest, found: Material, subject: Subject, observers: Mapping[str, HistogramObserver],
              contents: Dict[str, Any], progress: Silent) -> Study:
     """Run the images, and add what they show."""
-    assert found.model is not None
-    model = found.model
-    indices = range(min(request.images, len(images.images)))
-    batch = np.stack([images.steps.apply(images.images.load(index), images.images.origin(index))
-                      for index in indices]).astype(np.float32)
-
-    def see(blobs: Mapping[str, np.ndarray]) -> None:
-        for node in quantized(model):
-            observers[node.name].update(sampled(blobs[node.inputs[0]]))
-    arithmetic = target_of(model).arithmetic_here()
-    start = time.perf_counter()
-    seen = study(model, arithmetic, batch, request.compared, see,
+    assert subject.model is not None and subject.images is not None
+    model, images = subject.model, subject.images.prepared(request.images)
+    inputs = Inputs(model, observers)
+    seen = study(model, subject.arithmetic, images, request.compared, inputs.see,
                  lambda numbers: progress.bar(numbers, "report", "image"))
-    contents["collection"] = dict(_cost(model, batch, time.perf_counter() - start), images=len(batch),
-                                  compared=len(seen.scores), passes=seen.passes)
-    labels = images.images.labels[:len(batch)] if images.images.labelled else None
-    scores, by = _scores(found, batch, seen)
-    contents["images"] = changed_images(images.images, seen.float_scores, scores, labels)
-    contents["confusion"] = confusion(seen.float_scores, scores, by)
+    # an engine computes in another process, whose time is not this one's
+    clock = time.process_time if subject.net is not None or "answers" in found.result else time.perf_counter
+    start = clock()
+    inputs.count()
+    contents["answers"] = _answers(found, subject, np.stack(images), seen)
+    if contents["answers"] is not None:
+        contents["images"] = with_pictures(subject.images.images, contents["answers"]["changed"])
+    seconds = seen.seconds + clock() - start
+    contents["collection"] = {"images": len(images), "compared": len(seen.scores), "seconds": seconds,
+                              "float_seconds": seen.float_seconds, "ratio": seconds / max(seen.float_seconds, 1e-9)}
+    if request.timed_runs and found.model is not None:
+        contents["timing"] = _timing(request, found, images[0][np.newaxis], contents, progress)
     return seen
 
 
-def _scores(found: Material, batch: np.ndarray, seen: Study) -> Tuple[np.ndarray, str]:
-    """Scores of the quantized network and what computed them: the real engine for all images, where it is here."""
-    assert found.model is not None
-    model, target = found.model, target_of(found.model)
-    files = paths(target, found.stem, found.folder, INTEGER)
-    if target.engine is None or not all(path.is_file() for path in files):
-        return seen.scores, "the integer engine"
+def _answers(found: Material, subject: Subject, images: np.ndarray, seen: Study) -> Any:
+    """What result.json holds of all that was evaluated, else of the images looked at; None without classes."""
+    assert subject.images is not None
+    written = found.result.get("answers")
+    if isinstance(written, dict):
+        return written
+    if not _classifies(found, seen.float_scores):
+        return None
+    computed = scores_of(found, subject)
+    scores, by = (seen.scores, "the integer engine") if computed is None else (computed[0](images), computed[1])
+    if not len(scores):
+        return None
+    labels = subject.images.images.labels[:len(scores)]
+    return answers_contents(predictions_of(seen.float_scores[:len(scores)], labels), predictions_of(scores, labels), by)
+
+
+def _classifies(found: Material, scores: np.ndarray) -> bool:
+    """Whether the first output is one score for each class, and the run did not say otherwise."""
+    said = found.result.get("float")
+    if isinstance(said, dict):
+        return "top1_count" in said
+    return bool(np.prod(scores.shape[1:]) == max(scores.shape[1:], default=1) > 1)
+
+
+def _timing(request: ReportRequest, found: Material, image: np.ndarray, contents: Dict[str, Any],
+            progress: Silent) -> Any:
     try:
-        target.engine.require()
-        session = target.engine.open(files, target.engine.ways[-1])
-        return session.run(batch, model.outputs[:1])[model.outputs[0]], target.title or target.name
+        return layer_times(found, image, request.timed_runs, lambda runs: progress.bar(runs, "timing", "run"))
     except QuantizeError as error:
-        LOG.warning("%s", error)
-        return seen.scores, "the integer engine"
+        contents["notes"].append(f"Layers were not timed: {error}")
+        return None
 
 
-def _cost(model: Model, batch: np.ndarray, seconds: float) -> Dict[str, float]:
-    """Seconds of the collection, and of a float pass over the same images, estimated on a few of them."""
-    few, floating = batch[:TIMED], in_float(model)
-    start = time.perf_counter()
-    for number in range(len(few)):
-        engine.run(floating, few[number:number + 1], part=1)
-    one_pass = (time.perf_counter() - start) * len(batch) / len(few)
-    return {"seconds": seconds, "float_seconds": one_pass, "ratio": seconds / one_pass if one_pass else 0.0}
+def _add_times(rows: List[Dict[str, Any]], timing: Dict[str, Any]) -> None:
+    for row in rows:
+        times = timing["layers"].get(row["node"])
+        if times is not None:
+            row["ms"] = times
+            row.update({f"{kind}_ms": quarters[1] for kind, quarters in times.items()},
+                       times_as_fast=times["float"][1] / max(times["int8"][1], 1e-9))
+
+
+def _sensitivity(request: ReportRequest, found: Material, subject: Subject, progress: Silent) -> Any:
+    """Measured on the network of the checkpoint, at any bits."""
+    from gluon_quantize.runs.sensitivity import of_checkpoint
+    if found.checkpoint is None:
+        subject.notes.append("Sensitivities were not measured: there is no checkpoint (.qnet) beside the result")
+        return None
+    try:
+        return of_checkpoint(found, request.data, request.images, request.sensitivity, progress)
+    except QuantizeError as error:
+        subject.notes.append(f"Sensitivities were not measured: {error}")
+        return None
 
 
 def edges(model: Model) -> List[Dict[str, Any]]:
@@ -164,14 +216,8 @@ def edges(model: Model) -> List[Dict[str, Any]]:
     found = []
     for blob, readers in consumers(model).items():
         for node in readers:
-            grids: Optional[Any] = None if node is None else integers(node)
-            codes = None if grids is None else grids.input
+            grids: Any = None if node is None else integers(node)
             found.append({"blob": blob, "from": writers.get(blob, blob), "to": "output" if node is None else node.name,
-                          "shape": list(model.shapes[blob]),
-                          "format": "float32" if codes is None else _format(codes.qmin, codes.qmax)})
+                          "shape": list(model.shapes[blob]), "format": "float32" if grids is None else grid_format(
+                              grids.input.qmin, grids.input.qmax)})
     return found
-
-
-def _format(qmin: int, qmax: int) -> str:
-    steps = qmax - qmin
-    return f"{'int' if qmin < 0 else 'uint'}{max(int(np.ceil(np.log2(steps + 1))), 1)}"

@@ -1,19 +1,27 @@
 # SPDX-License-Identifier: MIT
 """What each layer of a task's network costs."""
 
-from typing import Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 import mxnet as mx
+import numpy as np
 
 from calib.ranges import rescaled
-from calib.sensitivity import Extent, Sensitivities, sensitivities
+from calib.sensitivity import Effect, Extent, Sensitivities, sensitivities
+from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.progress import Silent
+from gluon_quantize.runs.material import Material
 from gluon_quantize.runs.methods import named_method
 from gluon_quantize.runs.observation import Outcome
 from gluon_quantize.runs.requests import PostTrainingRequest, SensitivityRequest
+from gluon_quantize.runs.subject import checkpoint_of
 from gluon_quantize.runs.task import Task
+from gluon_quantize.training.loop import fixed_ranges
+from quantize.errors import DataError
 from quantize.modes import quantized_layers, quantizers
 from quantize.spec import QParams, QuantSpec
+
+BATCH = 16  # images
 
 
 def measure(request: PostTrainingRequest, asked: SensitivityRequest, task: Task, outcome: Outcome,
@@ -23,6 +31,24 @@ def measure(request: PostTrainingRequest, asked: SensitivityRequest, task: Task,
     return sensitivities(task.net, images, asked.bits, labels=labels, ranges=ranges_of(request, task, outcome),
                          progress=lambda items: progress.bar(items, "sensitivity", "layer"),
                          extent=Extent(asked.operands))
+
+
+def of_checkpoint(found: Material, request: ImagesRequest, images: int, bits: Sequence[int],
+                  progress: Silent) -> Dict[str, Any]:
+    """The same of a checkpoint, on the first images of its data: `sensitivity_contents`.
+
+    Inputs cover at other bits what they cover now.
+    """
+    subject = checkpoint_of(found, request)
+    if subject.images is None:
+        raise DataError(" ".join(subject.notes))
+    arrays = subject.images.prepared(images)
+    batches = (mx.nd.array(np.stack(arrays[start:start + BATCH])) for start in range(0, len(arrays), BATCH))
+    labels = subject.images.images.labels[:len(arrays)].tolist() if subject.images.images.labelled else None
+    with fixed_ranges(subject.net):
+        return sensitivity_contents(sensitivities(
+            subject.net, batches, bits, labels=labels,
+            progress=lambda items: progress.bar(items, "sensitivity", "layer")))
 
 
 def ranges_of(request: PostTrainingRequest, task: Task, outcome: Outcome) -> Callable[[str, QuantSpec], QParams]:
@@ -54,3 +80,17 @@ def _first(batches, count) -> Tuple[Iterator[mx.nd.NDArray], List[int]]:
         if len(labels) == count:
             break
     return iter(images), labels
+
+
+def sensitivity_contents(found: Sensitivities) -> Dict[str, Any]:
+    """The measurements as result.json holds them."""
+    rows = [dict(_numbers(row.effect), layer=row.layer, operand=row.operand, bits=row.bits, images=row.images)
+            for row in found.rows]
+    return {"images": found.images, "passes": found.passes, "layers_times_bits": found.naive, "ratio": found.ratio,
+            "rows": rows,
+            "everything": {str(bits): _numbers(effect) for bits, effect in found.everything.items()}}
+
+
+def _numbers(effect: Effect) -> Dict[str, Any]:
+    sqnr = None if effect.sqnr == float("inf") else effect.sqnr
+    return {"sqnr_db": sqnr, "kl": effect.divergence, "agreement": effect.agreement, "top1_count": effect.top1}

@@ -31,7 +31,8 @@ NET, PROGRESS, MANIFEST, FORMAT = "net.params", "progress.json", "manifest.json"
 NAME = re.compile(r"epoch-(0|[1-9][0-9]{0,8})$")
 PICKLES = "*.states"  # what checkpoints held before format 2
 # settings that change nothing of what is computed, by the names of the command line's options and of the request
-FREE = ("output", "resume", "num_workers", "images.workers", "no_plots", "csv", "list_models", "print_model")
+FREE = ("output", "resume", "num_workers", "images.workers", "no_plots", "csv", "list_models", "print_model",
+        "report", "command_line")
 
 REMEDY = "remove this checkpoint to go on from the one before"
 

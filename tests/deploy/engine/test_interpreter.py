@@ -14,6 +14,7 @@ from deploy.engine.interpreter import PART_BYTES, part_size
 from deploy.engine.operations import OPERATIONS
 from quantize.errors import DataError, DeployError
 from tests.deploy.ir.models import every_node, floats, model_of
+from tests.deploy.targets.ncnn import models
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +138,15 @@ def test_memory_is_bounded():
     tracemalloc.stop()
     assert (result.outputs[0] == 40 * 512 * 512).all()
     assert peak < 3 * PART_BYTES
+
+
+def test_who_watches_sees_every_blob_once_and_part_by_part():
+    case = models.quantized_cases()["chain"]
+    given, seen = models.inputs(case, 3)["data"], {}
+
+    def watch(name, values):
+        seen.setdefault(name, []).append(values.copy())
+    kept = run(case, given, keep=ALL, part=2, watch=watch).blobs
+    assert set(seen) == set(kept) and all([len(part) for part in parts] == [2, 1] for parts in seen.values())
+    for name, parts in seen.items():
+        np.testing.assert_array_equal(np.concatenate(parts), kept[name])

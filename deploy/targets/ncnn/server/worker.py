@@ -115,28 +115,34 @@ class Server:
                 found.append(time.perf_counter() - start)
         return self.reply(seconds=found)
 
-    def on_profile(self, inputs: Places, blobs: List[str], runs: int, seconds: float) -> None:
-        """Seconds in which each blob was computed, run by run, on the first image: one extracted behind the other.
+    def on_profile(self, inputs: Places, blobs: List[str], extract: List[str], runs: int, seconds: float) -> None:
+        """Seconds of the first image, run by run: in one piece, and of each blob, one extracted behind the other.
 
         What is extracted is not unpacked, and forgotten before the next one, so that layers compute as in a run in one
-        piece: in light mode, in place where they can.
+        piece: in light mode, in place where they can. One thread is timed by what it gets of the processor.
         """
-        found: List[List[float]] = []
+        clock = time.thread_time if self.net.opt.num_threads == 1 else time.perf_counter
+        whole: List[float] = []
+        parts: List[List[float]] = []
         for number in range(runs):
             self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
-            extractor = self._extractor(inputs, 0)
-            extractor.set_light_mode(True)
-            found.append([])
-            for name in blobs:
-                blob = self.ncnn.Mat()
+            for names in (extract, blobs):
+                extractor, found = self._extractor(inputs, 0), []
+                extractor.set_light_mode(True)
                 with _limited(seconds):
-                    start = time.perf_counter()
-                    code = extractor.extract(name, blob, AS_IT_IS)
-                    found[-1].append(time.perf_counter() - start)
-                if code:
-                    raise Failed(name, code)
-                blob.release()
-        return self.reply(seconds=found)
+                    for name in names:
+                        blob = self.ncnn.Mat()
+                        start = clock()
+                        code = extractor.extract(name, blob, AS_IT_IS)
+                        found.append(clock() - start)
+                        if code:
+                            raise Failed(name, code)
+                        blob.release()
+                if names is extract:
+                    whole.append(sum(found))
+                else:
+                    parts.append(found)
+        return self.reply(whole=whole, parts=parts)
 
     def on_trace(self, inputs: Places, number: int, blobs: List[str], seconds: float) -> None:
         """Compute one blob after another; each is told before it is computed, so that the last one told is the one."""

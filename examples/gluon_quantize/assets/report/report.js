@@ -1,14 +1,32 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
-const drawn = new Map();
+const printed = matchMedia("print");
+const drawn = new Map(); // element -> {spec, view}
+let chosen = null;
 
-function embed(element, spec) {
-  drawn.set(element, spec);
-  const label = spec.title && spec.title.text ? spec.title.text : "chart";
-  const options = { actions: false, renderer: "svg", theme: dark.matches ? "dark" : undefined,
-                    config: { background: "transparent", aria: true } };
-  return window.vegaEmbed(element, { ...spec, description: label }, options);
+// ---- charts: drawn when they come into sight
+
+async function embed(element, spec) {
+  drawn.set(element, { spec, view: null });
+  const ink = getComputedStyle(document.body).color;
+  const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
+  const font = "system-ui, sans-serif";
+  const options = { actions: false, renderer: "svg", config: {
+    background: "transparent", font, title: { color: ink }, style: { cell: { stroke: "transparent" } },
+    axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line },
+    legend: { labelColor: ink, titleColor: ink } } };
+  const { view } = await window.vegaEmbed(element, { ...spec, description: spec.title.text }, options);
+  if (!drawn.has(element)) return;
+  drawn.get(element).view = view;
+  mark(view);
+  view.addEventListener("click", (_, item) => {
+    if (item && item.datum && nodes.has(item.datum.layer)) choose(nodes.get(item.datum.layer));
+  });
+}
+
+function mark(view) {
+  try { view.signal("chosen", nameOf(chosen)).runAsync(); } catch { /* this chart knows no layers */ }
 }
 
 function whenSeen(element, spec) {
@@ -18,92 +36,147 @@ function whenSeen(element, spec) {
   observer.observe(element);
 }
 
+const waiting = [];
 for (const [name, spec] of Object.entries(data.page)) {
   const element = document.getElementById("chart-" + name);
-  if (element) whenSeen(element, spec);
+  if (element) { element.classList.add("used"); waiting.push([element, spec]); whenSeen(element, spec); }
 }
-dark.addEventListener("change", () => { for (const [element, spec] of drawn) embed(element, spec); });
+function redraw() { for (const [element, { spec }] of [...drawn]) embed(element, spec); }
+dark.addEventListener("change", redraw);
 window.addEventListener("beforeprint", () => {
-  for (const [name, spec] of Object.entries(data.page)) {
-    const element = document.getElementById("chart-" + name);
-    if (element && !drawn.has(element)) embed(element, spec);
-  }
+  for (const [element, spec] of waiting) if (!drawn.has(element)) embed(element, spec);
 });
 
+// ---- the table: sorting and filtering
+
 const table = document.getElementById("table");
+const rows = table ? [...table.tBodies[0].rows] : [];
+const titles = table ? [...table.tHead.rows[1].cells].map((cell) => cell.querySelector("button").dataset.full) : [];
+const nodes = new Map(rows.map((row) => [row.cells[0].textContent.trim(), row.dataset.node]));
+
+function nameOf(node) {
+  const row = rows.find((item) => item.dataset.node === node);
+  return row ? row.cells[0].textContent.trim() : "";
+}
+
+function valueOf(row, column) {
+  const cell = row.cells[column];
+  return cell.dataset.value === undefined ? cell.textContent.trim().toLowerCase() : Number(cell.dataset.value);
+}
+
+function compare(x, y, sign) {
+  if (x === "" || y === "") return (x === "") - (y === ""); // what is not known stands last, whatever the order
+  return sign * (typeof x === "number" && typeof y === "number" ? x - y
+    : String(x).localeCompare(String(y), "en", { numeric: true }));
+}
+
 if (table) {
-  const body = table.tBodies[0];
-  const original = [...body.rows];
-  const count = document.getElementById("count");
-
-  function valueOf(row, column) {
-    const cell = row.cells[column];
-    const number = cell.dataset.value;
-    if (number !== undefined && number !== "") return Number(number);
-    return cell.textContent.trim().toLowerCase();
-  }
-
   table.tHead.addEventListener("click", (event) => {
     const button = event.target.closest("button");
     if (!button) return;
-    const header = button.closest("th");
-    const order = header.getAttribute("aria-sort") === "ascending" ? "descending" : "ascending";
-    for (const other of table.tHead.querySelectorAll("th")) other.setAttribute("aria-sort", "none");
+    const header = button.closest("th"), before = header.getAttribute("aria-sort");
+    const order = before === "none" ? "ascending" : before === "ascending" ? "descending" : "none";
+    for (const other of table.tHead.querySelectorAll("[aria-sort]")) other.setAttribute("aria-sort", "none");
     header.setAttribute("aria-sort", order);
     const column = Number(button.dataset.column), sign = order === "ascending" ? 1 : -1;
-    const sorted = [...original].sort((a, b) => {
-      const x = valueOf(a, column), y = valueOf(b, column);
-      if (x === "" || y === "") return (x === "") - (y === "");  // what is not known stands last, whatever the order
-      return sign * (typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y)));
-    });
-    body.append(...sorted);
+    const sorted = order === "none" ? rows
+      : [...rows].sort((a, b) => compare(valueOf(a, column), valueOf(b, column), sign));
+    table.tBodies[0].append(...sorted);
   });
-
   document.getElementById("filter").addEventListener("input", (event) => {
     const wanted = event.target.value.trim().toLowerCase();
     let shown = 0;
-    for (const row of original) {
+    for (const row of rows) {
       row.hidden = !row.textContent.toLowerCase().includes(wanted);
       shown += !row.hidden;
     }
-    count.textContent = wanted ? `${shown} of ${original.length} layers` : "";
+    document.getElementById("count").textContent = wanted ? `${shown} of ${rows.length} layers` : "";
   });
 }
 
-function choose(node) {
-  for (const element of document.querySelectorAll("[data-node]")) element.classList.remove("chosen");
-  for (const element of document.querySelectorAll("[data-node]")) {
-    if (element.dataset.node === node) element.classList.add("chosen");
-  }
-  const row = [...table.tBodies[0].rows].find((item) => item.dataset.node === node);
-  const facts = document.getElementById("layer-facts"), charts = document.getElementById("layer-charts");
-  document.getElementById("layer").hidden = false;
-  const title = document.getElementById("layer-title");
-  title.textContent = row.cells[0].textContent.trim();
+// ---- one layer, everywhere
+
+function element(tag, text) {
+  const made = document.createElement(tag);
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function showFacts(row) {
+  const facts = document.getElementById("facts");
   facts.replaceChildren();
-  const titles = [...table.tHead.rows[0].cells].map((cell) => cell.textContent.trim());
-  [...row.cells].forEach((cell, number) => {
-    const name = document.createElement("dt"), value = document.createElement("dd");
-    name.textContent = titles[number];
-    value.textContent = cell.textContent.trim() || "not known";
-    if (number) facts.append(name, value);
-  });
+  let start = 1;
+  for (const group of table.tHead.rows[0].cells) {
+    const end = group === table.tHead.rows[0].cells[0] ? group.colSpan : start + group.colSpan;
+    const part = element("div"), list = element("dl");
+    if (group.textContent) part.append(element("h4", group.textContent));
+    for (let number = start; number < end; number++) {
+      list.append(element("dt", titles[number]), element("dd", row.cells[number].textContent.trim() || "not known"));
+    }
+    part.append(list);
+    facts.append(part);
+    start = end;
+  }
+}
+
+function showThresholds(node) {
+  const place = document.getElementById("thresholds"), known = data.thresholds[node];
+  place.hidden = !known;
+  place.querySelector("tbody").replaceChildren(...(known || []).map((cells) => {
+    const row = element("tr");
+    cells.forEach((text, number) => {
+      const cell = element(number ? "td" : "th", text);
+      if (number) cell.className = "right"; else cell.scope = "row";
+      row.append(cell);
+    });
+    return row;
+  }));
+}
+
+function showCharts(node) {
+  const charts = document.getElementById("layer-charts");
   for (const old of charts.children) drawn.delete(old);
   charts.replaceChildren();
   for (const spec of data.layers[node] || []) {
-    const element = document.createElement("div");
-    charts.append(element);
-    embed(element, spec);
+    const place = element("div");
+    place.style.minHeight = "60px";
+    charts.append(place);
+    whenSeen(place, spec);
   }
+}
+
+function choose(node, quietly) {
+  const row = rows.find((item) => item.dataset.node === node);
+  if (!row) return;
+  chosen = node;
+  for (const item of document.querySelectorAll("tr[data-node], .node.layer")) {
+    const same = (item.dataset.node || item.dataset.choose) === node;
+    item.classList.toggle("chosen", same);
+    if (item.matches(".node")) item.setAttribute("aria-pressed", same);
+  }
+  document.getElementById("which").value = node;
+  document.getElementById("layer-title").textContent = nameOf(node);
+  showFacts(row);
+  showThresholds(node);
+  showCharts(node);
+  for (const { view } of drawn.values()) if (view) mark(view);
+  if (quietly) return;
+  document.getElementById("announced").textContent = `${nameOf(node)} is shown`;
+  const title = document.getElementById("layer-title");
   title.focus({ preventScroll: true });
-  document.getElementById("layer").scrollIntoView({ behavior: reduced ? "auto" : "smooth", block: "nearest" });
+  title.scrollIntoView({ behavior: reduced || printed.matches ? "auto" : "smooth", block: "start" });
 }
 
 document.addEventListener("click", (event) => {
-  const element = event.target.closest("#table tbody button[data-node], .node.layer");
-  if (element) choose(element.dataset.node);
+  const source = event.target.closest("[data-choose]");
+  if (source) choose(source.dataset.choose);
 });
 document.addEventListener("keydown", (event) => {
-  const element = event.target.closest && event.target.closest(".node.layer");
-  if (element && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); choose(element.dataset.node); }
+  const source = event.target.closest && event.target.closest(".node.layer");
+  if (source && (event.key === "Enter" || event.key === " ")) { event.preventDefault(); choose(source.dataset.choose); }
 });
+const which = document.getElementById("which");
+if (which) {
+  which.addEventListener("change", () => choose(which.value, true));
+  choose(data.first, true);
+}

@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HEIGHT = 180
+CELLS = 120  # of a confusion matrix
 BLUE, ORANGE, GREY = "#3b78b5", "#c2571a", "#8a8a8a"
 
 
@@ -55,12 +56,15 @@ def weights(facts: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def strip(facts: Mapping[str, Any]) -> Dict[str, Any]:
-    """Largest magnitudes of the output channels as a heat strip."""
-    values = [{"channel": number, "largest": value} for number, value in enumerate(facts["ranges"])]
+    """Largest magnitudes of the output channels as heat strips, before and after quantization."""
+    values = [{"channel": number, "largest": round(value, 6), "weight": name}
+              for key, name in (("ranges", "float"), ("stored_ranges", "stored"))
+              for number, value in enumerate(facts[key])]
     return _chart("Largest weight of each output channel", data={"values": values},
-                  mark={"type": "rect", "tooltip": True}, height=36,
-                  encoding={"x": {"field": "channel", "type": "ordinal", "title": None,
+                  mark={"type": "rect", "tooltip": True}, height=72,
+                  encoding={"x": {"field": "channel", "type": "ordinal", "title": "channels",
                                   "axis": {"labels": False, "ticks": False}},
+                            "y": {"field": "weight", "type": "nominal", "title": None},
                             "color": {"field": "largest", "type": "quantitative", "title": "largest",
                                       "scale": {"scheme": "viridis"}}})
 
@@ -73,27 +77,60 @@ def errors(counts: Sequence[int], span: float) -> Dict[str, Any]:
                   **_bars("log", {"value": ORANGE}, "standard deviations of the float output"))
 
 
+def _by_layer(title: str, values: List[Dict[str, Any]], field: str, unit: str, colour: Dict[str, Any],
+              **more: Any) -> Dict[str, Any]:
+    """Values of every layer, in the network's order; the layer that is chosen on the page is marked."""
+    x = {"field": "layer", "type": "nominal", "sort": None, "title": None,
+         "axis": {"labelLimit": 110, "labelAngle": -60, "labelOverlap": True}}
+    chosen = {"mark": {"type": "rule", "strokeWidth": 9, "opacity": 0.25, "color": GREY},
+              "transform": [{"filter": "datum.layer === chosen"}], "encoding": {"x": x}}
+    mark = {"type": "line", "point": {"size": 45}, "tooltip": True, "cursor": "pointer", **more.pop("mark", {})}
+    y = {"field": field, "type": "quantitative", "title": unit, "scale": {"zero": more.pop("zero", False)}}
+    marks = {"mark": mark, "encoding": {"x": x, "y": y, "color": colour, **more}}
+    return _chart(title, data={"values": values}, height=220, params=[{"name": "chosen", "value": ""}],
+                  layer=[marks, chosen])
+
+
 def sqnr(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
     """Signal to noise of every layer, alone and accumulated, in the network's order."""
     values = [{"layer": row["name"], "dB": row[key], "quantized": name} for row in rows
               for key, name in (("alone", "this layer alone"), ("accumulated", "the whole network"))
               if row[key] is not None]
-    return _chart("SQNR of each layer's output", data={"values": values}, height=220,
-                  mark={"type": "line", "point": True, "tooltip": True},
-                  encoding={"x": {"field": "layer", "type": "nominal", "sort": None, "title": None,
-                                  "axis": {"labelLimit": 110, "labelAngle": -60, "labelOverlap": True}},
-                            "y": {"field": "dB", "type": "quantitative", "title": "dB"},
-                            "color": {"field": "quantized", "type": "nominal", "title": "quantized",
-                                      "scale": {"range": [BLUE, ORANGE]}}})
+    return _by_layer("SQNR of each layer's output", values, "dB", "dB", {
+        "field": "quantized", "type": "nominal", "title": "quantized", "scale": {"range": [BLUE, ORANGE]}})
+
+
+def sensitivity(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """What the network's outputs keep when one operand of one layer alone is quantized, at each number of bits."""
+    known = {row["name"] for row in rows}
+    values = [{"layer": item["layer"], "dB": item["sqnr_db"], "operand": item["operand"],
+               "bits": f"{item['bits']} bits"} for item in found["rows"]
+              if item["layer"] in known and item["operand"] != "layer" and item["sqnr_db"] is not None]
+    return _by_layer("SQNR of the outputs, one operand of one layer quantized", values, "dB", "dB", {
+        "field": "bits", "type": "nominal", "title": None}, strokeDash={
+            "field": "operand", "type": "nominal", "title": None, "sort": ["weight", "input"]})
+
+
+def times(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Milliseconds of every layer, float and int8, side by side."""
+    values = [{"layer": row["name"], "ms": row[f"{kind}_ms"], "computed in": kind} for row in rows
+              for kind in ("float", "int8") if row.get(f"{kind}_ms") is not None]
+    return _by_layer("Time of each layer", values, "ms", "ms", {
+        "field": "computed in", "type": "nominal", "title": None,
+        "scale": {"domain": ["float", "int8"], "range": [BLUE, ORANGE]}}, mark={"type": "bar", "point": False},
+        zero=True, xOffset={"field": "computed in", "type": "nominal"})
 
 
 def confusion(found: Mapping[str, Any]) -> Dict[str, Any]:
-    """Float class against quantized class."""
-    axes = {name: {"field": name, "type": "ordinal", "title": f"class in {name}"} for name in ("float", "quantized")}
-    return _chart(f"Same class for {found['agreement']} of {found['images']} images in {found['by']}",
-                  data={"values": list(found["cells"])}, mark={"type": "rect", "tooltip": True}, height=260,
+    """Float class against quantized class: of many classes those that are confused."""
+    pairs = [pair for pair in found["pairs"] if pair[0] != pair[1]] if len(found["pairs"]) > CELLS else found["pairs"]
+    cells = [{"float": first, "quantized": second, "images": count} for first, second, count in pairs[:CELLS]]
+    axes = {name: {"field": name, "type": "ordinal", "title": f"class in {name}",
+                   "axis": {"labelOverlap": True}} for name in ("float", "quantized")}
+    return _chart("Class in float against class when quantized", data={"values": cells},
+                  mark={"type": "rect", "tooltip": True}, height=280,
                   encoding={"x": axes["quantized"], "y": axes["float"],
-                            "color": {"field": "images", "type": "quantitative", "scale": {"scheme": "viridis"}}})
+                            "color": {"field": "images", "type": "quantitative", "scale": {"scheme": "blues"}}})
 
 
 def training(epochs: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
@@ -106,7 +143,7 @@ def training(epochs: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
         return _chart(title, data={"values": values}, mark=mark,
                       encoding={"x": x, "y": {"field": key, "type": "quantitative", "scale": {"zero": False},
                                               "axis": {"format": shape}}})
-    first = epochs[0].get("ranges") or {}
+    first: Mapping[str, Any] = next((epoch["ranges"] for epoch in epochs if epoch.get("ranges")), {})
     ranges = [{"epoch": epoch["epoch"], "quantizer": name, "share of the first": value / (first[name] or 1)}
               for epoch in epochs for name, value in (epoch.get("ranges") or {}).items() if name in first]
     learned = _chart("Learned steps and clips, as shares of the first epoch's", data={"values": ranges}, mark=mark,

@@ -58,13 +58,19 @@ def _line(edge: Mapping[str, Any], at: Mapping[str, Tuple[float, float]]) -> Lin
                 edge["format"] != "float32")
 
 
-def _places(edges: List[Mapping[str, Any]]) -> Dict[str, Tuple[float, float]]:
+def library() -> Tuple[Any, ...]:
+    """What the layout needs of grandalf; ConfigError where it is missing."""
     try:
         from grandalf.graphs import Edge, Graph, Vertex
         from grandalf.layouts import SugiyamaLayout, VertexViewer
     except ImportError:
         raise ConfigError("the report needs grandalf to draw the network: pip install "
                           "'gluon-quantize[report]'") from None
+    return Graph, Vertex, Edge, SugiyamaLayout, VertexViewer
+
+
+def _places(edges: List[Mapping[str, Any]]) -> Dict[str, Tuple[float, float]]:
+    Graph, Vertex, Edge, SugiyamaLayout, VertexViewer = library()
     names = list(dict.fromkeys(name for edge in edges for name in (edge["from"], edge["to"])))
     vertices = {name: Vertex(name) for name in names}
     for vertex in vertices.values():

@@ -3,22 +3,16 @@
 
 import json
 import pathlib
+import shlex
 from typing import Any, Dict, List, Mapping
 
-from deploy.study import ERROR_SPAN
-from gluon_quantize.report.page import charts, drawing, words
+from gluon_quantize.report.page import charts, drawing, table, words
 from quantize.errors import ConfigError
 from quantize.files import write_whole
 
 ASSETS = pathlib.Path(__file__).resolve().parent.parent.parent / "assets" / "report"
+COMMAND_LINE = "command_line"
 NEEDED = "the report needs {}: pip install 'gluon-quantize[report]'"
-COLUMNS = (("name", "layer", "text"), ("kind", "kind", "text"), ("shape", "output", "text"), ("macs", "MACs", "number"),
-           ("parameters", "parameters", "number"), ("bytes", "bytes", "number"), ("weight_format", "weight", "text"),
-           ("input_format", "input", "text"), ("threshold", "threshold", "number"), ("movement", "moves", "share"),
-           ("weight_sqnr", "weight dB", "decibels"), ("input_sqnr", "input dB", "decibels"),
-           ("alone", "alone dB", "decibels"), ("accumulated", "all dB", "decibels"), ("clipped", "clipped", "share"),
-           ("dead_channels", "dead", "number"), ("headroom", "headroom", "number"), ("float_ms", "float ms", "number"),
-           ("int8_ms", "int8 ms", "number"))
 
 
 def write_page(path: Any, contents: Mapping[str, Any]) -> List[pathlib.Path]:
@@ -37,29 +31,56 @@ def page_text(contents: Mapping[str, Any]) -> str:
     Every text from a file is escaped by the template engine; the data that scripts read is JSON in which no tag can
     end the element that holds it.
     """
-    rows = contents["layers"]
-    columns = [column for column in COLUMNS if any(row.get(column[0]) is not None for row in rows)]
+    rows = table.with_sensitivities(contents["layers"], contents.get("sensitivity"))
     return _environment().get_template("report.html.j2").render(
-        report=contents, rows=rows, columns=columns, cards=words.glance(contents), machines=words.machines(contents),
-        warnings=words.warnings(contents), better_float=words.better_float(rows), settings=_settings(contents),
+        report=contents, rows=rows, columns=table.columns_of(rows, contents.get("sensitivity")),
+        cards=words.glance(contents), machines=words.machines(contents), warnings=words.warnings(contents),
+        better_float=words.better_float(contents), metrics=words.metrics(contents), timing=words.timing_text(
+            contents["timing"]), settings=_settings(contents), commands=_commands(contents),
         drawing=drawing.draw(contents["edges"], [row["node"] for row in rows]) if contents["edges"] else None,
         box=(drawing.WIDTH, drawing.HEIGHT), names={row["node"]: row["name"] for row in rows},
-        costs={row["node"]: words.cost_class(row["alone"]) for row in rows}, data=_for_scripts(_specs(contents)),
-        vega=_vega(), style=_asset("report.css"), script=_asset("report.js"))
+        costs={row["node"]: words.cost_class(row["alone"]) for row in rows},
+        data=_for_scripts(_specs(contents, rows)), vega=_vega(), style=_asset("report.css"),
+        script=_asset("report.js"))
 
 
-def _specs(contents: Mapping[str, Any]) -> Dict[str, Any]:
+def require() -> None:
+    """ConfigError where a library is missing that the page is made with."""
+    _environment()
+    _vega_library()
+    drawing.library()
+
+
+def _specs(contents: Mapping[str, Any], rows: List[Dict[str, Any]]) -> Dict[str, Any]:
     """Charts by the place where they stand; those of a layer under its node."""
-    rows = contents["layers"]
     page = {}
     if any(row["alone"] is not None for row in rows):
         page["sqnr"] = charts.sqnr(rows)
-    if contents.get("confusion"):
-        page["confusion"] = charts.confusion(contents["confusion"])
+    if contents.get("sensitivity"):
+        page["sensitivity"] = charts.sensitivity(contents["sensitivity"], rows)
+    if any(row.get("float_ms") is not None for row in rows):
+        page["time"] = charts.times(rows)
+    if contents.get("answers"):
+        page["confusion"] = charts.confusion(contents["answers"])
     for number, chart in enumerate(charts.training(contents["training"]) if contents["training"] else []):
         page[f"training-{number}"] = chart
     return {"page": page, "layers": {row["node"]: _of_layer(row) for row in rows},
-            "facts": [{key: row.get(key) for key, _, _ in COLUMNS} for row in rows], "nodes": [r["node"] for r in rows]}
+            "thresholds": {row["node"]: _thresholds(row) for row in rows if row.get("inputs")},
+            "first": _first(rows)}
+
+
+def _first(rows: List[Dict[str, Any]]) -> Any:
+    """The layer that is shown before one is chosen: the one that loses most."""
+    known = [row for row in rows if row["alone"] is not None] or rows
+    return min(known, key=lambda row: row["alone"] or 0)["node"] if known else None
+
+
+def _thresholds(row: Mapping[str, Any]) -> List[List[str]]:
+    """Rows of (method, threshold, share of the input beyond it)."""
+    facts = row["inputs"]
+    return [["chosen", table.shown(facts["chosen"], "number"), table.shown(row["clipped"], "share")]] + [
+        [name, table.shown(value, "number"), table.shown(facts["clipped"][name], "share")]
+        for name, value in sorted(facts["thresholds"].items(), key=lambda item: item[1])]
 
 
 def _of_layer(row: Mapping[str, Any]) -> List[Dict[str, Any]]:
@@ -69,12 +90,22 @@ def _of_layer(row: Mapping[str, Any]) -> List[Dict[str, Any]]:
     if row.get("weights"):
         found += [charts.weights(row["weights"]), charts.strip(row["weights"])]
     if row.get("errors"):
-        found.append(charts.errors(row["errors"], ERROR_SPAN))
+        found.append(charts.errors(row["errors"], row["errors_span"]))
     return found
 
 
 def _settings(contents: Mapping[str, Any]) -> Dict[str, Any]:
-    return {key: value for key, value in (contents["result"].get("settings") or {}).items() if value is not None}
+    settings = contents["result"].get("settings") or {}
+    return {key: value for key, value in settings.items() if value is not None and key != COMMAND_LINE}
+
+
+def _commands(contents: Mapping[str, Any]) -> List[str]:
+    """What to type to have all of this again."""
+    made = (contents["result"].get("settings") or {}).get(COMMAND_LINE)
+    folder = shlex.quote(str(contents["folder"]))
+    found = [str(made)] if made else []
+    found += [f"gluon-quantize recheck {folder}"] if contents["kind"] == "deployment" else []
+    return found + [f"gluon-quantize report {shlex.quote(str(contents['subject']))} --output report.html"]
 
 
 def _for_scripts(value: Any) -> str:
@@ -92,32 +123,21 @@ def _environment() -> Any:
         raise ConfigError(NEEDED.format("Jinja2")) from None
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(str(ASSETS)), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters["shown"] = shown_value
+    environment.filters.update(shown=table.shown, groupby_runs=table.groups_of)
     return environment
 
 
-def shown_value(value: Any, kind: str) -> str:
-    """A cell of the table: numbers with the digits that matter, an empty text for what is not known."""
-    if value is None:
-        return ""
-    if kind == "share":
-        return f"{value:.2%}"
-    if kind == "decibels":
-        return f"{value:.1f}"
-    if isinstance(value, list):
-        return "×".join(str(size) for size in value)
-    if isinstance(value, float):
-        return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _vega() -> str:
-    """Vega, Vega-Lite and their embedding as one script."""
+def _vega_library() -> Any:
     try:
         import vl_convert
     except ImportError:
         raise ConfigError(NEEDED.format("vl-convert-python")) from None
-    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    return vl_convert
+
+
+def _vega() -> str:
+    """Vega, Vega-Lite and their embedding as one script."""
+    return _vega_library().javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
 def _asset(name: str) -> str:

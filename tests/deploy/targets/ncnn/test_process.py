@@ -98,7 +98,7 @@ def test_a_segmentation_fault_names_its_layer(ncnn, tmp_path, monkeypatch):
     with pytest.raises(DeployError, match="'aspp'"):
         runner.latency(models.inputs(deadly), ["aspp"])
     with pytest.raises(DeployError, match="'aspp'"):
-        runner.profile(models.inputs(deadly))
+        runner.profile(models.inputs(deadly), ["aspp"])
 
 
 @pytest.mark.parametrize("text, says", [
