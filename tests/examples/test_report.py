@@ -4,6 +4,7 @@
 import json
 import re
 import shutil
+import sys
 
 import pytest
 
@@ -13,7 +14,7 @@ from quantize.errors import DataError
 
 for extra in ("jinja2", "vl_convert", "grandalf"):
     pytest.importorskip(extra, reason=f"{extra} is not installed (extra `report`)")
-from gluon_quantize.report.page import page_text, write_page  # noqa: E402 (needs them)
+from gluon_quantize.report.page import page_text, words, write_page  # noqa: E402 (needs them)
 from gluon_quantize.report.page.drawing import draw  # noqa: E402
 
 HOSTILE = "</script><script>window.hacked = 1</script>\u202e\"'&"
@@ -41,7 +42,8 @@ def test_a_deployment_layer_by_layer(deployed):
     assert [row["name"] for row in deployed["layers"]] == ["features.0", "features.4", "features.8", "features.12",
                                                            "output"]
     for row in deployed["layers"]:
-        assert row["macs"] > 0 and row["weight_sqnr"] > 30 and row["alone"] > row["accumulated"] - 1
+        assert row["macs"] > 0 and row["weight_sqnr"] > 30 and row["headroom"] > 2
+        assert row["alone"] > row["accumulated"] - 1
         assert set(row["inputs"]["thresholds"]) > {"minmax", "mse", "sqnr", "kl-ncnn", "percentile"}
         assert sum(row["weights"]["before"]) == sum(row["weights"]["after"]) > 0
         assert sum(row["inputs"]["counts"]) + row["inputs"]["zeros"] > 0
@@ -67,6 +69,62 @@ def test_other_kinds_have_their_parts(folders):
     assert len(trained["training"]) == 1 and "Training</h2>" in page_text(trained)
     text = page_text(simulated)
     assert "Training</h2>" not in text and "Top-1 quantized" in text
+    for contents in (trained, simulated):
+        assert len(contents["layers"]) == 5 and contents["collection"]["images"] == 64 and not contents["notes"]
+        row = contents["layers"][1]
+        assert row["input_format"] == "uint8" and row["alone"] > 20 and row["largest_sum"] > 1000
+        assert row["errors"] and sum(row["inputs"]["counts"]) > 0
+    assert trained["answers"]["by"] == "the simulation" and trained["answers"]["images"] == 64
+    assert {"float", "quantized"} <= {row["name"] for row in words.metrics(simulated)}
+    assert {"best epoch", "final epoch", "float, before training"} <= {row["name"] for row in words.metrics(trained)}
+
+
+def test_a_checkpoint_alone(folders, tmp_path):
+    contents = report(ReportRequest(str(folders / "simulated" / "network.qnet"), images=4, sensitivity=(8, 3)))
+    assert contents["kind"] == "checkpoint" and contents["name"] == "digits_lenet" and "features.4" in contents["plan"]
+    assert len(contents["layers"]) == 5 and contents["answers"]["images"] == 4
+    measured = {(row["layer"], row["operand"], row["bits"]) for row in contents["sensitivity"]["rows"]}
+    assert ("features.4", "weight", 3) in measured and ("output", "input", 8) in measured
+    text = page_text(contents)
+    assert "w 3 bit" in text and "in 8 bit" in text and "Quantization report &middot; checkpoint" in text
+
+
+def test_what_has_no_integer_form_is_shown_in_float(folders, tmp_path):
+    output = tmp_path / "out"
+    assert main(["simulate", "--model", "digits_lenet", "--num-images", "20", "--wino-quantize", "F23", "--output",
+                 str(output)]) == 0
+    contents = report(ReportRequest(str(output), images=4))
+    assert any("no integer form" in note and "Winograd" in note for note in contents["notes"])
+    row = contents["layers"][1]
+    assert row["name"] == "features.4" and row["weight_format"].startswith("int8") and row["alone"] is None
+    assert row["macs"] == 73728 and "features.4" in page_text(contents)
+
+
+@pytest.mark.parametrize("command", ["deploy", "simulate", "train"])
+def test_commands_write_the_page_beside_their_results(command, tmp_path, capsys):
+    output = tmp_path / "out"
+    more = {"deploy": ["--no-engine"], "simulate": [], "train": ["--epochs", "1", "--num-train-images", "128",
+                                                                "--no-plots"]}[command]
+    argv = [command, "--model", "digits_lenet", "--num-images", "20", "--output", str(output), "--report", *more]
+    assert main(argv) == 0
+    said = capsys.readouterr().out
+    assert f"written to {output / 'report.html'}" in said and "of a float pass over them" in said
+    contents = json.loads((output / "report.json").read_text(encoding="utf-8"))
+    assert contents["layers"][1]["alone"] > 20 and contents["folder"] == str(output)
+    made = f"gluon-quantize {command} --model digits_lenet --num-images 20 --output {output} --report"
+    assert contents["result"]["settings"]["command_line"].startswith(made)
+    assert made in (output / "report.html").read_text(encoding="utf-8")
+    if command == "deploy":  # the page is this program's own, and recheck does not mind it
+        assert main([*argv, "--force"]) == 0 and (output / "report.html").is_file()
+
+
+def test_the_page_is_asked_for_in_vain(tmp_path, capsys, monkeypatch):
+    with pytest.raises(SystemExit):
+        main(["simulate", "--model", "digits_lenet", "--report"])
+    assert "--report writes into --output DIR" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "vl_convert", None)
+    assert main(["deploy", "--model", "digits_lenet", "--output", str(tmp_path / "out"), "--report"]) == 2
+    assert "needs vl-convert-python" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
 def test_names_from_files_are_text(deployed):
@@ -97,7 +155,7 @@ def test_the_command(folders, tmp_path, capsys):
 def test_without_images(folders):
     contents = report(ReportRequest(str(folders / "deployed"), images=0))
     assert contents["images"] is None and contents["layers"][0]["alone"] is None
-    assert "Images</h2>" not in page_text(contents)
+    assert "<figure>" not in page_text(contents) and "40 of 40 images keep" in page_text(contents)
 
 
 @pytest.mark.parametrize("spoil, message", [

@@ -179,8 +179,6 @@ def _below(key: str, limit: float, shape: str) -> Any:
 
 
 LAYER_WARNINGS: Tuple[Tuple[str, Any], ...] = (
-    (f"Quantized alone, the output keeps less than {POOR_DB:g} dB: leave the layer float, give it more bits, or a "
-     "scale for each channel (--quant-type channel)", _below("alone", POOR_DB, "{:.1f} dB")),
     (f"More than {CLIPPED:.0%} of the input lies beyond the threshold: calibrate with more images, or with minmax",
      _above("clipped", CLIPPED, "{:.1%}")),
     (f"The threshold moves by more than {MOVES:.0%} between halves of the calibration images: take more of them "
