@@ -137,7 +137,7 @@ def _lower(subject: Subject, shape: Tuple[int, ...]) -> None:
     except QuantizeError as error:
         subject.notes.append(f"Layers are shown in float, since the quantized network has no integer form: {error}")
         subject.formats = {entry.path: (str(entry.weight or "float32"), str(entry.input or "float32"))
-                           for entry in getattr(net, "plan", None) or ()}
+                           for entry in net.plan.entries}
         try:
             subject.model = lower(net, shape, quantized=False)
         except QuantizeError as failed:

@@ -1,5 +1,4 @@
 const data = JSON.parse(document.getElementById("data").textContent);
-const dark = matchMedia("(prefers-color-scheme: dark)");
 const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
 const printed = matchMedia("print");
 const drawn = new Map(); // element -> {spec, view}
@@ -9,13 +8,9 @@ let chosen = null;
 
 async function embed(element, spec) {
   drawn.set(element, { spec, view: null });
-  const ink = getComputedStyle(document.body).color;
-  const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
-  const font = "system-ui, sans-serif";
-  const options = { actions: false, renderer: "svg", config: {
-    background: "transparent", font, title: { color: ink }, style: { cell: { stroke: "transparent" } },
-    axis: { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line },
-    legend: { labelColor: ink, titleColor: ink } } };
+  // colours of texts and axes are the page's: light, dark and on paper
+  const options = { actions: false, renderer: "svg", config: { background: "transparent",
+    font: "system-ui, sans-serif", style: { cell: { stroke: "transparent" } } } };
   const { view } = await window.vegaEmbed(element, { ...spec, description: spec.title.text }, options);
   if (!drawn.has(element)) return;
   drawn.get(element).view = view;
@@ -41,8 +36,6 @@ for (const [name, spec] of Object.entries(data.page)) {
   const element = document.getElementById("chart-" + name);
   if (element) { element.classList.add("used"); waiting.push([element, spec]); whenSeen(element, spec); }
 }
-function redraw() { for (const [element, { spec }] of [...drawn]) embed(element, spec); }
-dark.addEventListener("change", redraw);
 window.addEventListener("beforeprint", () => {
   for (const [element, spec] of waiting) if (!drawn.has(element)) embed(element, spec);
 });
