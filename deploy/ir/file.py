@@ -8,9 +8,9 @@ The file is a zip archive without compression. Its first member, ``model.json``,
      "nodes": [{"type": "Convolution", "name": ..., every other field of the class in `deploy.ir` ...}]}
 
 Tuples are lists; `Quantization`, `Grid` and `Function` are objects with the fields of their classes; real numbers
-have a point or an exponent; what is absent is null. An array is ``{"array": number, "dtype": "float32" or "int8",
-"shape": [size]}`` and lies in the member ``arrays/<number, five digits>.npy`` (NumPy's format, version 1.0, C order,
-little endian). Arrays are numbered in the order in which they occur.
+have a point or an exponent; what is absent is null. An array is ``{"array": number, "dtype": text, "shape": [size]}``,
+of float32, int8 or int16, and lies in the member ``arrays/<number, five digits>.npy`` (NumPy's format, version 1.0, C
+order, little endian). Arrays are numbered in the order in which they occur.
 
 The same model always gives the same bytes. Reading accepts what `save` could have written and nothing else; no code
 in a file is ever run (there is no pickle).

@@ -37,12 +37,13 @@ class Quantization:
     ----------
     input : Grid
         The grid of the layer's input blob.
-    weight_q : array of int8, shape of the weight
+    weight_q : array of int8 (int16 where `weight_qmax` is beyond 127), shape of the weight
         Codes, zero point 0.
     weight_scale : array of float32, (outputs,)
         Real value of one step, for each output channel; equal within a group where the target wants one per group.
     weight_qmax : int
-        Largest allowed magnitude of a code (127, or 31 for ncnn's Winograd convolutions).
+        Largest allowed magnitude of a code: 127, 31 for ncnn's Winograd convolutions, 255 for the odd codes of 8 bits
+        without a level at zero.
     """
 
     input: Grid

@@ -15,7 +15,7 @@ from deploy.ir.model import NODE_TYPES, Function, Model, Rounding, activation, i
 from deploy.ir.shapes import RULES, demand
 from quantize.errors import DeployError
 
-ARRAY_TYPES = ("float32", "int8")
+ARRAY_TYPES = ("float32", "int8", "int16")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
 # parameters of each kind of activation function
 FUNCTIONS = {"relu": 0, "leaky_relu": 1, "clip": 2, "sigmoid": 0, "tanh": 0, "hard_sigmoid": 2, "hard_swish": 2,
@@ -23,6 +23,7 @@ FUNCTIONS = {"relu": 0, "leaky_relu": 1, "clip": 2, "sigmoid": 0, "tanh": 0, "ha
              "rsqrt": 0, "log": 0, "erf": 0, "floor": 0, "ceil": 0, "sin": 0, "cos": 0}
 SEVERAL_INPUTS = ("Elementwise", "Concat")
 MAX_ELEMENTS = 2 ** 31
+INT8_MAX, LARGEST = 127, 255  # codes of weights; beyond 127 they need 16 bits
 
 
 def validate(model: Model) -> None:
@@ -136,10 +137,12 @@ def _check_grid(grid):
 def _check_quantization(quantization, weight):
     codes, scales = quantization.weight_q, quantization.weight_scale
     _check_grid(quantization.input)
-    demand(codes.dtype == np.int8 and codes.shape == weight.shape,
-           f"its weight codes are {codes.dtype} of shape {codes.shape}, not int8 of {weight.shape}")
-    demand(0 < quantization.weight_qmax <= 127 and np.abs(codes.astype(int)).max() <= quantization.weight_qmax,
-           f"its weight codes go beyond {quantization.weight_qmax} (127 at most)")
+    wide = quantization.weight_qmax > INT8_MAX
+    demand(codes.dtype == (np.int16 if wide else np.int8) and codes.shape == weight.shape,
+           f"its weight codes are {codes.dtype} of shape {codes.shape}, not {'int16' if wide else 'int8'} of "
+           f"{weight.shape}")
+    demand(0 < quantization.weight_qmax <= LARGEST and np.abs(codes.astype(int)).max() <= quantization.weight_qmax,
+           f"its weight codes go beyond {quantization.weight_qmax} ({LARGEST} at most)")
     demand(scales.dtype == np.float32 and scales.shape == weight.shape[:1] and (scales > 0).all(),
            f"its weight scales, {scales.dtype} of shape {scales.shape}, are not one positive float32 for each output")
 

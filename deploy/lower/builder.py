@@ -9,11 +9,13 @@ from deploy import ir
 from deploy.arithmetic import Arithmetic
 from deploy.lower.call import Call, Value
 from deploy.lower.draft import Draft, Unsupported
+from deploy.lower.grids import grid_of
 from deploy.lower.operators import OPERATORS
 from deploy.lower.trace import Naming, Traced
 from deploy.target import Problem
 from quantize.convert.graph import Node
 from quantize.escape import safe_name
+from quantize.nn.fake_quantize import GRID
 
 
 class Builder:
@@ -27,6 +29,8 @@ class Builder:
         Structural path -> quantized layer, for those to compute in integers.
     arithmetic : Arithmetic
     input_name : str
+    input_grid : Grid, optional
+        On which the network's input lies.
 
     Attributes
     ----------
@@ -35,12 +39,16 @@ class Builder:
     """
 
     def __init__(self, traced: Traced, naming: Naming, layers: Mapping[str, Block], arithmetic: Arithmetic,
-                 input_name: str):
+                 input_name: str, input_grid: Optional[ir.Grid] = None):
         self.traced, self.naming, self.layers, self.arithmetic = traced, naming, layers, arithmetic
         # parameters are variables of the graph, too; the image is the one that something depends on
         data = next(node for node in traced.nodes if node.op == "null" and traced.depends[node.index])
         input_name = safe_name(input_name)
         self.draft = Draft(input_name, traced.shapes[data.index, 0][1:])
+        self.input_grid = input_grid
+        outputs = [layer.output_quantizer for layer in layers.values() if layer.output_quantizer is not None]
+        # name of the operator that marks the place -> what rounds there
+        self.marks = {item.prefix + GRID: item for item in outputs if item.mode != "float"}
         self.problems: List[Problem] = []
         self.values: Dict[Tuple[int, int], Value] = {(data.index, 0): input_name}
         self.values.update(traced.constants)
@@ -114,6 +122,10 @@ class Builder:
     def source_shape(self, node: Node, index: int) -> Tuple[int, ...]:
         """Shape of an operand with its batch axis."""
         return self.traced.shapes[node.sources[index]]
+
+    def grid_of(self, blob: str) -> Optional[ir.Grid]:
+        """The grid on which all elements of a blob lie, or None."""
+        return grid_of(self.draft, blob, self.input_grid)
 
     def quantized_layer(self, node: Node) -> Optional[Block]:
         """The quantized layer that an operator belongs to, or None."""

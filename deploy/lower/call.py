@@ -7,9 +7,9 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union, 
 
 import numpy as np
 
-from deploy.ir import Activation, Function, Quantization
+from deploy.ir import Activation, Function, Grid, Quantization
 from deploy.lower.draft import Unsupported
-from deploy.lower.weights import quantization_of
+from deploy.lower.weights import grid_of_quantizer, quantization_of
 from quantize.convert.graph import Node
 
 Value = Union[str, np.ndarray]  # a blob, or a constant with its batch axis
@@ -117,6 +117,11 @@ class Call:
         owner = self._builder.naming.layer(self._node)
         return owner is not None and isinstance(owner[1], kind)
 
+    def output_grid(self) -> Optional[Grid]:
+        """The grid that an output is rounded to where this operator stands, None for an operator like others."""
+        quantizer = self._builder.marks.get(self._node.name)
+        return None if quantizer is None else grid_of_quantizer(quantizer, self._builder.arithmetic)
+
     @property
     def is_quantized(self) -> bool:
         """Whether the operator's layer is to compute in integers."""
@@ -130,7 +135,9 @@ class Call:
         layer, arithmetic = self._builder.quantized_layer(self._node), self._builder.arithmetic
         if layer is None:
             return self.blob(), None
-        quantization = quantization_of(layer, weight, arithmetic)
+        quantization = quantization_of(layer, weight, arithmetic, self._builder.grid_of(self.blob()))
+        if quantization is None:
+            return self.blob(), None
         grid, clip = arithmetic.held(quantization.input)
         if clip is None:
             return self.blob(), quantization

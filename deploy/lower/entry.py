@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """`lower`: from a Gluon network to `ir.Model`."""
 
-from typing import Dict, List, Tuple
+from typing import Dict, List, Optional, Tuple
 
 from mxnet.gluon import Block
 
 from deploy.arithmetic import Arithmetic
-from deploy.ir import Model
+from deploy.ir import Grid, Model
 from deploy.lower.builder import Builder
 from deploy.lower.passes import MERGING_NORMS, PASSES
 from deploy.lower.trace import Naming, trace_network
@@ -16,7 +16,8 @@ from quantize.errors import DeployError
 
 
 def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = Arithmetic(),  # noqa: B008 (stateless)
-          quantized: bool = True, input_name: str = "data", merge_norms: bool = True) -> Model:
+          quantized: bool = True, input_name: str = "data", merge_norms: bool = True,
+          input_grid: Optional[Grid] = None) -> Model:
     """The deployed form of a network: BatchNorm absorbed, activations fused, weights of quantized layers as integers.
 
     Parameters
@@ -34,6 +35,9 @@ def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = 
         Name of the input's blob.
     merge_norms : bool
         False: every BatchNorm stays a node of its own, as Caffe's users may want it.
+    input_grid : Grid, optional
+        The grid on which images lie already (bytes, say): layers that read them and do not round them by themselves
+        compute in integers, too.
 
     Raises
     ------
@@ -45,13 +49,10 @@ def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = 
     """
     traced = trace_network(net, input_shape)
     layers = quantized_paths(net) if quantized else {}
-    builder = Builder(traced, Naming(net, traced), layers, arithmetic, input_name)
+    builder = Builder(traced, Naming(net, traced), layers, arithmetic, input_name, input_grid)
     draft = builder.build()
-    problems = builder.problems + [
-        Problem(path, "the output of an activation is quantized; deployed layers quantize their inputs")
-        for path, layer in layers.items() if not layer.has_weight]
-    if problems:
-        raise DeployError(f"the network cannot be deployed: {listed(problems)}")
+    if builder.problems:
+        raise DeployError(f"the network cannot be deployed: {listed(builder.problems)}")
     for improve in PASSES:
         if merge_norms or improve not in MERGING_NORMS:
             improve(draft)

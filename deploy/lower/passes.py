@@ -30,6 +30,7 @@ from deploy.ir import (
     integers,
 )
 from deploy.lower.draft import Draft
+from deploy.lower.grids import drop_roundings
 from deploy.lower.preprocessing import absorb_preprocessing, factor_and_shift
 
 # what engines apply to a layer's sums before they leave the registers
@@ -277,5 +278,6 @@ def _is_of_its_reader(draft, node) -> bool:
 # functions are found before anything moves away from them; paddings join layers while these are still next to them;
 # norms are absorbed before activations, which would stand between; scales are rounded once no factor can follow
 PASSES: Tuple[Callable[[Draft], None], ...] = (name_functions, merge_reshapes, fuse_paddings, absorb,
-                                               absorb_preprocessing, fuse_activations, round_scales, cut_what_is_read)
+                                               absorb_preprocessing, fuse_activations, drop_roundings, round_scales,
+                                               cut_what_is_read)
 MERGING_NORMS = (absorb, absorb_preprocessing)

@@ -86,11 +86,13 @@ def float_graph(net: Block) -> Graph:
 
 @contextlib.contextmanager
 def _settled(net):
-    """Context in which quantized layers are what they are in inference with frozen weights: the float layer alone."""
+    """Context in which quantized layers are the float layer alone, and a mark where their output is quantized."""
     settings: List[Tuple[Any, str, Any]] = []
     for _, layer in quantized_layers(net):
         parts = (layer.weight_quantizer, layer.norm)
         settings += [(part, "frozen", True) for part in parts if part is not None]
+        if layer.output_quantizer is not None:
+            settings.append((layer.output_quantizer, "marked", True))
         if layer.gradient_bits is not None:
             settings.append((layer, "gradient_bits", None))
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]

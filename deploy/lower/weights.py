@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From the quantizers of a layer to `ir.Quantization`."""
 
-from typing import Dict, Tuple
+from typing import Dict, Optional, Tuple, cast
 
 import mxnet as mx
 import numpy as np
@@ -16,6 +16,7 @@ from quantize.modes import quantized_layers
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.spec import PerTensor, QuantSpec
 
+LARGEST = 255  # the codes of 8 bits without a level at zero: odd numbers up to here
 UNCALIBRATED = "its input has no calibrated range; calibrate the network (calib.collect), or exclude the layer"
 
 
@@ -25,8 +26,9 @@ def quantized_paths(net: Block) -> Dict[str, Block]:
             if any(quantizer.mode != "float" for _, quantizer in layer.quantizers())}
 
 
-def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic) -> Quantization:
-    """The integers of a layer whose first weight axis are its outputs.
+def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic,
+                    read: Optional[Grid] = None) -> Optional[Quantization]:
+    """The integers of a layer whose first weight axis are its outputs; None where only its output is quantized.
 
     Parameters
     ----------
@@ -34,11 +36,14 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic) ->
     weight : array of float32, (outputs, ...)
     arithmetic : Arithmetic
         How the engine rounds weights.
+    read : Grid, optional
+        The grid that the layer's input lies on, which serves where the layer does not round its input itself.
     """
-    on = {name: quantizer for name, quantizer in layer.quantizers() if quantizer.mode != "float"}
-    if "output_quantizer" in on:
-        raise Unsupported("its output is quantized; integer layers round what they read: quantize inputs instead")
-    if len(on) != 2:
+    on = {name: quantizer for name, quantizer in layer.quantizers()
+          if quantizer.mode != "float" and name != "output_quantizer"}
+    if not on:
+        return None
+    if "weight_quantizer" not in on or "input_quantizer" not in on and read is None:
         raise Unsupported(f"only its {' and '.join(name.split('_')[0] for name in on)} is quantized; integer layers "
                           "need input and weight")
     quantizer = on["weight_quantizer"]
@@ -47,8 +52,9 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic) ->
     if norm is not None:
         weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
     codes, scale = _codes(quantizer, weight, arithmetic)
-    quantization = Quantization(input_grid(on["input_quantizer"], arithmetic), codes, scale,
-                                _largest_code(quantizer.spec))
+    own = on.get("input_quantizer")
+    grid = read if own is None else grid_of_quantizer(own, arithmetic)
+    quantization = Quantization(cast(Grid, grid), codes, scale, _largest_code(quantizer.spec))
     # the factor was in the weight when it was rounded, and goes on to the step: the codes stay
     return quantization if norm is None else without_factor(quantization, batchnorm_affine(norm.block)[0])
 
@@ -57,9 +63,9 @@ def _check_weights(layer: Block, spec: QuantSpec, arithmetic: Arithmetic) -> Non
     """Unsupported where the codes of a weight do not fit."""
     if spec.grid == "mid_tread":
         _check_rounding(spec, "weights", arithmetic)
-    if not (spec.signed and spec.symmetric) or _largest_code(spec) > 127:
+    if not (spec.signed and spec.symmetric) or _largest_code(spec) > LARGEST:
         raise Unsupported(f"{spec} weights with codes from {_code(spec, spec.qmin)} to {_code(spec, spec.qmax)}; "
-                          "integer layers hold symmetric ones up to 127")
+                          f"integer layers hold symmetric ones up to {LARGEST}")
     if layer.weight_transform is not None:
         raise Unsupported(f"its weight is quantized in the Winograd domain ({layer.weight_transform}), integer layers "
                           "hold kernels on a grid; convert it without Winograd")
@@ -75,7 +81,7 @@ def _largest_code(spec: QuantSpec) -> int:
 
 
 def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic) -> Tuple[np.ndarray, np.ndarray]:
-    """(Codes (int8), scale (outputs,)) of a float weight: those that the quantizer rounds it to."""
+    """(Codes (int8; int16 beyond 127), scale (outputs,)) of a float weight: those that the quantizer rounds it to."""
     spec = quantizer.spec
     scale = weight_scale(quantizer, weight)
     if spec.grid == "mid_tread":
@@ -85,11 +91,12 @@ def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic) 
     rounded = quantizer.quantize(mx.nd, mx.nd.array(weight), **{
         name: parameter.data() for name, parameter in quantizer._reg_params.items()}).asnumpy()
     half = (scale / 2).astype(np.float32)
-    return np.rint(rounded / half.reshape((-1,) + (1,) * (weight.ndim - 1))).astype(np.int8), half
+    codes = np.rint(rounded / half.reshape((-1,) + (1,) * (weight.ndim - 1)))
+    return codes.astype(np.int8 if _largest_code(spec) <= 127 else np.int16), half
 
 
-def input_grid(quantizer: FakeQuantize, arithmetic: Arithmetic) -> Grid:
-    """The grid of a layer's input, from the calibrated range."""
+def grid_of_quantizer(quantizer: FakeQuantize, arithmetic: Arithmetic) -> Grid:
+    """The grid that a quantizer rounds a layer's input or output to, from the calibrated range."""
     spec = quantizer.spec
     _check_rounding(spec, "inputs", arithmetic)
     if not quantizer.calibrated:

@@ -16,6 +16,7 @@ from quantize.spec import QParams, QuantSpec
 
 MODES = ("float", "observe", "online", "ema", "offline")
 MOMENTUM = 0.9
+GRID = "grid"  # what a marked quantizer calls its operator
 
 
 class Option(NamedTuple):
@@ -66,6 +67,8 @@ class FakeQuantize(HybridBlock):
         Bring the input into MXNet's plain layout by an operator of its own. Convolutions leave oneDNN's blocked layout,
         which the native operators have reordered in the forward and again in the backward pass; this saves the second
         time. Layers set it for their inputs until their weights are frozen, since inference has no second time.
+    marked : bool
+        In `float` mode an operator called `prefix` + `GRID` stands in the graph where the quantizer does.
     frozen : bool
         The input is already on the grid (weights after `fix_params`): pass it through.
     method : str
@@ -135,6 +138,7 @@ class FakeQuantize(HybridBlock):
         self.backend = "auto"
         self.frozen = False
         self.reorder_first = False
+        self.marked = False
         self._traced = (None, None)
         self._mode = _known(mode)
         # trained parameter -> the gradient it asks for on the other side of the switch to `offline`
@@ -196,7 +200,7 @@ class FakeQuantize(HybridBlock):
     def hybrid_forward(self, F: ModuleType, x: Tensor, **parameters: Tensor) -> Tensor:
         """`x` as the mode says; shape and dtype of `x`."""
         if self.mode == "float" or self.frozen:
-            return x
+            return F.identity(x, name=GRID) if self.marked else x
         if self.mode == "observe":
             self._observe(F, x)
             return x

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Operators that move, cut, join or repeat elements, or do nothing at inference."""
 
-from deploy.ir import Concat, Crop, Padding, Permute, Pooling, Reshape, Slice
+from deploy.ir import Concat, Crop, Padding, Permute, Pooling, Reshape, Rounding, Slice
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
 from deploy.lower.operators.pooling import resize
@@ -9,7 +9,9 @@ from deploy.lower.operators.rearranging import taken
 
 
 def _identity(call: Call) -> str:
-    return call.blob()
+    """Nothing; or where an output is quantized, its grid."""
+    grid = call.output_grid()
+    return call.blob() if grid is None else call.emit(Rounding, call.blob(), grid=grid)
 
 
 def _dropout(call: Call) -> str:

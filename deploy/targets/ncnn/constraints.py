@@ -119,38 +119,45 @@ def check_plan(layers: Iterable[Tuple[Any, Any]], winograd: bool = False) -> Lis
     layers : iterable of (PlanEntry, Block)
         Every layer of the plan with its float block.
     """
-    problems = []
+    problems, layers = [], list(layers)
+    outputs = any(entry.output is not None for entry, _ in layers)
     for entry, block in layers:
         if not entry.quantized:
             continue
         geometry = _of_block(block) if entry.op_type == "Conv2D" else None
-        problems += [Problem(entry.path, text) for text in _plan_problems(entry, geometry, winograd)]
+        problems += [Problem(entry.path, text) for text in _plan_problems(entry, geometry, winograd, outputs)]
         if geometry is not None and geometry.grouped:
             problems.append(Problem(entry.path, GROUPS_ADVICE, fatal=False))
     return problems
 
 
-def _plan_problems(entry, geometry, winograd) -> Iterator[str]:
+def _plan_problems(entry, geometry, winograd, outputs) -> Iterator[str]:
     if entry.op_type in WITHOUT_INT8:
         yield f"ncnn has no int8 {WITHOUT_INT8[entry.op_type]}; exclude the layer"
         return
-    if entry.output is not None:
-        yield f"output {entry.output}, but ncnn quantizes the inputs of layers only; write \"output\": \"float\""
+    if entry.output is not None and not _holds_input(entry.output):
+        yield _input_problem("output", entry.output)
+    if entry.input is None and entry.weight is None:
         return
-    if entry.input is None or entry.weight is None:
+    # an input that is not rounded here may lie on the grid of an output before it: lowering knows
+    if entry.weight is None or entry.input is None and not outputs:
         operand = "input" if entry.input is None else "weight"
         yield (f"{operand} float, but ncnn computes in integers with both operands quantized, or in float; write a "
                "format for both, or exclude the layer")
         return
-    if not _holds_input(entry.input):
-        given = str(entry.input).replace("/layer", "")
-        yield (f"input {given}, but ncnn takes int8 (-127 to 127) without a zero point, or fewer of its codes; write "
-               "\"input\": \"int8\"")
+    if entry.input is not None and not _holds_input(entry.input):
+        yield _input_problem("input", entry.input)
     if entry.winograd is not None:
         yield (f"its weight is rounded in the Winograd domain ({entry.winograd}), but ncnn stores kernels on a grid; "
                "write \"winograd\": \"none\"")
         return
     yield from _weight_problems(entry.weight, geometry, winograd)
+
+
+def _input_problem(operand, spec) -> str:
+    given = str(spec).replace("/layer", "")
+    return (f"{operand} {given}, but ncnn takes int8 (-127 to 127) without a zero point, or fewer of its codes; write "
+            f"\"{operand}\": \"int8\"")
 
 
 def _holds_input(spec) -> bool:

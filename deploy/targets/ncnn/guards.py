@@ -8,12 +8,15 @@ from typing import Dict, Iterator, List
 import numpy as np
 
 from deploy.engine.integer import INT32_MAX, bound
-from deploy.ir import Convolution, Model, consumers, integers, quantized
+from deploy.ir import Convolution, Model, Rounding, consumers, integers, quantized
 from deploy.target import Problem
 from deploy.targets.ncnn import constraints
 from deploy.targets.ncnn.arithmetic import multiplier
 from deploy.targets.ncnn.constraints import QMAX, WINOGRAD_EXACT, WINOGRAD_LIMIT, WINOGRAD_QMAX, by_winograd, of_node
 from deploy.targets.ncnn.param import MAX_NAME
+
+ROUNDED = ("its output is rounded to codes, and is read by what is no integer layer, or by one with other codes; ncnn "
+           "rounds inputs of integer layers only. Leave this output float, or the inputs of all layers that read it")
 
 
 def check(model: Model, winograd: bool = False) -> List[Problem]:
@@ -22,6 +25,8 @@ def check(model: Model, winograd: bool = False) -> List[Problem]:
     for node in model.nodes:
         where = node.path or node.name
         problems += [Problem(where, text) for text in _not_finite(node)]
+        if isinstance(node, Rounding):
+            problems.append(Problem(where, ROUNDED))
         if integers(node) is not None:
             problems += [Problem(where, text) for text in _grids(node, winograd)]
             problems += _scales(node)

@@ -21,7 +21,7 @@ from deploy.targets.ncnn.simulate.blocks import ChannelAffine, IntegerLayer, ave
 from quantize.convert.graph import Graph
 from quantize.convert.layers import LAYER_OPS
 from quantize.errors import DeployError
-from quantize.modes import clear_cached_graphs, eager
+from quantize.modes import clear_cached_graphs, eager, quantized_layers
 from quantize.nn import BypassBatchNorm, QConv2D, QDense
 from quantize.tree import replace_blocks, walk
 
@@ -178,10 +178,17 @@ def _require_cpu(net):
 def _replaced(net, replacements):
     originals = {id(block): block for _, block in walk(net)}
     back = {id(new): originals[old] for old, new in replacements.items()}
+    # what outputs are rounded to, the layers that read them round to as ncnn does
+    outputs = [layer.output_quantizer for _, layer in quantized_layers(net) if layer.output_quantizer is not None]
+    modes = [quantizer.mode for quantizer in outputs]
     replace_blocks(net, replacements)
+    for quantizer in outputs:
+        quantizer.mode = "float"
     clear_cached_graphs(net)
     try:
         yield
     finally:
         replace_blocks(net, back)
+        for quantizer, mode in zip(outputs, modes):
+            quantizer.mode = mode
         clear_cached_graphs(net)

@@ -98,8 +98,9 @@ def test_an_activation_whose_output_is_quantized():
     net = nn.HybridSequential(prefix="")
     net.add(nn.Conv2D(4, 3, in_channels=3), nn.Activation("relu"))
     net.initialize()
-    with pytest.raises(ConfigError, match="1: output uint8/layer, but ncnn quantizes the inputs of layers only"):
+    with pytest.raises(ConfigError, match="1: output uint8, but ncnn takes int8 .*or fewer of its codes"):
         convert_model(net, target="ncnn", config_list=[{"op_types": ["Activation"], "output": "auto8"}])
+    convert_model(net, target="ncnn", config_list=[{"op_types": ["Activation"], "output": "uint7"}])
 
 
 @pytest.mark.parametrize("weight, stride, dilation, groups, depthwise, grouped, winograd", [
