@@ -15,6 +15,7 @@ from gluon_quantize.commands.n2d2 import main
 from gluon_quantize.models.request import RunRequest
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.n2d2 import METRICS, IniEpoch, IniRequest, run_ini
+from quantize import load_quantized
 
 FILES = pathlib.Path(__file__).parent.parent / "quantize" / "interfaces" / "n2d2" / "files"
 CLOSING = re.compile(r"""Final recognition rate: (\d+\.\d\d)%    \(error rate: (\d+\.\d\d)%\)
@@ -72,6 +73,9 @@ def test_both_stages_print_the_closing_lines_and_test_reads_what_they_wrote(digi
     assert figures[0] + figures[1] == pytest.approx(100) and figures[0] > 90
     assert "validation: none" in text and not (out / "checkpoints").exists()
     assert "5 bits" not in (out / "LeNet_4bits.ini.stats.txt").read_text()
+    facts = load_quantized(out / "LeNet_4bits.ini.qnet").facts
+    assert (facts.preprocessing["resize_short_side"], facts.preprocessing["colour_order"]) == (32, "L")
+    assert "starts from the numbers of 8 cells: conv1, bn1," in text
     for picture in ("weights/conv3_weights_quant.distrib.png", "weights/conv3_weights.distrib.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     assert any((out / f"LeNet_4bits.ini.{ending}").exists() for ending in ("png", "dot"))

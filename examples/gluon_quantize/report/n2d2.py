@@ -18,6 +18,8 @@ def _opened(step: IniOpened, networks: bool = False) -> str:
         lines.append("validation: on the test images, since [database] keeps none of its own")
     elif step.validated_on is None:
         lines.append("validation: none ([database] keeps no images for it): the last epoch counts")
+    if step.read:
+        lines.append(f"starts from the numbers of {len(step.read)} cells: {', '.join(step.read)}")
     if step.epochs_done:
         lines.append(f"goes on behind epoch {step.epochs_done - 1}")
     return "\n".join(lines)

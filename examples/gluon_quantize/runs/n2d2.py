@@ -9,13 +9,15 @@ It is used so::
 
 import dataclasses
 import hashlib
+import logging
 import pathlib
 import shutil
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 import mxnet as mx
 import numpy as np
 
+from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.device import start
 from gluon_quantize.models.metrics import NAMES
 from gluon_quantize.models.params import save_params
@@ -28,8 +30,10 @@ from gluon_quantize.training import loop
 from gluon_quantize.training.checkpoints import Checkpoints
 from gluon_quantize.training.optimizers import Optimizers
 from gluon_quantize.training.provided import ProvidedBatches, ProvidedTraining
-from quantize.errors import ConfigError, ModelFileError
+from quantize import save_quantized
+from quantize.errors import ConfigError, ConversionError, ModelFileError
 from quantize.files import read_bytes
+from quantize.interfaces.n2d2 import transform
 from quantize.interfaces.n2d2.ini.environment import database
 from quantize.interfaces.n2d2.ini.model import Model, read_model
 from quantize.interfaces.n2d2.network import CellNetwork
@@ -37,7 +41,10 @@ from quantize.interfaces.n2d2.parameters import export_parameters, import_parame
 from quantize.interfaces.n2d2.pictures import draw_distributions, draw_network
 from quantize.interfaces.n2d2.provider import DataProvider
 from quantize.interfaces.n2d2.stats import write_stats
+from quantize.storage import Facts
 from quantize.train import CheckNumbers, Hooks
+
+logger = logging.getLogger(__name__)
 
 WEIGHTS, BEST, CHECKPOINTS = "weights", "best.params", "checkpoints"
 METRICS = {"Sensitivity": "sensitivity", "Specificity": "specificity", "Precision": "precision", "Accuracy": "accuracy",
@@ -82,12 +89,13 @@ class IniRequest:
 
 @dataclasses.dataclass(frozen=True)
 class IniOpened:
-    """Told before the first epoch."""
+    """Told before the first epoch; `read` are the cells whose numbers came from the request's folder."""
 
     model: Model
     database: Any
     validated_on: Optional[str]
     epochs_done: int
+    read: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +141,30 @@ def run_ini(request: IniRequest, progress: Silent = SILENT) -> IniResult:
         return _IniRun(request, progress).run()
 
 
+def preprocessing_of(model: Model) -> Optional[Dict[str, Any]]:
+    """What other commands must do to images, where they can: a square size, a range, an order of colours; else None."""
+    size, scale, order = 0, 1 / 255, "L" if model.size[2] == 1 else "BGR"
+    for step in model.transformations:
+        if not step.applies("Test"):
+            continue
+        if isinstance(step, transform.Rescale) and step.width == step.height and not step.keep_aspect_ratio:
+            size = step.width
+        elif isinstance(step, transform.RangeAffine) and _divisor(step):
+            scale = 1 / _divisor(step)
+        elif isinstance(step, transform.ColorSpace) and step.color_space in ("RGB", "BGR"):
+            order = step.color_space
+        else:
+            return None
+    channels = model.size[2]
+    return Preprocessing(order, scale, (0.0,) * channels, (1.0,) * channels, size).to_dict()
+
+
+def _divisor(step: transform.RangeAffine) -> float:
+    """What all values are divided by, 0 where anything else is done."""
+    (operator, value), (_, second) = step.operations
+    return float(value[0]) if operator == "Divides" and len(value) == 1 and not second.any() else 0.0
+
+
 class _IniRun:
     def __init__(self, request: IniRequest, progress: Silent):
         self.request, self.progress, self.folder = request, progress, pathlib.Path(request.output)
@@ -147,8 +179,9 @@ class _IniRun:
         self.validated_on = "Validation" if data.get_nb_stimuli("Validation") else (
             "Test" if request.valid_metric else None)
         self.metric = METRICS[request.valid_metric or "RecognitionRate"]
+        self.read: List[str] = []
         if request.weights:
-            import_parameters(self.network, request.weights, ignore_not_exists=request.learn_epochs > 0)
+            self.read = import_parameters(self.network, request.weights, ignore_not_exists=request.learn_epochs > 0)
         self.network.build(self.ctx).hybridize(static_alloc=True, static_shape=True)
 
     @property
@@ -169,12 +202,22 @@ class _IniRun:
                                     self.progress)
         found = scores(predictions, self._classes)
         export_parameters(self.network, self.folder / WEIGHTS)
+        self._save()
         write_stats(self.network, self.folder, f"{self.model.name}.stats")
         if self.request.pictures:
             draw_network(self.network, self.folder / self.model.name)
             draw_distributions(self.network, self.folder / WEIGHTS)
         shutil.rmtree(str(self.folder / CHECKPOINTS), ignore_errors=True)
         return IniResult(self.model, self.network, found, history, best)
+
+    def _save(self) -> None:
+        """The network as a checkpoint, where a file can hold it."""
+        facts = Facts(preprocessing=preprocessing_of(self.model), extra={"name": self.model.name})
+        try:
+            save_quantized(self.network.built, self.folder / f"{self.model.name}.qnet", facts=facts,
+                           provenance={"command": "n2d2", "settings": self.settings})
+        except ConversionError as error:
+            logger.warning("no checkpoint %s.qnet is written: %s", self.model.name, error)
 
     @property
     def _classes(self) -> int:
@@ -200,7 +243,8 @@ class _IniRun:
                        self.request.run.seed, accumulate)
         run.progress = done = self.checkpoints.load(net, optimizers)
         optimizers.images = done.step * accumulate * images.batch_size
-        self.progress.tell(IniOpened(self.model, self.provider.database, self.validated_on, done.epoch))
+        self.progress.tell(IniOpened(self.model, self.provider.database, self.validated_on, done.epoch,
+                                     self.read))
         while done.epoch < self.request.learn_epochs:
             record: Dict[str, Any] = dict(loop.train_epoch(run, self.progress), epoch=done.epoch - 1)
             self._validate(record, done)

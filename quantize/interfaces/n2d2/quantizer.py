@@ -8,7 +8,7 @@ from quantize.errors import ConfigError
 from quantize.interfaces.n2d2.solver import SGD, Solver
 from quantize.registry import closest
 
-MODES = ("Default", "Integer")
+MODES = ("Default",)
 LARGEST = 65535
 
 
@@ -65,8 +65,8 @@ class CellQuantizer(Quantizer):
 
     Parameters
     ----------
-    quant_mode : {"Default", "Integer"}
-        Default: weights are real numbers on a grid; Integer: whole numbers, with the scale behind the layer.
+    quant_mode : {"Default"}
+        Weights are real numbers on a grid. N2D2's other mode, Integer, is not there.
     """
 
     quantizing = True
