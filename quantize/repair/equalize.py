@@ -2,7 +2,7 @@
 """Cross-layer equalization that respects what clips between the layers (ReLU6)."""
 
 import logging
-from typing import Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Dict, Iterable, List, NamedTuple, Optional
 
 import mxnet as mx
 import numpy as np
@@ -11,8 +11,9 @@ from mxnet.gluon import Block, nn
 from quantize.errors import ConversionError
 from quantize.modes import clear_cached_graphs
 from quantize.repair.cost import ClipCost, Cost, LayerCost, Noise
+from quantize.repair.equivalence import compared
 from quantize.repair.factors import Factors, input_index
-from quantize.repair.statistics import Statistics, measure, output_of
+from quantize.repair.statistics import Statistics, images_of, measure
 from quantize.stages import LayerGraph
 from quantize.tree import walk
 
@@ -95,31 +96,16 @@ def equalize(net: Block, batches: Iterable, noise: Optional[Noise] = None, seed:
     done = _apply(graph, factors, logarithms)
     clear_cached_graphs(net)
     result = Equalization(done, sum(cost.parts(zeros)), sum(cost.parts(logarithms)), cost.parts(logarithms)[1],
-                          *_equivalence(graph, statistics))
+                          *compared(graph, statistics.outputs))
     logger.info("%s: %d groups of channels equalized, expected noise %.3g -> %.3g; float outputs differ by %.2g, %d of "
                 "%d classes are the same", net.name, len(groups), result.expected_before, result.expected_after,
                 result.deviation, result.agreement, result.images)
     return result
 
 
-def _equivalence(graph: LayerGraph, statistics: Statistics) -> Tuple[int, int, float]:
-    """(images, equal classes, relative deviation) of the outputs before and now."""
-    before = np.concatenate([outputs for _, outputs in statistics.outputs]).astype(np.float64)
-    after = np.concatenate([output_of(graph, part) for part, _ in statistics.outputs]).astype(np.float64)
-    deviation = np.sqrt(np.square(after - before).mean() / max(np.square(before).mean(), 1e-300))
-    return len(before), int((before.argmax(1) == after.argmax(1)).sum()), float(deviation)
-
-
 def _hint(net: Block) -> str:
     norms = sum(isinstance(block, nn.BatchNorm) and type(block) is nn.BatchNorm for _, block in walk(net))
     return f"; {norms} BatchNorms stand between: merge them first (quantize.convert.merge_bn)" if norms else ""
-
-
-def images_of(batches: Iterable) -> Iterable[mx.nd.NDArray]:
-    """The images of batches, which may be pairs with labels."""
-    for batch in batches:
-        images = batch[0] if isinstance(batch, (list, tuple)) else batch
-        yield images if isinstance(images, mx.nd.NDArray) else mx.nd.array(images)
 
 
 def problem(graph: LayerGraph, factors: Factors, statistics: Statistics, noise: Noise) -> Cost:

@@ -10,7 +10,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Set, Tuple
 import numpy as np
 from mxnet.gluon import Block
 
-from quantize.stages import LayerGraph, Step
+from quantize.stages import Key, LayerGraph, Step
 
 Segments = Optional[Tuple[int, ...]]
 
@@ -68,6 +68,10 @@ class Factors:
             group = self._parent[group]
         return group
 
+    def segments(self, key: Key) -> Tuple[int, ...]:
+        """The groups side by side in a tensor; none where its channels cannot be scaled."""
+        return self._resolved(self._segments.get(key)) or ()
+
     def free(self) -> List[int]:
         """Groups whose factors can be chosen: not pinned, written and read by a layer."""
         written = {group for member in self.members for group in member.writes or ()}
@@ -93,7 +97,7 @@ class Factors:
             return self._united(inputs)
         if step.op in ("Concat", "concat") and all(inputs) and _axis(step, "dim", 1) == 1:
             return tuple(group for segments in inputs for group in segments)
-        if inputs and inputs[0] and _keeps_factors(step):
+        if inputs and inputs[0] and keeps_factors(step):
             if step.op == "clip":
                 self.clips.append(Clip(step, inputs[0], float(step.attrs["a_max"])))
             return inputs[0]
@@ -131,7 +135,7 @@ _ALWAYS = ("relu", "Flatten", "flatten", "Dropout", "identity", "_copy", "BlockG
            "_contrib_AdaptiveAvgPooling2D")
 
 
-def _keeps_factors(step: Step) -> bool:
+def keeps_factors(step: Step) -> bool:
     """Whether f(x / s) = f(x) / s for each channel, for factors s > 0; of a clip this is so below its limit."""
     attrs = step.attrs
     if step.op == "Activation":

@@ -108,6 +108,13 @@ def measure(graph: LayerGraph, factors: Factors, batches: Iterable, seed: int = 
     return found
 
 
+def images_of(batches: Iterable) -> Iterable[mx.nd.NDArray]:
+    """The images of batches, which may be pairs with labels."""
+    for batch in batches:
+        images = batch[0] if isinstance(batch, (list, tuple)) else batch
+        yield images if isinstance(images, mx.nd.NDArray) else mx.nd.array(images)
+
+
 def output_of(graph: LayerGraph, images: mx.nd.NDArray, see: Optional[Callable] = None) -> np.ndarray:
     """The float network's output for some images, (images, classes)."""
     values = run_steps(graph, {graph.data: images}, (0, len(graph.steps)), float_product(graph), see)

@@ -50,6 +50,14 @@ def test_equalization_says_that_the_network_stayed_what_it_was(result):
     assert found["agreement_count"] >= 98
 
 
+def test_biases_are_absorbed_and_channels_split(result):
+    out, found = result(*DIGITS, "--num-images", 100, "--equalize", "--absorb-biases", "--split-channels", 0.05,
+                        "--quant-type", "layer", "--exclude-first-conv", "false")
+    assert re.search(r"biases of \d+ channels of \d+ layers absorbed", out)
+    assert re.search(r"[1-9]\d* channels of [1-9] layers split in two", out)
+    assert out.count("50 of 50 calibration images the same class") == 3 and found["agreement_count"] >= 98
+
+
 def test_a_comparison_learns_for_every_method(result):
     options = THREE_BITS + ("--learn-rounding", "gptq", "--calib-mode", "mse")
     _, alone = result(*options)
@@ -71,6 +79,7 @@ def test_bad_input(refused, cli):
     refused(*DIGITS, "--learn-rounding", "gptq", "--bias-correction", "parallel", says="leave out --bias-correction")
     refused(*DIGITS, "--equalize", "--calib-shard", "1/2", "--save-state", "x", says="all images in one run")
     refused(*DIGITS, "--rounding-progress", "x", says="--learn-rounding")
+    refused(*DIGITS, "--split-channels", 2, says="from 0 to 1 (0.02, not 2)")
     refused(*DIGITS, "--learn-rounding", "gptq", "--num-calib-images", 8, says="8 images are too few")
     refused(*DIGITS, "--learn-rounding", "best", says="invalid choice")
     refused(*DIGITS, "--learn-rounding", "gptq", "--wino-quantize", "F23", says="Winograd domain")

@@ -180,6 +180,12 @@ def add_repair(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--equalize", action=Asking, switch=True,
                        help="scale channels, and take that back in the next layers, so that they share one range well; "
                             "respects ReLU6, merges batch norm, needs calibration images (default: no)")
+    group.add_argument("--absorb-biases", action=Asking, switch=True,
+                       help="after that, move what a channel never goes below out of its bias into the biases of the "
+                            "next layers (default: no)")
+    group.add_argument("--split-channels", type=float, default=RepairRequest.split, metavar="SHARE",
+                       help="after that, split up to this share of each layer's channels in two, where the next "
+                            "layer's largest weights are: 0.02; the network grows by that (default: %(default)g)")
     group.add_argument("--learn-rounding", choices=("none", *ROUNDINGS.names()), default=RepairRequest.rounding,
                        help="round weights so that layers' outputs change least on the calibration images, instead of "
                             "each to the nearest: gptq: in closed form; layer: AdaRound, layer by layer; block: BRECQ "
@@ -190,7 +196,8 @@ def add_repair(parser: argparse.ArgumentParser) -> None:
 
 def repair_request(args: argparse.Namespace) -> RepairRequest:
     """What the options of `add_repair` ask for."""
-    return RepairRequest(args.equalize, args.learn_rounding, args.rounding_progress)
+    return RepairRequest(args.equalize, args.absorb_biases, args.split_channels, args.learn_rounding,
+                         args.rounding_progress)
 
 
 def add_goal(parser: argparse.ArgumentParser) -> None:

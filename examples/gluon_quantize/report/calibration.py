@@ -6,7 +6,10 @@ from typing import Any, Dict, Optional
 from calib.stability import stability_text
 from gluon_quantize.report.accuracy import collapsed
 from gluon_quantize.runs.calibration import Comparison, Quantized, Trust
+from quantize.repair.absorb import Absorption
 from quantize.repair.equalize import Equalization
+from quantize.repair.equivalence import Equivalence
+from quantize.repair.split import Split
 
 
 def quantized_text(step: Quantized) -> str:
@@ -40,9 +43,27 @@ def rounding_text(step: Quantized) -> str:
 def equalization_text(done: Equalization) -> str:
     """What equalization has done, and that the float network stayed what it was."""
     return (f"{len(done.factors)} layers equalized: expected noise of quantization {done.expected_before:.3g} -> "
-            f"{done.expected_after:.3g} (of it {done.clipped:.3g} by clips that cut elsewhere)\nfloat network before "
-            f"and after: {done.agreement} of {done.images} calibration images the same class, outputs differ by "
-            f"{done.deviation:.2g} of their size")
+            f"{done.expected_after:.3g} (of it {done.clipped:.3g} by clips that cut elsewhere)\n"
+            + equivalence_text(Equivalence(done.images, done.agreement, done.deviation)))
+
+
+def absorption_text(done: Absorption) -> str:
+    """Which biases were absorbed, and that the float network stayed what it was."""
+    channels = sum(int((shift > 0).sum()) for shift in done.shifts.values())
+    return (f"biases of {channels} channels of {len(done.shifts)} layers absorbed by the next layers\n"
+            + equivalence_text(done.equivalence))
+
+
+def split_text(done: Split) -> str:
+    """How many channels were split, and that the float network stayed what it was."""
+    return (f"{sum(done.channels.values())} channels of {len(done.channels)} layers split in two\n"
+            + equivalence_text(done.equivalence))
+
+
+def equivalence_text(found: Equivalence) -> str:
+    """How far a changed float network is from what it was."""
+    return (f"float network before and after: {found.agreement} of {found.images} calibration images the same class, "
+            f"outputs differ by {found.deviation:.2g} of their size")
 
 
 def trust_text(trust: Trust) -> str:

@@ -7,12 +7,21 @@ from typing import Any
 from calib.sensitivity import Sensitivities
 from gluon_quantize.data.steps import steps_text
 from gluon_quantize.report.accuracy import accuracy_text, chance_text
-from gluon_quantize.report.calibration import comparison_text, equalization_text, quantized_text, trust_text
+from gluon_quantize.report.calibration import (
+    absorption_text,
+    comparison_text,
+    equalization_text,
+    quantized_text,
+    split_text,
+    trust_text,
+)
 from gluon_quantize.report.sensitivity import sensitivity_text
 from gluon_quantize.runs.calibration import Comparison, PassEvaluated, Quantized, StateWritten, TableWritten, Trust
 from gluon_quantize.runs.task import NearChance, Task
 from quantize.convert.rules import Plan
+from quantize.repair.absorb import Absorption
 from quantize.repair.equalize import Equalization
+from quantize.repair.split import Split
 
 
 @functools.singledispatch
@@ -52,6 +61,16 @@ def _quantized(step: Quantized, networks: bool = False) -> str:
 @step_text.register
 def _equalization(step: Equalization, networks: bool = False) -> str:
     return "\n" + equalization_text(step)
+
+
+@step_text.register
+def _absorption(step: Absorption, networks: bool = False) -> str:
+    return "\n" + absorption_text(step)
+
+
+@step_text.register
+def _split(step: Split, networks: bool = False) -> str:
+    return "\n" + split_text(step)
 
 
 @step_text.register

@@ -12,7 +12,7 @@ from calib.budget import LayerSize
 from gluon_quantize.models.evaluation import Predictions
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs.calibration import Calibration
-from gluon_quantize.runs.repair import equalize
+from gluon_quantize.runs.repair import repair
 from gluon_quantize.runs.requests import PostTrainingRequest
 from gluon_quantize.runs.task import Task, convert, evaluation, open_task
 from quantize.convert.rules import Plan
@@ -77,7 +77,7 @@ def calibrated(request: PostTrainingRequest, before: Predictions, progress: Sile
     """The network converted, with its ranges."""
     quiet = _Bars(progress)
     task = open_task(request)
-    equalize(request, task, quiet)
+    repair(request, task, quiet)
     convert(request.quantization, task)
     calibration = Calibration(request, task, before, quiet)
     calibration.calibrate()

@@ -27,7 +27,7 @@ from gluon_quantize.runs.calibration import Calibration, Trust
 from gluon_quantize.runs.deployment import Deployment, deployment, lowered, write_files, write_table
 from gluon_quantize.runs.goal import Reached, reach
 from gluon_quantize.runs.outputs import PLAN, reserved, staged
-from gluon_quantize.runs.repair import equalize
+from gluon_quantize.runs.repair import repair
 from gluon_quantize.runs.requests import (
     CalibrationFiles,
     CalibrationRequest,
@@ -209,7 +209,7 @@ Lowered = Tuple[Answers, Optional[List[np.ndarray]], Deployment, Calibration]
 def _from_float(request: DeployRequest, target: Target, task: Task, progress: Silent) -> Lowered:
     """(Float predictions, float scores, the lowered network, its calibration) of a network that is quantized here."""
     before = evaluation(request, task, "float", progress)
-    equalize(request, task, progress)  # the files hold the equalized network, so its float answers are judged by
+    repair(request, task, progress)  # the files hold the changed network, so its float answers are judged by
     scores = _float_scores(request, target, task, progress)
     net = convert(request.quantization, task)
     progress.tell(net.plan)

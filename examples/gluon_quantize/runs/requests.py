@@ -192,7 +192,11 @@ class RepairRequest:
     Parameters
     ----------
     equalize : bool
-        Scale channels so that they share a range well (`quantize.repair`); merges batch norm.
+        Scale channels so that they share a range well (`quantize.repair`); merges batch norm, as the next two do.
+    absorb : bool
+        Move high biases into the next layers.
+    split : float
+        Share of the channels of each layer that may be split where the next layer's largest weights are; 0: none.
     rounding : str
         'none', or a method of `calib.rounding.ROUNDINGS`.
     folder : str or path, optional
@@ -200,30 +204,39 @@ class RepairRequest:
     """
 
     equalize: bool = False
+    absorb: bool = False
+    split: float = 0.0
     rounding: str = "none"
     folder: Optional[str] = None
 
     def __post_init__(self) -> None:
         if self.rounding != "none":
             ROUNDINGS.get(self.rounding)
+        if not 0 <= self.split <= 1:
+            raise ConfigError(f"--split-channels {self.split:g}: a share of the channels, from 0 to 1 (0.02, not 2)")
         if self.folder and self.rounding == "none":
             raise ConfigError("--rounding-progress keeps the progress of --learn-rounding, which is not asked for")
 
     @property
+    def changes_float(self) -> bool:
+        """Whether the float network is changed, and its batch norm merged."""
+        return self.equalize or self.absorb or self.split > 0
+
+    @property
     def wants_images(self) -> bool:
         """Whether calibration images are looked at."""
-        return self.equalize or self.rounding != "none"
+        return self.changes_float or self.rounding != "none"
 
     def check(self, calibration: Optional[CalibrationRequest]) -> None:
         """ConfigError where the calibration does not go with it."""
         if not self.wants_images:
             return
         if calibration is None:
-            raise ConfigError("--equalize and --learn-rounding look at calibration images and need fixed input ranges: "
-                              "give --quantize-input-offline")
+            raise ConfigError("--equalize, --absorb-biases, --split-channels and --learn-rounding look at calibration "
+                              "images and need fixed input ranges: give --quantize-input-offline")
         if calibration.files.shard or calibration.files.merge_states:
-            raise ConfigError("--equalize and --learn-rounding want all images in one run; leave out --calib-shard and "
-                              "--merge-states")
+            raise ConfigError("--equalize, --absorb-biases, --split-channels and --learn-rounding want all images in "
+                              "one run; leave out --calib-shard and --merge-states")
         if self.rounding != "none" and calibration.bias_correction not in ("none", AUTO):
             raise ConfigError("--learn-rounding gives each bias the float network's mean already; leave out "
                               "--bias-correction")

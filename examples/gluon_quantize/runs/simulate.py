@@ -24,7 +24,7 @@ from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import outputs
 from gluon_quantize.runs.calibration import Calibration, Comparison, Quantized, Trust
 from gluon_quantize.runs.checkpoint import answers, outcome_of, refuse_formats
-from gluon_quantize.runs.repair import equalize
+from gluon_quantize.runs.repair import repair
 from gluon_quantize.runs.requests import (
     CalibrationFiles,
     CalibrationRequest,
@@ -122,7 +122,7 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
     if task.model.converted:
         return _as_it_is(request, task, progress)
     before = None if files.shard else evaluation(request, task, "float", progress)
-    equalize(request, task, progress)
+    repair(request, task, progress)
     net = convert(request.quantization, task)
     progress.tell(net.plan)
     calibration = Calibration(request, task, before, progress)

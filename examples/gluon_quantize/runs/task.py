@@ -132,7 +132,7 @@ def correction_of(request: PostTrainingRequest) -> str:
     asked, repair = request.calibration, request.repair
     if asked is None or (asked.bias_correction == AUTO and repair.rounding != "none"):
         return "none"  # learned rounding gives biases the float network's mean already
-    return asked.correction(request.quantization.merge_bn or repair.equalize)
+    return asked.correction(request.quantization.merge_bn or repair.changes_float)
 
 
 def _calibration_batches(request, dataset, steps):
