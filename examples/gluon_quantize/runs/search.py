@@ -61,7 +61,7 @@ class SearchRequest(PostTrainingRequest):
     drop: Optional[float] = None
     bits: Tuple[int, ...] = (3, 4, 5, 6, 8)
     points: int = 3
-    trials: int = 64
+    trials: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
