@@ -80,6 +80,30 @@ def test_what_a_goal_lacks():
     assert missing(GoalRequest(agreement=0.97), Tried) == 0
 
 
+@pytest.fixture
+def unlabelled(tmp_path):
+    """A module of a few images without labels."""
+    (tmp_path / "few.py").write_text(
+        "import numpy as np\n\n\ndef images(part):\n"
+        "    pixels = np.random.RandomState(len(part)).randint(0, 17, (40, 8, 8), np.uint8)\n"
+        "    return [(image, None) for image in pixels]\n")
+    return ("--model", "digits_lenet", "--data", f"{tmp_path / 'few.py'}:images")
+
+
+def test_without_labels_there_is_agreement_and_no_drop(unlabelled, tmp_path, capfd):
+    common = (*unlabelled, "--no-engine", "--output", tmp_path / "out")
+    assert command(*common, "--accuracy-drop", 1) == 2
+    assert "ask for --agreement" in capfd.readouterr().err
+    assert command(*common, "--agreement", 0.9) == 0
+    assert re.search("tried      sqnr, as asked: agreement [0-9.]+%", capfd.readouterr().out)
+
+
+def test_what_a_network_does_not_allow_is_skipped_and_said(deployed):
+    out, result = deployed("int2/channel", "--agreement", 1.0, "--num-calib-images", 8)
+    assert "skipped    sqnr" in out and "8 images are too few" in out
+    assert any("too few" in item["reason"] for item in result["goal"]["skipped"])
+
+
 def test_bad_goals(capfd):
     for arguments, says in ((("--accuracy-drop", -1), "from 0 to 100"), (("--agreement", 98), "0.98, not 98"),
                             (("--agreement", "x"), "invalid float")):

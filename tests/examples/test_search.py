@@ -66,6 +66,11 @@ def test_a_size_that_cannot_be_kept_is_said(found):
     found("--size", 0.01, "--bits", 4, 8, "--curve-points", 1)  # --force replaces what a search has written
 
 
+def test_the_smallest_that_keeps_an_agreement(found):
+    _, result, _ = found("--agreement", 0.98, "--bits", 2, 4, "--curve-points", 1)
+    assert result["met"] and result["best"]["agreement"] >= 0.98 and result["best"]["share"] < 0.7
+
+
 def test_bad_input(capfd):
     for arguments in ((), ("--size", 0.5, "--operations", 0.5)):
         assert command(*FEW, *arguments) == 2

@@ -43,6 +43,9 @@ def _add_limit(parser):
                             "limit)")
     group.add_argument("--accuracy-drop", type=float, metavar="POINTS",
                        help="the smallest network that loses no more points of Top-1 (default: no limit)")
+    group.add_argument("--agreement", type=float, metavar="SHARE",
+                       help="the smallest network in which so large a share of the images gets the float network's "
+                            "class, without labels: 0.98 (default: no limit)")
     group.add_argument("--bits", type=whole(2, 8), nargs="+", default=[3, 4, 5, 6, 8], metavar="N",
                        help="what weights may have (default: 3 4 5 6 8)")
     group.add_argument("--curve-points", type=whole(1), default=3, metavar="N",
@@ -61,8 +64,8 @@ def work(args: argparse.Namespace) -> None:
         options.network_request(args), options.images_request(args),
         QuantizationRequest(merge_bn=True, exclude_first=args.exclude_first_conv == "true", config=args.config),
         options.calibration_request(args), options.run_request(args), options.repair_request(args),
-        size=args.size, operations=args.operations, drop=args.accuracy_drop, bits=tuple(args.bits),
-        points=args.curve_points)
+        size=args.size, operations=args.operations, drop=args.accuracy_drop, agreement=args.agreement,
+        bits=tuple(args.bits), points=args.curve_points)
     with outputs.reserved(args.output, args.force):
         result = search(request, Terminal(deploy_step_text))
         say("\n" + report.search_text(result))

@@ -15,7 +15,7 @@ from gluon_quantize.runs.answers import answers_contents, metrics_contents
 from gluon_quantize.runs.attempt import Attempt
 from gluon_quantize.runs.calibration import Quantized
 from gluon_quantize.runs.deploy import DeployResult, Reported, Verified, Warned
-from gluon_quantize.runs.goal import Reached
+from gluon_quantize.runs.goal import Reached, Skipped
 from gluon_quantize.runs.outputs import RESULT
 from quantize.files import write_whole
 
@@ -45,6 +45,11 @@ def _attempt(step: Attempt, networks: bool = False) -> str:
 
 
 @step_text.register
+def _skipped(step: Skipped, networks: bool = False) -> str:
+    return f"skipped    {step.name}: {step.reason}"
+
+
+@step_text.register
 def _reached(step: Reached, networks: bool = False) -> str:
     return "\n" + reached_text(step)
 
@@ -52,8 +57,9 @@ def _reached(step: Reached, networks: bool = False) -> str:
 def attempt_text(tried: Attempt) -> str:
     """What an attempt is worth, in a line."""
     engine = "" if tried.milliseconds is None else f", {tried.milliseconds:.2f} ms"
-    return (f"{tried.name}: Top-1 {tried.predictions.top1_count} ({-tried.drop:+.2f} points), agreement "
-            f"{tried.agreement:.2%}, {tried.size:,} bytes{engine}; took {tried.seconds:.0f} s")
+    top1 = "" if tried.drop is None else f"Top-1 {tried.predictions.top1_count} ({-tried.drop:+.2f} points), "
+    return (f"{tried.name}: {top1}agreement {tried.agreement:.2%}, {tried.size:,} bytes{engine}; took "
+            f"{tried.seconds:.0f} s")
 
 
 def reached_text(step: Reached) -> str:
@@ -68,6 +74,7 @@ def reached_text(step: Reached) -> str:
 def reached_contents(step: Reached) -> Dict[str, Any]:
     """The same for result.json."""
     return {"drop": step.goal.drop, "agreement": step.goal.agreement, "holds": step.holds, "best": step.best.name,
+            "skipped": [{"name": item.name, "reason": item.reason} for item in step.skipped],
             "tried": [{"name": item.name, "top1_count": item.predictions.top1_count, "drop": item.drop,
                        "agreement": item.agreement, "bytes": item.size, "seconds": item.seconds,
                        "milliseconds": item.milliseconds} for item in step.tried]}

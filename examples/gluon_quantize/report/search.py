@@ -22,7 +22,9 @@ def search_text(result: SearchResult) -> str:
     for point in result.curve:
         worth, tried = " " * 28, point.attempt
         if tried is not None:
-            worth = f"{tried.predictions.top1_count:>8}{-tried.drop:>+9.2f}{tried.agreement:>11.2%}"
+            top1 = f"{'-':>8}{'-':>9}" if tried.drop is None else (
+                f"{tried.predictions.top1_count:>8}{-tried.drop:>+9.2f}")
+            worth = f"{top1}{tried.agreement:>11.2%}"
         mark = "  <- chosen" if point is result.best else ""
         lines.append(f"{point.allocation.cost / result.full_size:>9.1%}{point.allocation.loss:>13.3g}{worth}{mark}")
     if not result.met:
@@ -66,11 +68,14 @@ def _plot(path, result):
     figure, axes = pyplot.subplots(figsize=(6, 4))
     points = [point for point in result.curve if point.attempt is not None]
     shares = [100 * point.allocation.cost / result.full_size for point in points]
-    axes.plot(shares, [100 * point.attempt.predictions.top1 for point in points], "o-")
-    axes.axhline(100 * result.float.top1, color="0.6", label="float")
+    if result.float.classifies:
+        axes.plot(shares, [100 * point.attempt.predictions.top1 for point in points], "o-")
+        axes.axhline(100 * result.float.top1, color="0.6", label="float")
+        axes.legend()
+    else:
+        axes.plot(shares, [100 * point.attempt.agreement for point in points], "o-")
     axes.set_xlabel("% of the int8 network")
-    axes.set_ylabel("Top-1, %")
-    axes.legend()
+    axes.set_ylabel("Top-1, %" if result.float.classifies else "agreement with the float network, %")
     figure.tight_layout()
     figure.savefig(str(path), dpi=100)
     pyplot.close(figure)

@@ -3,19 +3,20 @@
 
 import dataclasses
 import time
-from typing import Any, List, Optional, cast
+from typing import Any, List, Optional
 
 import numpy as np
 from mxnet.gluon import Block
 
 from calib.budget import LayerSize
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs.calibration import Calibration
 from gluon_quantize.runs.repair import repair
 from gluon_quantize.runs.requests import PostTrainingRequest
 from gluon_quantize.runs.task import Task, convert, evaluation, open_task
 from quantize.convert.rules import Plan
+from quantize.errors import ConfigError
 from quantize.modes import quantized_layers
 from quantize.stages import LayerGraph
 
@@ -32,11 +33,11 @@ class Attempt:
         What is done.
     request : PostTrainingRequest
     plan : Plan
-    predictions : Predictions
-    drop : float
-        Points of Top-1 lost against the float network; negative where some were won.
+    predictions : Predictions or Responses
+    drop : float or None
+        Points of Top-1 lost against the float network; negative where some were won; None without labels.
     agreement : float
-        Share of the images with the float network's class.
+        Share of the images with the float network's class; of outputs that are maps, of their places.
     size : int
         Bytes of the parameters, with weights at their bits.
     seconds : float
@@ -48,8 +49,8 @@ class Attempt:
     name: str
     request: PostTrainingRequest
     plan: Plan
-    predictions: Predictions
-    drop: float
+    predictions: Answers
+    drop: Optional[float]
     agreement: float
     size: int
     seconds: float
@@ -65,15 +66,33 @@ class Quantizing:
     floating: Any = None
 
 
-def float_predictions(request: PostTrainingRequest, progress: Silent) -> Predictions:
-    """What the network says before anything is done to it."""
+def float_predictions(request: PostTrainingRequest, progress: Silent, drops: bool) -> Answers:
+    """What the network says before anything is done to it.
+
+    Parameters
+    ----------
+    drops : bool
+        Whether a drop of Top-1 is to be kept, which takes classes and labels.
+
+    Raises
+    ------
+    ConfigError
+        Where there is no Top-1 to drop, or nothing to agree upon.
+    """
     task = open_task(request)
+    if drops and not task.classifies:
+        raise ConfigError("--accuracy-drop counts Top-1, and here are no labels to count with, or a network that does "
+                          "not classify; ask for --agreement with the float network, or give labels")
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
-    return cast(Predictions, evaluation(request, task, "float", progress))  # a goal or search needs classes
+    found = evaluation(request, task, "float", progress)
+    if not found.classifies and found.agreement(found) is None:
+        raise ConfigError(f"{task.model.name}: none of its outputs has channels of which one is the largest, so there "
+                          "is no agreement to keep or to compare by; quantize it with `simulate` and look at SQNR")
+    return found
 
 
-def calibrated(request: PostTrainingRequest, before: Predictions, progress: Silent) -> Quantizing:
+def calibrated(request: PostTrainingRequest, before: Answers, progress: Silent) -> Quantizing:
     """The network converted, with its ranges."""
     quiet = _Bars(progress)
     task = open_task(request)
@@ -84,13 +103,13 @@ def calibrated(request: PostTrainingRequest, before: Predictions, progress: Sile
     return Quantizing(task, calibration)
 
 
-def attempt(name: str, request: PostTrainingRequest, before: Predictions, progress: Silent, measured: Any = None
+def attempt(name: str, request: PostTrainingRequest, before: Answers, progress: Silent, measured: Any = None
             ) -> Attempt:
     """Quantize as a request says, and evaluate.
 
     Parameters
     ----------
-    before : Predictions
+    before : Predictions or Responses
         Of the float network.
     measured : object, optional
         ``floating(task)`` is called with the task before and ``milliseconds(quantizing)`` after the network computes
@@ -104,9 +123,10 @@ def attempt(name: str, request: PostTrainingRequest, before: Predictions, progre
     after = work.calibration.evaluated()
     milliseconds = None if measured is None else measured.milliseconds(work)
     net = work.task.net
-    return Attempt(name, request, net.plan, after, 100 * (before.top1 - after.top1),
-                   after.agreement_count(before) / len(after.labels), parameter_bytes(net),
-                   time.perf_counter() - start, milliseconds)
+    drop = 100 * (before.top1 - after.top1) if after.classifies else None
+    agreement = after.agreement_count(before) / len(after.labels) if after.classifies else after.agreement(before)
+    return Attempt(name, request, net.plan, after, drop, agreement, parameter_bytes(net), time.perf_counter() - start,
+                   milliseconds)
 
 
 class _Bars(Silent):

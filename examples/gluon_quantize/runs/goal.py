@@ -17,10 +17,19 @@ from gluon_quantize.runs.methods import named_method
 from gluon_quantize.runs.requests import AUTO, GoalRequest, PostTrainingRequest, SensitivityRequest
 from gluon_quantize.runs.sensitivity import measure
 from quantize.config import Rule
+from quantize.errors import QuantizeError
 
 CALIBRATIONS = ("sqnr", "mse", "kl", "percentile")
 LATENCY_RUNS = 5
 MOST_BITS = 8
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What could not be tried, and why."""
+
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,14 @@ class Reached:
         The first that holds; where none does, the one that comes nearest.
     holds : bool
     tried : list of Attempt
+    skipped : list of Skipped
     """
 
     goal: GoalRequest
     best: Attempt
     holds: bool
     tried: List[Attempt]
+    skipped: List[Skipped]
 
 
 def reach(goal: GoalRequest, request: PostTrainingRequest, target: Optional[Target], progress: Silent) -> Reached:
@@ -52,18 +63,26 @@ def reach(goal: GoalRequest, request: PostTrainingRequest, target: Optional[Targ
     target : Target, optional
         Its engine's time is taken for each attempt; None: no time is.
     progress : Silent
-        Is told each Attempt, and Reached.
+        Is told each Attempt or Skipped, and Reached.
     """
-    before = float_predictions(request, progress)
+    before = float_predictions(request, progress, goal.drop is not None)
     timed = None if target is None or target.engine is None else _Timed(request, target)
     tried: List[Attempt] = []
+    skipped: List[Skipped] = []
     for name, changed in _ladder(goal, request, before, tried, progress):
-        tried.append(attempt(name, changed, before, progress, timed))
+        try:
+            tried.append(attempt(name, changed, before, progress, timed))
+        except QuantizeError as error:
+            if not tried:
+                raise
+            skipped.append(Skipped(name, str(error)))  # this network, or these images, do not allow it
+            progress.tell(skipped[-1])
+            continue
         progress.tell(tried[-1])
         if missing(goal, tried[-1]) <= 0:
             break
     best = _best(goal, tried)
-    found = Reached(goal, best, missing(goal, best) <= 0, tried)
+    found = Reached(goal, best, missing(goal, best) <= 0, tried, skipped)
     progress.tell(found)
     return found
 
@@ -72,7 +91,7 @@ def missing(goal: GoalRequest, tried: Attempt) -> float:
     """How many points an attempt lacks to the goal; 0 or less where it holds."""
     lacking = []
     if goal.drop is not None:
-        lacking.append(tried.drop - goal.drop)
+        lacking.append((tried.drop or 0.0) - goal.drop)
     if goal.agreement is not None:
         lacking.append(100 * (goal.agreement - tried.agreement))
     return max(max(lacking), 0.0) if max(lacking) > 1e-9 else 0.0

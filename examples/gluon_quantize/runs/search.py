@@ -11,12 +11,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
 from calib.budget import Allocation, allocate, changed, curve, steps_up
-from calib.sensitivity import INPUT, WEIGHT, Sensitivities
-from gluon_quantize.models.evaluation import Predictions
+from calib.sensitivity import INPUT, WEIGHT, Effect, Sensitivities
+from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs.attempt import Attempt, attempt, calibrated, float_predictions, layer_size
+from gluon_quantize.runs.goal import missing
 from gluon_quantize.runs.requests import (
     CalibrationRequest,
+    GoalRequest,
     ImagesRequest,
     NetworkRequest,
     PostTrainingRequest,
@@ -42,9 +44,11 @@ class SearchRequest(PostTrainingRequest):
     Parameters
     ----------
     size, operations : float, optional
-        Bytes of the parameters, or bit operations, of the int8 network's: 0.6. One of the three limits is given.
+        Bytes of the parameters, or bit operations, of the int8 network's: 0.6. One of the four limits is given.
     drop : float, optional
         Points of Top-1 that the smallest network may lose.
+    agreement : float, optional
+        Share of the images that must get the float network's class in the smallest network; needs no labels.
     bits : tuple of int
         Of weights; of inputs too, where operations are limited.
     points : int
@@ -59,16 +63,19 @@ class SearchRequest(PostTrainingRequest):
     size: Optional[float] = None
     operations: Optional[float] = None
     drop: Optional[float] = None
+    agreement: Optional[float] = None
     bits: Tuple[int, ...] = (3, 4, 5, 6, 8)
     points: int = 3
     trials: int = 32
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        given = [limit for limit in (self.size, self.operations, self.drop) if limit is not None]
+        given = [limit for limit in (self.size, self.operations, self.drop, self.agreement) if limit is not None]
         if len(given) != 1 or given[0] < 0:
-            raise ConfigError("give one limit: --size or --operations as a share of the int8 network's (0.6), or "
-                              "--accuracy-drop in points")
+            raise ConfigError("give one limit: --size or --operations as a share of the int8 network's (0.6), "
+                              "--accuracy-drop in points, or --agreement as a share of the images (0.98)")
+        if self.drop is not None or self.agreement is not None:
+            GoalRequest(self.drop, self.agreement)
         if self.quantization.target:
             raise ConfigError("bits are searched for the simulation; engines have bits of their own: no target")
 
@@ -94,7 +101,7 @@ class SearchResult:
         The bits as a config list, for --config.
     curve : list of Point
         From the smallest to the largest.
-    float : Predictions
+    float : Predictions or Responses
     full_size : int
         Bytes (or bit operations) of the int8 network.
     sensitivities : Sensitivities
@@ -104,7 +111,7 @@ class SearchResult:
     met: bool
     rules: List[Dict[str, Any]]
     curve: List[Point]
-    float: Predictions
+    float: Answers
     full_size: int
     sensitivities: Sensitivities = field(repr=False)
 
@@ -117,10 +124,10 @@ def search(request: SearchRequest, progress: Silent = SILENT) -> SearchResult:
     progress : Silent
         Is told Task, Sensitivities and each Attempt.
     """
-    before = float_predictions(request, progress)
+    before = float_predictions(request, progress, request.drop is not None)
     work = _Search(request, before, progress)
     points = {id(a): Point(a) for a in work.allocations()}
-    if request.drop is None:
+    if request.drop is None and request.agreement is None:
         limit = (request.size or request.operations or 0) * work.full
         best = work.evaluated(allocate(*work.tables, cost=limit))
         met = best.allocation.met
@@ -137,10 +144,11 @@ def search(request: SearchRequest, progress: Silent = SILENT) -> SearchResult:
 class _Search:
     """The tables of one search, and the evaluation of what they suggest."""
 
-    def __init__(self, request: SearchRequest, before: Predictions, progress: Silent):
+    def __init__(self, request: SearchRequest, before: Answers, progress: Silent):
         self._request, self._before, self._progress = request, before, progress
         plain = replace(request, repair=replace(request.repair, rounding="none"))
         work = calibrated(plain, before, progress)
+        self._classes = work.task.model.classifies
         both = request.operations is not None
         bits = tuple(sorted({*request.bits, FULL}))
         asked = SensitivityRequest(bits, request.trials, (WEIGHT, INPUT) if both else (WEIGHT,))
@@ -153,11 +161,15 @@ class _Search:
         for path, of_layer in weights.items():
             size = layer_size(layers[path], self.found.products[path])
             choices = [(w, a) for w in bits for a in (bits if both else (FULL,))]
-            losses[path] = {(w, a): of_layer[w].divergence + (inputs[path][a].divergence if both else 0)
+            losses[path] = {(w, a): self._loss(of_layer[w]) + (self._loss(inputs[path][a]) if both else 0)
                             for w, a in choices}
             costs[path] = {choice: float(size.operations(choice) if both else size.size(choice)) for choice in choices}
         self.tables = losses, costs
         self.full = sum(of_layer[FULL, FULL] for of_layer in costs.values())
+
+    def _loss(self, effect: Effect) -> float:
+        """Divergence of the class probabilities; where there are no classes, the noise's share of the outputs."""
+        return effect.divergence if self._classes else 10 ** (-effect.sqnr / 10)
 
     def allocations(self) -> List[Allocation]:
         """What the sensitivities suggest for budgets of all sizes."""
@@ -186,7 +198,7 @@ class _Search:
         best = self.evaluated(allocations[high])
         seen.append(best)
         if not self._holds(best):
-            return max(seen, key=lambda point: -point.attempt.drop), False, seen
+            return best, False, seen
         failed = None
         while low < high:
             middle = (low + high) // 2
@@ -204,8 +216,7 @@ class _Search:
         return best, True, seen
 
     def _holds(self, point):
-        limit: Any = self._request.drop
-        return point.attempt.drop <= limit + 1e-9
+        return missing(GoalRequest(self._request.drop, self._request.agreement), point.attempt) <= 0
 
     def _mended(self, allocation, above):
         """An allocation that loses too much, with the bits that save most for their cost, half the way up."""
