@@ -4,7 +4,7 @@
 import importlib
 import pathlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
 
 import numpy as np
 
@@ -59,11 +59,13 @@ class Runner(Session):
     ----------
     path : path
     options : Options
+    content : bytes, optional
+        Of the file, where it is not to be read.
     """
 
-    def __init__(self, path: pathlib.Path, options: Options) -> None:
+    def __init__(self, path: pathlib.Path, options: Options, content: Optional[bytes] = None) -> None:
         self._module, self._options, self._path = engine(), options, path
-        self._content = read_bytes(path)
+        self._content = read_bytes(path) if content is None else content
         self._sessions: Dict[Tuple[str, ...], Any] = {}
         plain = self._session(())
         self.input = plain.get_inputs()[0].name

@@ -7,9 +7,9 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 import numpy as np
 
 from deploy.ir import Model, quantized
-from deploy.target import TARGETS, Engine, Option, Problem, Ranges, Target, Way
+from deploy.target import TARGETS, Engine, Option, Problem, Ranges, Report, Target, Way
 from deploy.target import Side as Computed
-from deploy.targets.onnx import constraints, runner, writer
+from deploy.targets.onnx import constraints, runner, unoptimized, writer
 from deploy.targets.onnx.arithmetic import OrtArithmetic
 from deploy.targets.onnx.grids import settled
 from deploy.targets.onnx.runner import Options, Runner
@@ -99,6 +99,12 @@ class OnnxTarget(Target):
                     integers: bool = True) -> Tuple[pathlib.Path, ...]:
         """The .onnx."""
         return writer.write(model, folder, name, integers)
+
+    def reports(self) -> Tuple[Report, ...]:
+        """Whether ONNX Runtime without optimizations computes what its float32 sums make one expect."""
+        return (Report("unoptimized", "--unoptimized-report",
+                       "foresee every code of ONNX Runtime without optimizations, where sums are of float32 products, "
+                       "on a few of the images (seconds for each)", "unoptimized.json", unoptimized.report),)
 
     def run(self, folder: Any, inputs: Any, options: Optional[Options] = None) -> Tuple[np.ndarray, ...]:
         """Outputs (a tuple) of ONNX Runtime for a batch (n, c, h, w), exact by default."""

@@ -17,6 +17,7 @@ from deploy.study import in_float
 from deploy.target import find
 from deploy.targets.onnx import writer
 from deploy.targets.onnx.fusion import endings
+from deploy.targets.onnx.unoptimized import report
 from gluon_quantize.commands import deploy as command
 from quantize.convert import convert_model, merge_bn
 from quantize.errors import ConfigError, DeployError
@@ -116,6 +117,14 @@ def test_every_code_is_the_engines(target, model, tmp_path):
         assert default["identical"] == default["elements"]
 
 
+def test_without_optimizations_every_code_is_foreseen(model):
+    """Float32 sums in the order of additions of ONNX Runtime; integers differ here and there."""
+    text, contents = report(model, model, [(images(4, 9), np.zeros(4))])
+    total = contents["total"]["float sums"]
+    assert total["identical"] == total["codes"] > 50000 and "those of float sums" in text
+    assert contents["total"]["integers"]["largest"] <= 1
+
+
 def test_whole_blocks_run_in_integers(target, model, tmp_path):
     """Everything but the rounding of the image is an integer operator, or moves codes."""
     target.write(model, tmp_path)
@@ -192,7 +201,7 @@ def test_an_unsettled_model_is_not_written(target, tmp_path):
 
 
 def test_the_command_deploys_and_proves(tmp_path, capsys):
-    assert command.main(["--model", "digits_lenet", "--target", "onnx", "--num-images", "60", "--verify-images", "20",
+    assert command.main(["--model", "digits_lenet", "--target", "onnx", "--unoptimized-report", "--num-images", "60", "--verify-images", "20",
                          "--latency-runs", "1", "--output", str(tmp_path / "out")]) == 0
     assert "onnx exact" in capsys.readouterr().out
     contents = json.loads((tmp_path / "out" / "certificate.json").read_text())
