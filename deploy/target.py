@@ -21,7 +21,7 @@ exists anywhere, and neither the proof nor a command asks which target it has::
 * **An exact simulation** (`simulation`, None by default): the Gluon network computing what the engine computes. Only
   `deploy/targets/<name>/simulate/` may import MXNet; the target imports it when asked.
 * **Roundings** (`settled`, none by default): engines that hand integers on between other nodes than layers with weights
-  say where blobs are rounded; grids that no layer has come from the calibration's images (`wants_ranges`).
+  say where blobs are rounded; grids that no layer has come from the calibration's images (`rounds_between`).
 * **Options, extras, reports, programs** (empty by default): what else the commands offer for this target. Each is a
   value that says what it is called and what it does; the commands show and run whatever there is.
 
@@ -52,6 +52,7 @@ import numpy as np
 from deploy.arithmetic import Arithmetic
 from deploy.image_steps import ImageSteps
 from deploy.ir import Model, quantized
+from deploy.ir.roundings import without_roundings
 from deploy.proof.compare import Observed
 from deploy.proof.machine import machine
 from quantize.errors import DeployError
@@ -294,8 +295,8 @@ class Target(ABC):
         Keywords of the class that the commands offer.
     engine : Engine or None
     simulation : Simulation or None
-    wants_ranges : bool
-        Whether `settled` asks for any: images are needed then.
+    rounds_between : bool
+        Whether blobs are rounded that no layer with a weight reads: `settled` then asks for ranges, from images.
     """
 
     name: str = ""
@@ -306,7 +307,7 @@ class Target(ABC):
     options: Tuple[Option, ...] = ()
     engine: Optional[Engine] = None
     simulation: Optional[Simulation] = None
-    wants_ranges: bool = False
+    rounds_between: bool = False
 
     @abstractmethod
     def config_list(self, net: Any) -> List[dict]:
@@ -334,8 +335,8 @@ class Target(ABC):
         """
 
     def settled(self, model: Model, ranges: Ranges) -> Model:
-        """A lowered model with every `ir.Rounding` that the engine's files will have; by default as it is."""
-        return model
+        """A lowered model with every `ir.Rounding` that the engine's files will have; by default without any."""
+        return without_roundings(model)
 
     def arithmetics(self) -> Tuple[Arithmetic, ...]:
         """How the engine rounds: on most processors, and on every other kind."""

@@ -10,7 +10,17 @@ from typing import Optional, Tuple, Type
 
 from mxnet.gluon import Block, nn
 
-from quantize.nn import QActivation, QConv1D, QConv2D, QConv2DTranspose, QDense, QReLU6, ReLU6
+from quantize.nn import (
+    Place,
+    QActivation,
+    QConv1D,
+    QConv2D,
+    QConv2DTranspose,
+    QDense,
+    QPlace,
+    QReLU6,
+    ReLU6,
+)
 from quantize.nn.layer import QuantizedBlock
 
 # operator in a traced graph -> the axis of its weight that output channels run along
@@ -68,6 +78,7 @@ LAYERS = (
     LayerType(nn.Conv3DTranspose, None, "Deconvolution", ("ConvTranspose3d",)),
     LayerType(nn.Activation, QActivation, by_default=False),
     LayerType(ReLU6, QReLU6, by_default=False),
+    LayerType(Place, QPlace, by_default=False),
 )
 QUANTIZABLE = {row.gluon: row for row in LAYERS if row.quantized is not None}
 NAMES = tuple(sorted(row.name for row in QUANTIZABLE.values()))

@@ -101,13 +101,18 @@ class GraphBlock(HybridBlock):
     input_shape : tuple of (int or None) or None
         The input's declared shape; None for a symbolic dimension, or for the whole when nothing was declared.
     preprocessing : dict or None
+    grids : dict
+        What a file that is quantized says of children (`quantize.importers.onnx.quantized`).
     """
+
+    layout = "NCHW"
 
     def __init__(self, program: Program, ctx: Optional[Context] = None,
                  preprocessing: Optional[Mapping[str, Any]] = None) -> None:
         super().__init__(prefix="")
         self.input_shape = program.input_shape
         self.preprocessing = preprocessing
+        self.grids: Dict[str, Any] = {}
         self._input = program.input
         self._outputs = program.outputs
         for step in program.steps:

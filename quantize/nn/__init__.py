@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Quantized layers and the fake quantizers they hold."""
 
-from quantize.nn.activation import QActivation, QReLU6, ReLU6, SkippableReLU
+from quantize.nn.activation import Place, QActivation, QPlace, QReLU6, ReLU6, SkippableReLU
 from quantize.nn.batchnorm import BypassBatchNorm
 from quantize.nn.conv import QConv1D, QConv2D, QConv2DTranspose
 from quantize.nn.dense import QDense
@@ -21,6 +21,6 @@ from quantize.nn.winograd import WinogradConv2D, WinogradTransform
 
 __all__ = ["METHODS", "MODES", "BypassBatchNorm", "CGPACTFakeQuantize", "DoReFaActivation", "DoReFaWeight",
            "FakeQuantize", "FoldedBatchNorm", "LSQActivation", "LSQFakeQuantize", "LSQPlusFakeQuantize",
-           "LSQPlusWeight", "MeanGlobalAvgPool2D", "PACTFakeQuantize", "QActivation", "QConv1D", "QConv2D",
-           "QConv2DTranspose", "QDense", "QReLU6", "QuantizedLayer", "ReLU6", "SATWeight", "SignFakeQuantize",
+           "LSQPlusWeight", "MeanGlobalAvgPool2D", "PACTFakeQuantize", "Place", "QActivation", "QConv1D", "QConv2D",
+           "QConv2DTranspose", "QDense", "QPlace", "QReLU6", "QuantizedLayer", "ReLU6", "SATWeight", "SignFakeQuantize",
            "SkippableReLU", "UniformFakeQuantize", "WinogradConv2D", "WinogradTransform"]

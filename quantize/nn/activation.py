@@ -81,5 +81,24 @@ class QActivation(QuantizedBlock, nn.Activation):
         return f"{type(self).__name__}({self._act_type}, output={self.output_quantizer})"
 
 
+class Place(nn.Activation):
+    """Nothing at all: a place between layers whose tensor can be quantized, as an activation's output can."""
+
+    def __init__(self, prefix: Optional[str] = None, params: Optional[ParameterDict] = None) -> None:
+        super().__init__("relu", prefix=prefix, params=params)
+        self._act_type = "identity"
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor) -> Tensor:
+        """`x`, by an operator of its own, so that the place is seen in traced graphs."""
+        return F.identity(x, name="fwd")
+
+    def __repr__(self) -> str:
+        return "Place"
+
+
+class QPlace(QActivation, Place):
+    """`Place` whose tensor is fake-quantized."""
+
+
 class QReLU6(QActivation, ReLU6):
     """`ReLU6` whose output is fake-quantized."""

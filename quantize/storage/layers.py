@@ -7,7 +7,7 @@ from mxnet.gluon import Block, nn
 
 from quantize.convert.layers import LAYERS
 from quantize.errors import ModelFileError
-from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, ReLU6, SkippableReLU, WinogradConv2D
+from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, Place, ReLU6, SkippableReLU, WinogradConv2D
 from quantize.nn.batchnorm import FrozenBatchNorm
 from quantize.nn.layer import QuantizedBlock, retyped
 from quantize.storage.container import expect
@@ -58,7 +58,7 @@ _OPTIONS: Dict[type, Callable[[Block], Options]] = {
     **dict.fromkeys(POOLS, _pool),
     **dict.fromkeys((*GLOBAL_POOLS, MeanGlobalAvgPool2D), lambda layer: {"layout": layer._kwargs["layout"]}),
     **dict.fromkeys((nn.Activation, SkippableReLU), lambda layer: {"activation": layer._act_type}),
-    ReLU6: lambda layer: {},
+    **dict.fromkeys((ReLU6, Place), lambda layer: {}),
 }
 # the quantized type -> the float type it is made from
 _QUANTIZED = {**{row.quantized: row.gluon for row in LAYERS if row.quantized is not None}, WinogradConv2D: nn.Conv2D}

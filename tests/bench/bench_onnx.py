@@ -32,8 +32,12 @@ WAYS = {"exact": Options(), "default": Options(exact_products=False)}
 def main(argv=None):
     """Deploy, and print."""
     arguments = ["--target", "onnx", FLAG] + list(sys.argv[1:] if argv is None else argv)
-    args = command.build_parser("bench_onnx.py", find("onnx")).parse_args(arguments)
+    parser = command.build_parser("bench_onnx.py", find("onnx"))
+    parser.add_argument("--random-weights", action="store_true", help="instead of pretrained ones")
+    args = parser.parse_args(arguments)
     request = command.request_of(args)
+    if args.random_weights:
+        request = dataclasses.replace(request, network=dataclasses.replace(request.network, pretrained=False))
     result = deploy(request)
     folder = pathlib.Path(args.output)
     floating, ours = (next(folder.glob(f"*-{kind}.onnx")) for kind in ("float", "int8"))
@@ -43,7 +47,7 @@ def main(argv=None):
     print(f"codes, unoptimized, foreseen: {total['identical']} of {total['codes']}")
     print(f"Top-1: float {result.float.top1_count}", *(f"{name} {found.top1_count}" for name, found in
                                                        result.accuracy.items()), f"of {len(result.float.labels)}")
-    task = open_task(dataclasses.replace(request, calibration=request.calibration), wants_ranges=True)
+    task = open_task(request, wants_ranges=True)
     own = folder / "own.onnx"
     quantize_static(floating, own, task.calibration)
     images = requested(request.images, task.images, task.preprocessing)

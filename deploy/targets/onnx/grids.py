@@ -32,6 +32,7 @@ from deploy.ir import (
     integers,
     producers,
 )
+from deploy.ir.roundings import grids_between, without_roundings
 from deploy.target import Ranges
 from deploy.targets.onnx.fusion import limits
 from quantize.errors import DeployError
@@ -52,9 +53,8 @@ def settled(model: Model, ranges: Ranges, symmetric: bool) -> Model:
     symmetric : bool
         Grids of blobs that can be negative have their zero point in the middle.
     """
-    if any(isinstance(node, Rounding) for node in model.nodes):
-        return model
-    places = _Places(model)
+    given, model = grids_between(model), without_roundings(model)
+    places = _Places(model, given)
     _refuse_different_steps(model)
     grids = places.known()
     wanted = {blob: QuantSpec(8, not places.is_non_negative(blob), narrow=False, rounding="half_even",
@@ -81,7 +81,7 @@ def _refuse_different_steps(model: Model) -> None:
 
 
 class _Places:
-    """Which blobs of a model are rounded, and which of them on one grid.
+    """Which blobs of a model are rounded, and which of them on one grid; those that are `given` have one.
 
     Attributes
     ----------
@@ -89,7 +89,8 @@ class _Places:
         In the order of the model.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, given: Mapping[str, Grid]) -> None:
+        self.given = given
         self.model, self.readers, self.writers = model, consumers(model), producers(model)
         self.integer = self._useful(self._able())
         self.rounded = [blob for blob in model.shapes if self._is_rounded(blob)]
@@ -172,21 +173,23 @@ class _Places:
                     if target in self.rounded:
                         self._parents[self.group(source)] = self.group(target)
 
-    def _layer_grids(self, blob: str) -> List[Grid]:
-        return [quantization.input for quantization in map(integers, self.readers[blob]) if quantization is not None]
+    def _known_grids(self, blob: str) -> List[Grid]:
+        given = [self.given[blob]] if blob in self.given else []
+        layers = map(integers, self.readers[blob])
+        return given + [quantization.input for quantization in layers if quantization is not None]
 
     def _part_conflicts(self) -> None:
         """Groups whose layers want different grids fall apart again: each blob then has its own."""
         wanted: Dict[str, Set[Grid]] = {}
         for blob in self.rounded:
-            wanted.setdefault(self.group(blob), set()).update(self._layer_grids(blob))
+            wanted.setdefault(self.group(blob), set()).update(self._known_grids(blob))
         apart = {blob for blob in self.rounded if len(wanted[self.group(blob)]) > 1}
         for blob in apart:
             self._parents[blob] = blob
 
     def known(self) -> Dict[str, Grid]:
-        """Group -> the grid that its layers read."""
-        return {self.group(blob): grid for blob in self.rounded for grid in self._layer_grids(blob)}
+        """Group -> the grid that its layers read, or that was given."""
+        return {self.group(blob): grid for blob in self.rounded for grid in self._known_grids(blob)}
 
     def clip(self, group: str) -> Optional[float]:
         """Where a clip that begins at zero cuts off everything that the blobs of a group are made of; None: nowhere."""

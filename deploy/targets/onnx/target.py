@@ -68,7 +68,7 @@ class OnnxTarget(Target):
     arithmetic = OrtArithmetic()
     suffixes, weights_suffix = (writer.SUFFIX,), writer.SUFFIX
     engine = OrtEngine()
-    wants_ranges = True
+    rounds_between = True
     options = (Option("affine", "--affine", "zero points anywhere for inputs that can be negative (default: in the "
                                             "middle, which every engine knows)"),
                Option("reduce_range", "--reduce-range",

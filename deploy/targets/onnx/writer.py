@@ -3,10 +3,10 @@
 
 import logging
 import pathlib
-from dataclasses import replace
-from typing import Any, Tuple
+from typing import Tuple
 
-from deploy.ir import Model, Rounding
+from deploy.ir import Model
+from deploy.ir.roundings import without_roundings
 from deploy.study import in_float
 from deploy.targets.onnx.nodes import Graph
 from deploy.targets.onnx.operators import OPERATORS
@@ -45,15 +45,6 @@ def render(model: Model, integers: bool = True) -> bytes:
     onnx.checker.check_model(proto)
     shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     return proto.SerializeToString(deterministic=True)
-
-
-def without_roundings(model: Model) -> Model:
-    """The model whose nodes read what its roundings read."""
-    source = {node.outputs[0]: node.inputs[0] for node in model.nodes if isinstance(node, Rounding)}
-    nodes: Any = tuple(replace(node, inputs=tuple(source.get(blob, blob) for blob in node.inputs))
-                       for node in model.nodes if not isinstance(node, Rounding))
-    shapes = {blob: shape for blob, shape in model.shapes.items() if blob not in source}
-    return replace(model, nodes=nodes, shapes=shapes)
 
 
 def write(model: Model, folder: PathLike, name: str, integers: bool = True) -> Tuple[pathlib.Path]:

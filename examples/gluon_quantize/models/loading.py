@@ -18,6 +18,7 @@ from gluon_quantize.models.params import load_params
 from gluon_quantize.models.request import NetworkRequest
 from quantize.convert import trace
 from quantize.convert.net import QuantizedNet
+from quantize.convert.stored import restore
 from quantize.errors import ConfigError, ConversionError, ModelFileError
 from quantize.modes import is_converted
 from quantize.registry import closest
@@ -217,7 +218,7 @@ def _open_onnx(source, ctx):
     if not path.is_file():
         raise ModelFileError(f"{path}: no such ONNX file")
     # images are (N, C, H, W) here, also for files that Keras and TensorFlow wrote
-    net = import_onnx(str(path), ctx=ctx, channels_first=True)
+    net = import_onnx(str(path), ctx=ctx, channels_first=True, keep_grids=True)
     stated = getattr(net, "preprocessing", None)
     try:
         steps = Preprocessing.from_onnx_metadata(stated) if stated else None
@@ -226,6 +227,8 @@ def _open_onnx(source, ctx):
     shape = getattr(net, "input_shape", None)
     shape = tuple(shape)[-3:] if shape else None
     name = path.parent.name if path.stem == "model" and path.parent.name else path.stem
+    if any(hasattr(grid, "weight") for grid in net.grids.values()):
+        net = restore(net, net.grids)
     return LoadedModel(net, name, steps, _hint(shape), shape, declares_size=True)
 
 

@@ -3,7 +3,8 @@
 
 import contextlib
 import dataclasses
-from typing import Any, Iterator, Optional, Tuple
+import logging
+from typing import Any, Dict, Iterator, Optional, Tuple
 
 from mxnet.gluon import Block
 
@@ -18,6 +19,10 @@ from quantize.convert.targets import check_plan
 from quantize.errors import CalibrationError, ConfigError, DeployError
 from quantize.modes import clear_cached_graphs, fix_params, mode, quantized_layers, quantizers, thresholds, unfix_params
 from quantize.modes import update_ema as store_averages
+from quantize.nn import QPlace
+from quantize.spec import QuantSpec
+
+logger = logging.getLogger(__name__)
 
 # what a request says of these decides nothing that a checkpoint has not decided
 FREE = {"quantization": ("target", "merge_bn", "exclude_first"), "calibration": ("folder",), "repair": ()}
@@ -35,9 +40,9 @@ def refuse_formats(request: PostTrainingRequest) -> None:
             changed = next((field.name for field in dataclasses.fields(given) if field.name not in free
                             and getattr(given, field.name) != getattr(plain, field.name)), None)
         if changed is not None:
-            raise ConfigError(f"{request.network.checkpoint}: is quantized already, with formats and ranges of its "
-                              f"own: leave out what asks for another {changed.replace('_', ' ')} (train can convert it "
-                              "anew)")
+            name = request.network.checkpoint or request.network.onnx
+            raise ConfigError(f"{name}: is quantized already, with formats and ranges of its own: leave out what "
+                              f"asks for another {changed.replace('_', ' ')} (train can convert it anew)")
 
 
 @contextlib.contextmanager
@@ -86,6 +91,44 @@ def chosen_target(task: Task, target: Target) -> Target:
     own: Any = getattr(task.net, "target", None)
     usual = all(not getattr(target, option.name) for option in target.options)
     return own if own is not None and own.name == target.name and usual else target
+
+
+def adopt(net: Any, target: Target) -> None:
+    """Formats that differ from the engine's in exact halves, or in one code at the lower end, become the engine's.
+
+    Places between layers are rounded only where the engine rounds there.
+    """
+    changed = set()
+    for _, quantizer in quantizers(net):
+        spec = _adopted(quantizer.spec, target)
+        if spec != quantizer.spec:
+            changed.add(f"{quantizer.spec} as {spec}")
+            quantizer.spec = spec
+    if changed:
+        logger.warning("for target %r formats are taken that differ in exact halves or in the lowest code: %s",
+                       target.name, ", ".join(sorted(changed)))
+    for _, layer in quantized_layers(net):
+        if isinstance(layer, QPlace) and layer.output_quantizer is not None and not target.rounds_between:
+            layer.output_quantizer.mode = "float"
+    layers = dict(quantized_layers(net))
+    net.plan = dataclasses.replace(net.plan, entries=tuple(
+        entry if entry.path not in layers else dataclasses.replace(entry, **_formats(layers[entry.path]))
+        for entry in net.plan.entries))
+    clear_cached_graphs(net)
+
+
+def _adopted(spec: QuantSpec, target: Target) -> QuantSpec:
+    if spec.grid != "mid_tread":
+        return spec
+    spec = spec.with_(rounding=target.arithmetic.rounding)
+    low, high = target.arithmetic.codes or (spec.qmin, spec.qmax)
+    return spec.with_(narrow=True) if spec.symmetric and (spec.qmin, spec.qmax) == (low - 1, high) else spec
+
+
+def _formats(layer: Any) -> Dict[str, Any]:
+    """What a plan's entry says of a layer's operands: weight, input, output."""
+    return {name.split("_")[0]: None if quantizer.mode == "float" and isinstance(layer, QPlace) else quantizer.spec
+            for name, quantizer in layer.quantizers()}
 
 
 def check_target(task: Task, target: Target) -> None:

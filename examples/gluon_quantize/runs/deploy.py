@@ -181,7 +181,7 @@ def _deployed(request, progress, also_write):
     if request.goal is not None:
         reached = reach(request.goal, request, target if _runs(request, target) else None, progress)
         request = reached.best.request
-    task = open_task(request, wants_ranges=target.wants_ranges)
+    task = open_task(request, wants_ranges=target.rounds_between)
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
     work = _from_checkpoint if task.model.converted else _from_float
@@ -225,6 +225,7 @@ def _from_checkpoint(request: DeployRequest, target: Target, task: Task, progres
     """The same of a network that is quantized already: its ranges, steps and weights are what is written."""
     checkpoint.refuse_formats(request)
     target = checkpoint.chosen_target(task, target)
+    checkpoint.adopt(task.net, target)
     checkpoint.check_target(task, target)
     progress.tell(task.net.plan)
     checkpoint.settle(task.net)

@@ -21,6 +21,7 @@ from quantize.importers.onnx.channels_last import (
     wants_channels_last,
 )
 from quantize.importers.onnx.facts import Facts, Shape
+from quantize.importers.onnx.quantized import Quantized
 from quantize.importers.onnx.reshapes import BATCH
 from quantize.importers.onnx.sizes import Size, known
 from quantize.importers.refused import Refused
@@ -42,6 +43,8 @@ class Graph:
         The file; every error names it.
     channels_first : bool
         Take (N, C, H, W) images also where the file wants (N, H, W, C).
+    keep_grids : bool
+        What layers of a file that is quantized round is noted in `grids`, and not computed by operators.
 
     Attributes
     ----------
@@ -55,13 +58,17 @@ class Graph:
         The batch size that the file fixes.
     used_constants : dict of str to numpy.ndarray
         Those that functional operators read at run time.
+    grids : dict
+        Child of the block -> what `quantized` says of it.
     fused : set of str
         Outputs whose nodes became part of an earlier node's layer.
+    quantized : Quantized
+        What a file that is quantized already says of its grids.
     uses : dict of str to list of onnx.NodeProto or None
         Who reads each tensor; None stands for the graph's output.
     """
 
-    def __init__(self, path: PathLike, channels_first: bool = False):
+    def __init__(self, path: PathLike, channels_first: bool = False, keep_grids: bool = False):
         self.path = str(path)
         self.model, self.opset = file.load(self.path)
         graph = self.model.graph
@@ -70,10 +77,13 @@ class Graph:
         lengths = self._lengths()
         self.fixed = self.input_shape[0] if self.input_shape and lengths[0] == BATCH else None
         self.outputs = [output.name for output in graph.output]
-        self.facts = Facts(constants, graph.node, {self.input: (self.input_kind, lengths)}, self.opset, self.fixed)
+        self.quantized = Quantized(graph.node, constants, self.outputs, keep_grids)
+        self.facts = Facts(constants, self.quantized.nodes, {self.input: (self.input_kind, lengths)}, self.opset,
+                           self.fixed)
         self._move_transposes(lengths, channels_first)
         self.used_constants: dict[str, np.ndarray] = {}
         self.names = Names()
+        self.grids: dict[str, Any] = {}
         self.fused: set[str] = set()
         self._drop_unread()
         self._aliases = {self.input: self.input}

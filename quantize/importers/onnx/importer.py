@@ -24,7 +24,8 @@ WHERE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+: ")
 MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
-def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False) -> GraphBlock:
+def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False,
+                keep_grids: bool = False) -> GraphBlock:
     """A HybridBlock that computes what the ONNX file computes.
 
     Convolutions, dense layers, normalisations, activations and poolings are ordinary Gluon layers named after the
@@ -39,12 +40,17 @@ def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False) -
         Where the parameters go.
     channels_first : bool, optional
         True: the block takes (N, C, H, W) images also where the file wants (N, H, W, C), as Keras' and TensorFlow's do.
+    keep_grids : bool, optional
+        True: what a quantized file rounds in front of and between layers is not computed; it is in `grids`, for
+        `quantize.convert.stored.restore`, which makes the block the quantized network that the file is. False: the
+        block computes it by operators.
 
     Returns
     -------
     GraphBlock
         With the attributes `input_shape` (None for symbolic dimensions), `layout` ("NHWC" where the block takes such
-        images, else "NCHW") and `preprocessing` (dict or None).
+        images, else "NCHW"), `preprocessing` (dict or None) and `grids`: child -> `quantized.StoredLayer` or
+        `quantized.StoredGrid`.
 
     Raises
     ------
@@ -53,9 +59,9 @@ def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False) -
         operators or attribute values that are not supported; all of those are named at once, before anything is built.
     """
     with damage_named(str(path)):
-        graph, program = _planned(path, channels_first)
+        graph, program = _planned(path, channels_first, keep_grids)
         net = GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
-        net.layout = graph.layout
+        net.layout, net.grids = graph.layout, graph.grids
         _check_sizes(graph, net)
         return net
 
@@ -66,8 +72,8 @@ def onnx_program(path: PathLike) -> Program:
         return _planned(path, True)[1]
 
 
-def _planned(path: PathLike, channels_first: bool) -> Tuple[Graph, Program]:
-    graph = Graph(path, channels_first)
+def _planned(path: PathLike, channels_first: bool, keep_grids: bool = False) -> Tuple[Graph, Program]:
+    graph = Graph(path, channels_first, keep_grids)
     steps = _input_steps(graph) + _plan(graph)
     outputs = tuple(graph.resolve(name, "the graph's output") for name in graph.outputs)
     program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape)
@@ -110,6 +116,7 @@ def _plan(graph: Graph) -> list:
             if not graph.fused.intersection(node.outputs):
                 steps.extend(_plan_node(node))
                 _check_outputs(graph, node, steps)
+                _keep_grids(graph, node, steps)
         except Refused as reason:
             problems.setdefault(f"{node.op}: {reason}", []).append(node.label)
         except MALFORMED as error:
@@ -120,6 +127,13 @@ def _plan(graph: Graph) -> list:
         listed = "; ".join(f"{what} (node {', '.join(map(repr, nodes))})" for what, nodes in problems.items())
         raise ModelFileError(f"{graph.path}: cannot be imported: {listed}")
     return steps
+
+
+def _keep_grids(graph: Graph, node: Node, steps: List[Step]) -> None:
+    """Note the grids that the file has for a layer, or for a place between layers, by the name of the child."""
+    found = graph.quantized.layers.get(node.outputs[0]) or graph.quantized.places.get(node.outputs[0])
+    if found is not None and any(step.name == node.name and step.layer is not None for step in steps):
+        graph.grids[node.name] = found
 
 
 def _check_outputs(graph: Graph, node: Node, steps) -> None:

@@ -11,11 +11,11 @@ from mxnet.gluon import nn
 from calib.calibrators import CALIBRATORS
 from calib.collect import calibrate, observe
 from deploy import engine, ir
+from deploy.ir.roundings import without_roundings
 from deploy.lower import lower
 from deploy.proof.prove import Subject, engine_sides, prove
 from deploy.study import in_float
 from deploy.target import find
-from deploy.targets.onnx import writer
 from deploy.targets.onnx.fusion import endings
 from deploy.targets.onnx.unoptimized import report
 from gluon_quantize.commands import deploy as command
@@ -169,7 +169,7 @@ def test_the_file_is_a_valid_one_and_always_the_same(target, model, tmp_path):
 
 def test_it_runs_in_float_as_the_float_network(target, model, tmp_path):
     target.write_files(model, tmp_path, "model", integers=False)
-    wanted = engine.run(writer.without_roundings(in_float(model)), images(3)).outputs[0]
+    wanted = engine.run(without_roundings(in_float(model)), images(3)).outputs[0]
     found, = target.run(tmp_path, images(3))
     assert np.allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
@@ -201,8 +201,8 @@ def test_an_unsettled_model_is_not_written(target, tmp_path):
 
 
 def test_the_command_deploys_and_proves(tmp_path, capsys):
-    assert command.main(["--model", "digits_lenet", "--target", "onnx", "--unoptimized-report", "--num-images", "60", "--verify-images", "20",
-                         "--latency-runs", "1", "--output", str(tmp_path / "out")]) == 0
+    assert command.main(["--model", "digits_lenet", "--target", "onnx", "--unoptimized-report", "--num-images", "60",
+                         "--verify-images", "20", "--latency-runs", "1", "--output", str(tmp_path / "out")]) == 0
     assert "onnx exact" in capsys.readouterr().out
     contents = json.loads((tmp_path / "out" / "certificate.json").read_text())
     exact = contents["sides"]["onnx exact"]["codes"]
