@@ -78,4 +78,4 @@ def _activation(stored: Any) -> Tuple[Format, QParams]:
     if zero == 0:
         return Format(8, False, rounding="half_even"), QParams.symmetric(scale)
     return (Format(8, True, symmetric=False, narrow=False, rounding="half_even"),
-            QParams(scale, np.int32([zero - HALF])))
+            QParams(scale, np.array([zero - HALF], np.int32)))

@@ -64,7 +64,8 @@ def products(weight: np.ndarray, values: np.ndarray, length: int) -> np.ndarray:
 
 
 def _tile(weight, values, length):
-    total, product = None, np.empty((len(weight), values.shape[1]))
+    total: Any = None
+    product = np.empty((len(weight), values.shape[1]))
     for start in range(0, len(values), length):
         sums = np.zeros(product.shape, np.float32)
         for index in range(start, min(start + length, len(values))):

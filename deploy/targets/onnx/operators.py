@@ -302,7 +302,7 @@ REDUCTIONS = {"mean": "ReduceMean", "sum": "ReduceSum", "max": "ReduceMax", "min
 @writes(Reduce)
 def _reduce(graph: Graph, node: Any, model: Model) -> None:
     axes, op = [axis + 1 for axis in node.axes], REDUCTIONS[node.op]
-    if node.op == "sum":  # the one that takes its axes as a tensor in operator set 13
+    if node.op == "sum" or graph.int4:  # axes are a tensor: of sums from operator set 13 on, of the others from 18
         graph.node(op, [node.inputs[0], graph.constant(node.name + ".axes", axes, np.int64)], node.outputs[0],
                    keepdims=int(node.keepdims))
         return

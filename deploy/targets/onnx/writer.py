@@ -15,42 +15,46 @@ from quantize.files import PathLike, write_whole
 LOG = logging.getLogger(__name__)
 SUFFIX = ".onnx"
 OPSET, IR_VERSION = 13, 8
+OPSET_INT4, IR_VERSION_INT4 = 21, 10
 BATCH = "N"
 PRODUCER = "gluon-quantize"
 
 
-def render(model: Model, integers: bool = True) -> bytes:
+def render(model: Model, integers: bool = True, int4: bool = False) -> bytes:
     """The contents of the file, checked by `onnx.checker` and strict shape inference; the same model, the same bytes.
 
     Parameters
     ----------
     integers : bool
         False: all layers compute in float32.
+    int4 : bool
+        Weights with codes from -7 to 7 are stored in 4 bits, which wants a newer operator set.
     """
     import onnx
-    from onnx import TensorProto, helper, numpy_helper, shape_inference
+    from onnx import TensorProto, helper, shape_inference
     if not integers:
         model = without_roundings(in_float(model))
-    graph = Graph()
+    graph = Graph(int4)
     for node in model.nodes:
         OPERATORS[type(node)](graph, node, model)
     values = {kind: [helper.make_tensor_value_info(blob, TensorProto.FLOAT, [BATCH, *model.shapes[blob]])
                      for blob in blobs] for kind, blobs in (("in", model.inputs), ("out", model.outputs))}
-    arrays = [numpy_helper.from_array(array.copy(order="C"), name) for name, array in graph.initializers.items()]
+    opset, ir_version = (OPSET_INT4, IR_VERSION_INT4) if int4 else (OPSET, IR_VERSION)
     name = model.metadata.get("name", "network")
-    proto = helper.make_model(helper.make_graph(graph.nodes, name, values["in"], values["out"], arrays),
-                              producer_name=PRODUCER, opset_imports=[helper.make_opsetid("", OPSET)])
-    proto.ir_version = IR_VERSION
+    proto = helper.make_model(helper.make_graph(graph.nodes, name, values["in"], values["out"], graph.tensors()),
+                              producer_name=PRODUCER, opset_imports=[helper.make_opsetid("", opset)])
+    proto.ir_version = ir_version
     helper.set_model_props(proto, dict(model.metadata))
     onnx.checker.check_model(proto)
     shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     return proto.SerializeToString(deterministic=True)
 
 
-def write(model: Model, folder: PathLike, name: str, integers: bool = True) -> Tuple[pathlib.Path]:
+def write(model: Model, folder: PathLike, name: str, integers: bool = True,
+          int4: bool = False) -> Tuple[pathlib.Path]:
     """Write the file into an existing folder; its path, in a tuple."""
     path = pathlib.Path(folder) / (name + SUFFIX)
-    data = render(model, integers)
+    data = render(model, integers, int4)
     write_whole(path, data)
     LOG.info("%s: %d bytes", path, len(data))
     return (path,)

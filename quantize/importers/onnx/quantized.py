@@ -110,7 +110,7 @@ class Quantized:
     def _grid(self, node: onnx.NodeProto) -> StoredGrid | None:
         """The numbers of a QuantizeLinear or DequantizeLinear; None where they are no constants, or of other types."""
         scale = self._constants.get(node.input[1])
-        zero = self._constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.uint8([0])
+        zero = self._constants.get(node.input[2]) if len(node.input) > 2 and node.input[2] else np.zeros(1, np.uint8)
         if scale is None or zero is None or zero.dtype.name not in CODES or not (scale > 0).all():
             return None
         low, high = CODES[zero.dtype.name]

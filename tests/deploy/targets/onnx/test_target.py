@@ -174,6 +174,25 @@ def test_it_runs_in_float_as_the_float_network(target, model, tmp_path):
     assert np.allclose(found, wanted, rtol=1e-4, atol=1e-5)
 
 
+def test_four_bits_are_stored_as_four_bits(tmp_path):
+    target = find("onnx", int4=True)
+    mx.random.seed(3)
+    net = Block()
+    net.initialize(mx.init.Xavier(magnitude=2))
+    model = deployed(net, target)
+    path, = target.write(model, tmp_path)
+    proto = onnx.load(str(path))
+    assert proto.opset_import[0].version == 21
+    codes = [tensor for tensor in proto.graph.initializer if tensor.name.endswith("weight.codes")]
+    assert len(codes) == 6 and all(tensor.data_type == onnx.TensorProto.INT4 for tensor in codes)
+    for node in ir.quantized(model):
+        tensor = next(tensor for tensor in codes if tensor.name == node.name + ".weight.codes")
+        assert np.array_equal(onnx.numpy_helper.to_array(tensor).astype(np.int8), node.quantization.weight_q)
+        assert len(tensor.raw_data) == (node.weight.size + 1) // 2
+    contents = proof(target, model, tmp_path, 8)
+    assert all(side["codes"]["share"] > 0.999 and side["codes"]["largest"] <= 1 for side in contents["sides"].values())
+
+
 def test_what_it_cannot_follow_is_said_of_every_layer():
     net = Block()
     net.initialize()
