@@ -52,7 +52,6 @@ import numpy as np
 from deploy.arithmetic import Arithmetic
 from deploy.image_steps import ImageSteps
 from deploy.ir import Model, quantized
-from deploy.ir.roundings import without_roundings
 from deploy.proof.compare import Observed
 from deploy.proof.machine import machine
 from quantize.errors import DeployError
@@ -335,8 +334,8 @@ class Target(ABC):
         """
 
     def settled(self, model: Model, ranges: Ranges) -> Model:
-        """A lowered model with every `ir.Rounding` that the engine's files will have; by default without any."""
-        return without_roundings(model)
+        """A lowered model with every `ir.Rounding` that the engine's files will have; by default as it is."""
+        return model
 
     def arithmetics(self) -> Tuple[Arithmetic, ...]:
         """How the engine rounds: on most processors, and on every other kind."""
