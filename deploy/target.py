@@ -101,20 +101,23 @@ def raise_problems(problems: Iterable[Problem], engine: str) -> None:
 
 @dataclass(frozen=True)
 class Option:
-    """A switch of a target: a keyword of its class, and an option of the commands.
+    """A switch of a target, or a list of words: a keyword of its class, and an option of the commands.
 
     Parameters
     ----------
     name : str
-        The keyword, False by default; the target keeps its value under the same name, so that files can say it.
+        The keyword, False or () by default; the target keeps its value under the same name, so that files can say it.
     flag : str
         On the command line, for instance ``--keep-winograd``.
     help : str
+    words : str
+        What the words that it takes are called there; empty: it is a switch.
     """
 
     name: str
     flag: str
     help: str
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,16 @@ class Engine(ABC):
         """Node -> why its output is known to differ from the arithmetic in this way; others only hand on."""
         return {}
 
+    def advice(self, model: Model, files: Sequence[pathlib.Path], images: np.ndarray) -> List[str]:
+        """What should be changed where the default way costs more here than it should, in sentences.
+
+        Parameters
+        ----------
+        images : array of float32, (images, ...)
+            A few.
+        """
+        return []
+
 
 class Simulation(ABC):
     """The Gluon network computing exactly what the engine computes."""
@@ -319,6 +332,10 @@ class Target(ABC):
     @abstractmethod
     def check(self, model: Model) -> List[Problem]:
         """Everything that keeps the model from being written, or that its owner should know."""
+
+    def check_options(self, model: Model) -> List[Problem]:
+        """What its own options ask for that the model, which need not be calibrated, has not."""
+        return []
 
     @abstractmethod
     def write_files(self, model: Model, folder: Any, name: str = "model",

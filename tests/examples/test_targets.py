@@ -46,6 +46,25 @@ def test_a_target_says_what_it_offers(capsys):
     assert "unknown target 'caff'; known: caffe, ncnn; did you mean 'caffe'?" in capsys.readouterr().err
 
 
+def test_single_layers_can_be_kept_from_16_bit_floats(tmp_path, capsys):
+    few = (*FEW, "--num-sample", "2", "--verify-images", "4")
+    folder = tmp_path / "out"
+    assert stopped(deploy.main, *few, "--no-fp16-layers", "feature.4", "--output", folder) == 2
+    found = capsys.readouterr()
+    assert "feature.4: --no-fp16-layers names a layer that is not there; did you mean 'features.4'?" in found.err
+    assert "Stability" not in found.out and not folder.exists()  # before anything is calibrated
+    pytest.importorskip("ncnn")
+    assert stopped(deploy.main, *few, "--no-fp16-layers", "features.8", "out*", "--output", folder) == 0
+    lines = (folder / "digits_lenet-int8.param").read_text().splitlines()
+    kept = {line.split()[1] for line in lines if re.search(r" 31=(7|71)( |$)", line)}
+    assert {"features.4", "features.8", "features.12", "output"} <= kept and "features.0" not in kept
+    certificate = json.loads((folder / "certificate.json").read_text())
+    assert certificate["sides"]["ncnn exact"]["codes"]["share"] == 1
+    again = tmp_path / "again"  # a checkpoint remembers what its target was told
+    assert stopped(deploy.main, folder, *FEW[2:], "--verify-images", "4", "--output", again) == 0
+    assert (again / "digits_lenet-int8.param").read_text().splitlines() == lines
+
+
 def test_recheck_is_a_command(tmp_path, capsys):
     pytest.importorskip("ncnn")
     folder, again = tmp_path / "out", tmp_path / "again"

@@ -9,7 +9,7 @@ at -128 there.
 """
 
 from dataclasses import replace
-from typing import Dict, List, Tuple, cast
+from typing import Collection, Dict, List, Optional, Set, Tuple, cast
 
 import numpy as np
 
@@ -23,6 +23,7 @@ REQUANTIZE = 100
 FEATURE_MASK = 31
 NO_16_BITS = 1 << 0 | 1 << 1 | 1 << 2  # no fp16 arithmetic, no fp16 storage, no bf16 storage
 CONVOLUTIONS = ("Convolution", "ConvolutionDepthWise")
+INTEGER = (*CONVOLUTIONS, "InnerProduct")  # types that compute in integers where they have the term
 OUTPUTS, GROUPS = 0, 7  # parameters of convolutions
 PACKED = 8  # channels that are packed together in blobs of integers
 
@@ -56,15 +57,39 @@ def to_network(model: ir.Model, integers: bool = True) -> Tuple[Network, Dict[st
     return Network(tuple(layers)), build.weights
 
 
-def without_16_bits(network: Network) -> Network:
+def without_16_bits(network: Network, chosen: Optional[Collection[str]] = None) -> Network:
     """The network whose layers keep to 32 bits whatever the engine's options are: by their feature masks.
 
     So the files themselves keep ncnn's default on ARM, fp16, from rounding what goes between integer layers.
+
+    Parameters
+    ----------
+    chosen : collection of str, optional
+        Layers whose inputs are to be kept so: they, and what computes these inputs in real numbers, back to the integer
+        layers that it starts from; None: all layers.
     """
+    kept = None if chosen is None else _computing(network, chosen)
     return Network(tuple(
-        layer if layer.type == "Input" else replace(layer, parameters={
+        layer if layer.type == "Input" or kept is not None and layer.name not in kept else replace(layer, parameters={
             **layer.parameters, FEATURE_MASK: cast(int, layer.parameters.get(FEATURE_MASK, 0)) | NO_16_BITS})
         for layer in network.layers))
+
+
+def _computing(network, chosen) -> Set[str]:
+    """The chosen layers, all float ones that their inputs come from, and the integer layers before those."""
+    makers = {blob: layer for layer in network.layers for blob in layer.outputs}
+    layers = {layer.name: layer for layer in network.layers}
+    found, asked, todo = set(chosen), set(), list(chosen)
+    while todo:
+        name = todo.pop()
+        if name in asked:
+            continue
+        asked.add(name)
+        for maker in map(makers.__getitem__, layers[name].inputs):
+            found.add(maker.name)
+            if maker.type not in INTEGER or TERM not in maker.parameters:
+                todo.append(maker.name)
+    return found
 
 
 def integer_blobs(network: Network) -> Dict[str, str]:

@@ -24,7 +24,7 @@ from deploy.target import (
     find,
 )
 from deploy.target import Side as Computed
-from deploy.targets.ncnn import constraints, guards, headroom, processor, programs, runner, writer
+from deploy.targets.ncnn import constraints, guards, halves, headroom, processor, programs, runner, writer
 from deploy.targets.ncnn.deviations import AARCH64, deviations
 from deploy.targets.ncnn.param import Network, parse_param
 from deploy.targets.ncnn.runner import EXACT, EXACT_AARCH64, Options, Runner
@@ -71,6 +71,10 @@ class NcnnEngine(Engine):
         """See `deviations.deviations`."""
         return deviations(model, way.options, platform.machine())
 
+    def advice(self, model: Model, files: Sequence[pathlib.Path], images: np.ndarray) -> List[str]:
+        """Where 16-bit floats are the default: which layers to keep from them; see `halves.advice`."""
+        return halves.advice(model, files, images) if platform.machine() in AARCH64 else []
+
 
 class NcnnSimulation(Simulation):
     """See `deploy.targets.ncnn.simulate`, which needs MXNet and is imported when it is needed."""
@@ -109,6 +113,8 @@ class NcnnTarget(Target):
         and ncnn may use Winograd, which is exact unless sums get large (`guards`).
     fp32 : bool
         The files forbid 16-bit floats (`network.without_16_bits`).
+    fp32_layers : sequence of str
+        They forbid them for what these layers read: names, or patterns as `fnmatch` has them.
     """
 
     name = constraints.NAME
@@ -121,10 +127,13 @@ class NcnnTarget(Target):
                       "Winograd for them, as ncnn2table does (default: 127 levels, without Winograd)"),
                Option("fp32", "--no-fp16",
                       "the files forbid 16-bit floats between layers, ncnn's default on phones: there the engine then "
-                      "computes the certified numbers whatever options it is run with (default: allowed)"))
+                      "computes the certified numbers whatever options it is run with (default: allowed)"),
+               Option("fp32_layers", "--no-fp16-layers",
+                      "the same for what these layers read alone: names as in the certificate, or patterns such as "
+                      "'features.1*'; recheck says on a phone which layers would be worth it (default: none)", "LAYER"))
 
-    def __init__(self, winograd: bool = False, fp32: bool = False):
-        self.winograd, self.fp32 = winograd, fp32
+    def __init__(self, winograd: bool = False, fp32: bool = False, fp32_layers: Sequence[str] = ()):
+        self.winograd, self.fp32, self.fp32_layers = winograd, fp32, tuple(fp32_layers)
 
     def config_list(self, net: Any) -> List[dict]:
         """See `constraints.config_list`."""
@@ -135,13 +144,17 @@ class NcnnTarget(Target):
         return constraints.check_plan(layers, self.winograd)
 
     def check(self, model: Model) -> List[Problem]:
-        """See `guards.check`."""
-        return guards.check(model, self.winograd)
+        """See `guards.check`, `halves.check_layers`."""
+        return guards.check(model, self.winograd) + self.check_options(model)
+
+    def check_options(self, model: Model) -> List[Problem]:
+        """Names of layers that the model has not."""
+        return halves.check_layers(model, self.fp32_layers)
 
     def write_files(self, model: Model, folder: Any, name: str = NAME,
                     integers: bool = True) -> Tuple[pathlib.Path, ...]:
         """The .param and the .bin."""
-        return writer.write(model, folder, name, integers, self.fp32)
+        return writer.write(model, folder, name, integers, self.fp32, halves.matching(model, self.fp32_layers))
 
     def run(self, folder: Any, inputs: Any, options: Optional[Options] = None) -> Tuple[np.ndarray, ...]:
         """Outputs (a tuple, in the order of the layers) of ncnn for a batch.

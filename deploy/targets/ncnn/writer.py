@@ -3,7 +3,7 @@
 
 import logging
 import pathlib
-from typing import Tuple
+from typing import Collection, Tuple
 
 from deploy import ir
 from deploy.targets.ncnn.binary import write_binary
@@ -15,14 +15,17 @@ LOG = logging.getLogger(__name__)
 SUFFIXES = (".param", ".bin")
 
 
-def render(model: ir.Model, integers: bool = True, fp32: bool = False) -> Tuple[str, bytes]:
-    """Contents of the .param and the .bin; the same model gives the same bytes. `fp32` as in `write`."""
+def render(model: ir.Model, integers: bool = True, fp32: bool = False,
+           fp32_layers: Collection[str] = ()) -> Tuple[str, bytes]:
+    """Contents of the .param and the .bin; the same model gives the same bytes. `fp32`, `fp32_layers` as in `write`."""
     network, weights = to_network(model, integers)
-    return format_param(without_16_bits(network) if fp32 else network), write_binary(network, weights)
+    if fp32 or fp32_layers and integers:
+        network = without_16_bits(network, None if fp32 else fp32_layers)
+    return format_param(network), write_binary(network, weights)
 
 
-def write(model: ir.Model, folder: PathLike, name: str = "model",
-          integers: bool = True, fp32: bool = False) -> Tuple[pathlib.Path, pathlib.Path]:
+def write(model: ir.Model, folder: PathLike, name: str = "model", integers: bool = True, fp32: bool = False,
+          fp32_layers: Collection[str] = ()) -> Tuple[pathlib.Path, pathlib.Path]:
     """Write both files into an existing folder, both or none.
 
     Parameters
@@ -31,13 +34,15 @@ def write(model: ir.Model, folder: PathLike, name: str = "model",
         False: all layers compute in float32, for comparison with the quantized network.
     fp32 : bool
         The files forbid 16-bit floats, which are ncnn's default on ARM.
+    fp32_layers : collection of str
+        Files in integers forbid them for these nodes and what their inputs are computed by (`network.without_16_bits`).
 
     Returns
     -------
     tuple of Path
         The .param and the .bin.
     """
-    text, data = render(model, integers, fp32)
+    text, data = render(model, integers, fp32, fp32_layers)
     param, weights = (pathlib.Path(folder) / (name + suffix) for suffix in SUFFIXES)
     write_together({weights: data, param: text})
     LOG.info("%s: %d bytes of weights for ncnn", weights, len(data))

@@ -2,7 +2,7 @@
 """The command `deploy`: quantize a CNN, write an engine's files, prove that the engine computes what was simulated."""
 
 import argparse
-from typing import TYPE_CHECKING, Any, List, Optional
+from typing import TYPE_CHECKING, List, Optional
 
 from deploy.target import TARGETS, Target, find
 from gluon_quantize.commands import options, recheck, reporting, running
@@ -46,8 +46,7 @@ def _add_files(parser: Parser, target: Target) -> None:
     group = parser.add_argument_group("the files")
     _add_target(group, target.name)
     options.add_output(group, "folder of the results, which appears whole or not at all")
-    for option in target.options:
-        group.add_argument(option.flag, action="store_true", help=option.help)
+    options.add_target_options(group, target)
     group.add_argument("--bgr", action="store_true",
                        help="the network takes BGR images: its first layer's weights are reordered")
     for extra in target.extras():
@@ -85,11 +84,6 @@ def chosen_target(prog: str, argv: Optional[List[str]]) -> Target:
         parser.error(f"--target: {error}")
 
 
-def is_given(args: argparse.Namespace, flag: str) -> bool:
-    """Whether a switch of the target was given."""
-    return getattr(args, flag.lstrip("-").replace("-", "_"))
-
-
 def check(parser: Parser, args: argparse.Namespace) -> None:
     """Options that are needed."""
     if not args.output and not args.list_models:
@@ -99,8 +93,7 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
 def request_of(args: argparse.Namespace) -> "DeployRequest":
     """What the options stand for."""
     from gluon_quantize.runs.deploy import DeployRequest
-    kind: Any = TARGETS.get(args.target)
-    target = find(args.target, **{option.name: is_given(args, option.flag) for option in kind.options})
+    target = options.told_target(args, args.target)
     offered = [extra.flag for extra in target.extras() if extra.flag] + [report.flag for report in target.reports()]
     return DeployRequest(
         options.network_request(args), options.images_request(args),
@@ -109,7 +102,7 @@ def request_of(args: argparse.Namespace) -> "DeployRequest":
         options.calibration_request(args), options.run_request(args), options.repair_request(args),
         output=args.output, force=args.force, bgr=args.bgr, use_engine=not args.no_engine,
         verify_images=args.verify_images, latency_runs=args.latency_runs,
-        goal=options.goal_request(args), wanted=tuple(flag for flag in offered if is_given(args, flag)))
+        goal=options.goal_request(args), wanted=tuple(flag for flag in offered if options.given(args, flag)))
 
 
 def work(args: argparse.Namespace) -> None:

@@ -8,6 +8,7 @@ import argparse
 from typing import Any, Dict, Optional, Tuple
 
 from calib.rounding import ROUNDINGS
+from deploy.target import TARGETS, Target, find
 from gluon_quantize.commands.image_options import add_loader, add_preprocessing, preprocessing_fields
 from gluon_quantize.commands.parser import EASYQUANT, MODES, Asking, calibration_method, number, whole
 from gluon_quantize.data.request import ImagesRequest
@@ -51,6 +52,28 @@ def network_request(args: argparse.Namespace, pretrained: bool = True) -> Networ
                           params=args.params or "", checkpoint=args.checkpoint or "",
                           pretrained=pretrained and not args.params,
                           options={name: True for name in switches if getattr(args, name)})
+
+
+def add_target_options(group: argparse._ActionsContainer, target: Target) -> None:
+    """What a target's class is told."""
+    for option in target.options:
+        if option.words:
+            group.add_argument(option.flag, nargs="+", default=(), metavar=option.words, help=option.help)
+        else:
+            group.add_argument(option.flag, action="store_true", help=option.help)
+
+
+def told_target(args: argparse.Namespace, name: str) -> Target:
+    """The target, told what the options of `add_target_options` say."""
+    kind: Any = TARGETS.get(name)
+    values = {option.name: given(args, option.flag) for option in kind.options}
+    target: Target = find(name, **{word: value for word, value in values.items() if value is not None})
+    return target
+
+
+def given(args: argparse.Namespace, flag: str) -> Any:
+    """What a flag has got; None where the command has none such."""
+    return getattr(args, flag.lstrip("-").replace("-", "_"), None)
 
 
 def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:

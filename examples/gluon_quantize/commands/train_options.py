@@ -11,12 +11,14 @@ from gluon_quantize.commands.options import (
     add_device,
     add_model,
     add_seed,
+    add_target_options,
     add_verbose,
     add_winograd,
     images_request,
     network_request,
     run_request,
     settings,
+    told_target,
     winograd_format,
 )
 from gluon_quantize.commands.parser import Parser, calibration_method, number, whole
@@ -146,8 +148,8 @@ def _add_quantization(parser, target):
                        help=f"keep to what this engine can hold, one of {', '.join(TARGETS.names())}, so that deploy "
                             "CHECKPOINT writes what was trained; its rules come before the options above, and batch "
                             "norm is folded where the method can (default: no engine)")
-    for option in target.options if target is not None else ():
-        group.add_argument(option.flag, action="store_true", help=option.help)
+    if target is not None:
+        add_target_options(group, target)
     group.add_argument("--config", action=Format, metavar="FILE",
                        help="JSON list of rules for single layers, applied after the options above")
 
@@ -273,11 +275,7 @@ def _formats(args):
 
 
 def _target(args):
-    if args.target is None:
-        return None
-    kind: Any = TARGETS.get(args.target)
-    return find(args.target, **{option.name: getattr(args, option.flag.lstrip("-").replace("-", "_"), False)
-                                for option in kind.options})
+    return None if args.target is None else told_target(args, args.target)
 
 
 def _schedule(args):

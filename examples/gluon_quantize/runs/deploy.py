@@ -196,11 +196,16 @@ def _deployed(request, progress, also_write):
     return result
 
 
-def _check_extras(request, target: Target, task: Task) -> None:
-    """Refuse before calibration what an extra that is asked for could not hold."""
-    for extra in target.extras():
-        if extra.check is not None and extra.flag in request.wanted:
-            raise_problems(extra.check(lowered(target, task, integers=False)), f"{target.name} with {extra.flag}")
+def _check_asked(request, target: Target, task: Task) -> None:
+    """Refuse before calibration what an option, or an extra that is asked for, could not hold."""
+    asked = [option.flag for option in target.options if option.words and getattr(target, option.name)]
+    extras = [extra for extra in target.extras() if extra.check is not None and extra.flag in request.wanted]
+    if not asked and not extras:
+        return
+    model = lowered(target, task, integers=False)
+    raise_problems(target.check_options(model), f"{target.name} with {' '.join(asked)}")
+    for extra in extras:
+        raise_problems(extra.check(model), f"{target.name} with {extra.flag}")
 
 
 Lowered = Tuple[Answers, Optional[List[np.ndarray]], Deployment, Calibration]
@@ -213,7 +218,7 @@ def _from_float(request: DeployRequest, target: Target, task: Task, progress: Si
     scores = _float_scores(request, target, task, progress)
     net = convert(request.quantization, task)
     progress.tell(net.plan)
-    _check_extras(request, target, task)
+    _check_asked(request, target, task)
     calibration = Calibration(request, task, before, progress)
     calibration.calibrate()
     floating = lowered(target, task, integers=False)

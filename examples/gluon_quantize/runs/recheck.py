@@ -68,7 +68,7 @@ class RecheckResult:
     machines : list of dict
         The certificates of all machines, this one's too.
     notes : list of str
-        What differs from the machine that deployed.
+        What differs from the machine that deployed, and what the engine advises.
     """
 
     certificate: Dict[str, Any]
@@ -94,20 +94,22 @@ def recheck(request: RecheckRequest, progress: Silent = SILENT) -> RecheckResult
         opened.target.engine.require()
         batches, data = _images(request, opened)
         contents = compare(opened, opened.in_engine(), batches, data, progress)
+        notes = _notes(opened, first, contents) + _advice(opened)
         if request.output:
             with staged(request.output, request.force) as output:
                 write_certificate(output, contents)
         else:
             keep_certificate(folder, contents)
     exact = way_name(opened.target, opened.target.engine.ways[0].name)
-    return RecheckResult(contents, reproduced(contents, exact), certificates(folder), _notes(opened, first, contents))
+    return RecheckResult(contents, reproduced(contents, exact), certificates(folder), notes)
 
 
 def _opened(folder):
     """The deployment, and the certificate that it came with."""
     found = sorted(folder.glob("*.ir"))
     if len(found) != 1:
-        raise DataError(f"--recheck {folder}: {len(found)} .ir files; name a folder that deploy --output has written")
+        raise DataError(f"{folder}: holds {len(found)} .ir files, a deployment has one; name a folder that "
+                        "gluon-quantize deploy has written")
     first = _checked(folder)
     model = file.load(found[0])
     try:
@@ -178,6 +180,15 @@ def _from_data_set(request, model):
                                    steps_for(request.images, dataset, steps))
     data = data_fingerprint(batches.identity(index) for index in batches.indices)
     return (part for part, _ in batches.arrays()), (data, len(batches.indices))
+
+
+def _advice(opened):
+    """The engine's, on the images that are stored with the deployment."""
+    stored = opened.folder / samples.FILE
+    if not stored.is_file():
+        return []
+    files = paths(opened.target, opened.name, opened.folder, INTEGER)
+    return opened.target.engine.advice(opened.model, files, samples.read_samples(stored, opened.model).inputs)
 
 
 def _notes(opened, first, contents):

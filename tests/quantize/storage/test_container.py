@@ -70,7 +70,8 @@ def test_the_target_and_the_rules_are_kept(tmp_path):
     net = ranged(convert_model(network(), target="ncnn", config_list=[{"op_names": ["8"], "exclude": True}]))
     save_quantized(net, tmp_path / "net.qnet")
     again = load_quantized(tmp_path / "net.qnet")
-    assert (again.facts.target, again.facts.target_options) == ("ncnn", {"fp32": False, "winograd": False})
+    assert (again.facts.target, again.facts.target_options) == (
+        "ncnn", {"fp32": False, "fp32_layers": [], "winograd": False})
     assert again.rules == net.rules and again.rules[-1].exclude
 
 

@@ -92,7 +92,8 @@ class Server:
                 if number:
                     self._view(places[name][0], (count,) + places[name][1])[number] = value
                 else:
-                    first[name] = self.numpy.array(value)
+                    # with fp16 on, ncnn hands out codes as bytes
+                    first[name] = self.numpy.array(value, self.numpy.float32)
             with _limited(seconds):
                 self._extract(inputs, number, extract, False, keep)
             if not number:

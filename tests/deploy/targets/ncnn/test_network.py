@@ -164,6 +164,22 @@ def test_the_files_can_forbid_16_bit_floats(ncnn, tmp_path):
     assert " 31=71" in forbidding and " 31=71" not in plain
 
 
+def masked(case, chosen):
+    """Layers that are kept from 16 bits."""
+    network = without_16_bits(to_network(case)[0], chosen)
+    return {layer.name for layer in network.layers if layer.parameters.get(31, 0) & 7 == 7}
+
+
+def test_what_a_layer_reads_is_kept_from_16_bits_back_to_the_integers_that_it_comes_from():
+    case = QUANTIZED["residual"]
+    assert masked(case, ["c3"]) == {"c3", "r", "add", "splitncnn_0", "c2"}  # what c1 hands to c2 are codes
+    assert masked(case, ["x"]) == {"x", "c3"} and masked(case, ["c2", "x"]) == {"x", "c3", "c2", "c1"}
+    assert masked(QUANTIZED["fire"], ["c"]) == {"c", "p", "cat", "e1", "e3"}
+    assert masked(QUANTIZED["fire"], ["e1"]) == {"e1", "squeeze", "splitncnn_0"} and masked(case, []) == set()
+    # with the second reader's input the Split is kept, too
+    assert masked(QUANTIZED["mixed"], ["x"]) == {"x", "m", "s", "c3", "splitncnn_0"}
+
+
 def test_only_convolutions_that_could_overflow_are_kept_from_winograd():
     parameters = {layer.name: layer.parameters for layer in to_network(QUANTIZED["residual"])[0].layers}
     assert parameters["c1"][31] == 64 and 31 not in parameters["c3"] and 31 not in parameters["x"]

@@ -119,6 +119,16 @@ def test_other_deaths(tmp_path, engine_that, text, says):
         runner.run(images, ["c1", "c2", "c3", "p", "x"])
 
 
+def test_codes_that_the_engine_hands_out_as_bytes_are_numbers(tmp_path, engine_that):
+    """So does ncnn with fp16 on: on ARM, by default."""
+    engine_that("if name != 'x': return 0, numpy.full((5, 7), int(self.first) - 3, 'b')")
+    images = np.arange(3, dtype=np.float32).reshape(3, 1, 1, 1) * np.ones((1, 3, 10, 9), np.float32)
+    found = Runner(*writer.write(CHAIN, tmp_path)).run(images, ["c1", "c2", "x"])
+    for name, shape, less in (("c1", (5, 7), 3), ("c2", (5, 7), 3), ("x", (3,), 0)):
+        want = np.arange(3, dtype=np.float32).reshape((3,) + (1,) * len(shape)) * np.ones(shape, np.float32) - less
+        np.testing.assert_array_equal(found[name], want)
+
+
 def test_a_death_while_loading_and_complaints_are_told(tmp_path, engine_that):
     paths = writer.write(CHAIN, tmp_path)
     engine_that("pass")

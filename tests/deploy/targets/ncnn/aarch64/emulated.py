@@ -3,6 +3,7 @@
 
     emulated.py cases [NAME ...]                      JSON: case -> output -> digest; of all cases
     emulated.py forbidden                             JSON: see `forbidden`
+    emulated.py masked NAME ...                       JSON: see `masked`
     emulated.py blobs PARAM IMAGES.npy OUT.npz WAY    arrays of all blobs, by the way `exact` or `default`
 """
 
@@ -44,6 +45,27 @@ def forbidden():
     return {"as exact": found[0] == found[1], "without": found[0] == found[2]}
 
 
+def masked(names):
+    """Case -> [its outputs' digests with ncnn's default options and files that forbid its layers 16 bits, and without].
+
+    Of the network `residual` what `c3` reads is kept from them alone; instead of outputs there are that blob and x.
+    """
+    everything, found = cases.everything(), {}
+    for name in names:
+        case = everything[name]
+        layers, wanted = [node.name for node in case.nodes], list(case.outputs)
+        if name == "network residual":
+            layers, wanted = ["c3"], ["r", "x"]
+        found[name] = []
+        for fp32_layers in (layers, ()):
+            with tempfile.TemporaryDirectory() as folder:
+                paths = writer.write(case, pathlib.Path(folder), fp32_layers=fp32_layers)
+                computed = Runner(*paths, TARGET.engine.ways[1].options).run(
+                    cases.images(name, case), wanted, case.shapes)
+            found[name].append({blob: digest(values) for blob, values in computed.items()})
+    return found
+
+
 def blobs(param, images, target, way):
     """All blobs of a network's files, whole numbers where it holds codes."""
     options = next(item.options for item in TARGET.engine.ways if item.name == way)
@@ -55,6 +77,8 @@ if __name__ == "__main__":
     if sys.argv[1] == "cases":
         everything = cases.networks() if sys.argv[2:3] == ["network chain"] else cases.everything()
         print(json.dumps({name: outputs(name, everything[name]) for name in sys.argv[2:] or everything}))
+    elif sys.argv[1] == "masked":
+        print(json.dumps(masked(sys.argv[2:])))
     elif sys.argv[1] == "forbidden":
         print(json.dumps(forbidden()))
     else:

@@ -66,16 +66,21 @@ def build():
         made.rename(target)
 
 
-def run(cpu, script, *arguments, check=True, seconds=1800):
-    """A finished process of the emulated Python; its modules find the project."""
+def command(cpu):
+    """The command line of the emulated Python, to which a script and its arguments are added."""
     site = os.pathsep.join(map(str, (folder() / "site", ROOT, ROOT / "examples")))
     variables = {"PYTHONPATH": site, "PYTHONHOME": str(folder() / "root/usr"), "PYTHONDONTWRITEBYTECODE": "1",
                  "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-    command = [_qemu(), "-cpu", cpu, "-L", str(folder() / "root")]
+    words = [_qemu(), "-cpu", cpu, "-L", str(folder() / "root")]
     for name, value in variables.items():
-        command += ["-E", f"{name}={value}"]
-    command += [str(folder() / "root/usr/bin" / f"python{PYTHON}"), str(script)] + [str(item) for item in arguments]
-    found = subprocess.run(command, capture_output=True, text=True, timeout=seconds)
+        words += ["-E", f"{name}={value}"]
+    return [*words, str(folder() / "root/usr/bin" / f"python{PYTHON}")]
+
+
+def run(cpu, script, *arguments, check=True, seconds=1800):
+    """A finished process of the emulated Python; its modules find the project."""
+    found = subprocess.run([*command(cpu), str(script), *map(str, arguments)], capture_output=True, text=True,
+                           timeout=seconds)
     if check and found.returncode:
         raise AssertionError(f"on {cpu}: exit code {found.returncode}\n{found.stdout[-2000:]}\n{found.stderr[-2000:]}")
     return found

@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: MIT
 """ncnn for aarch64, emulated, against the integer engine here. See `environment`; where that cannot be had: skipped."""
 
+import contextlib
 import json
+import pathlib
+import tempfile
 
+import numpy as np
 import pytest
 
 from deploy import engine
+from deploy.targets.ncnn import TARGET, writer
 from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
 from gluon_quantize.commands import deploy
-from tests.deploy.targets.ncnn.aarch64 import cases, environment
+from tests.deploy.targets.ncnn.aarch64 import cases, environment, networks
 from tests.deploy.targets.ncnn.aarch64.emulated import digest
 
 SCRIPT = environment.ROOT / "tests/deploy/targets/ncnn/aarch64/emulated.py"
@@ -57,6 +62,42 @@ def test_every_layer(emulator, cpu):
 @pytest.mark.slow
 def test_files_that_forbid_16_bit_floats_need_no_options(emulator):
     assert json.loads(environment.run("cortex-a76", SCRIPT, "forbidden").stdout) == {"as exact": True, "without": False}
+
+
+@pytest.mark.slow
+def test_single_layers_are_kept_from_16_bit_floats(emulator):
+    """Every kind of layer does what its feature mask says; about a fifth of the cases, all float layers."""
+    everything = cases.everything()
+    names = [*cases.floats(), *[name for name in cases.quantized() if ":" not in name][::5], "network residual"]
+    names = list(dict.fromkeys(names))
+    found = json.loads(environment.run("cortex-a76", SCRIPT, "masked", *names).stdout)
+    for name, (kept, default) in found.items():
+        case = everything[name]
+        judged = engine.run(case, cases.images(name, case), arithmetic=Aarch64Arithmetic(), keep=set(kept)).blobs
+        wanted = {blob: digest(judged[blob]) for blob in kept}
+        if name == "network residual":  # x behind the layer that was chosen is 16 bits wide
+            assert kept["r"] == wanted["r"] != default["r"] and kept["x"] != wanted["x"]
+        else:
+            assert kept == wanted, name
+    changed = [name for name, (kept, default) in found.items() if kept != default]
+    for what in ("batch norm", "affine", "hard_swish (", "hard_sigmoid (", "global avg", "avg (", "1x1", "3x3",
+                 "depthwise", "groups", "dense"):
+        assert any(name.startswith(what) for name in changed), what  # the mask has changed something
+
+
+@pytest.mark.slow
+def test_codes_are_read_with_the_default_options(emulator):
+    """ncnn hands them out as bytes there."""
+    case = cases.networks()["network chain"]
+    images = cases.images("", case)
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        runner = networks.emulated("cortex-a76", writer.write(case, folder), networks.WAYS["default"])
+        found = TARGET.engine.side(case, runner)(images)
+    judged = engine.run(case, images, arithmetic=Aarch64Arithmetic(), codes=True)
+    assert set(found.codes) == {"c2", "c3"}
+    for name, codes in found.codes.items():
+        assert np.abs(codes - judged.codes[name]).max() <= 1 and np.mean(codes == judged.codes[name]) > 0.99
 
 
 @pytest.mark.slow
