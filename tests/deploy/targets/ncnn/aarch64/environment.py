@@ -5,6 +5,8 @@
 
 No root, no chroot: Debian's arm64 packages and the aarch64 wheels are unpacked side by side. The folder is
 $QUANTIZE_AARCH64, or ~/.cache/gluon-quantize/aarch64. Where apt or pip cannot get something, `Unavailable` says what.
+armv7 could be had the same way (a manylinux_2_31_armv7l wheel, qemu-arm-static, python3-numpy of Debian's armhf), but
+how ncnn rounds there is not known here.
 """
 
 import importlib.metadata
