@@ -199,13 +199,14 @@ def _deployed(request, progress, also_write):
 def _check_asked(request, target: Target, task: Task) -> None:
     """Refuse before calibration what an option, or an extra that is asked for, could not hold."""
     asked = [option.flag for option in target.options if option.words and getattr(target, option.name)]
-    extras = [extra for extra in target.extras() if extra.check is not None and extra.flag in request.wanted]
-    if not asked and not extras:
+    checks = [(extra.check, extra.flag) for extra in target.extras()
+              if extra.check is not None and extra.flag in request.wanted]
+    if not asked and not checks:
         return
     model = lowered(target, task, integers=False)
     raise_problems(target.check_options(model), f"{target.name} with {' '.join(asked)}")
-    for extra in extras:
-        raise_problems(extra.check(model), f"{target.name} with {extra.flag}")
+    for check, flag in checks:
+        raise_problems(check(model), f"{target.name} with {flag}")
 
 
 Lowered = Tuple[Answers, Optional[List[np.ndarray]], Deployment, Calibration]
