@@ -52,6 +52,7 @@ import numpy as np
 from deploy.arithmetic import Arithmetic
 from deploy.image_steps import ImageSteps
 from deploy.ir import Model, quantized
+from deploy.offer import Option, Report
 from deploy.proof.compare import Observed
 from deploy.proof.machine import machine
 from quantize.errors import DeployError
@@ -100,27 +101,6 @@ def raise_problems(problems: Iterable[Problem], engine: str) -> None:
 
 
 @dataclass(frozen=True)
-class Option:
-    """A switch of a target, or a list of words: a keyword of its class, and an option of the commands.
-
-    Parameters
-    ----------
-    name : str
-        The keyword, False or () by default; the target keeps its value under the same name, so that files can say it.
-    flag : str
-        On the command line, for instance ``--keep-winograd``.
-    help : str
-    words : str
-        What the words that it takes are called there; empty: it is a switch.
-    """
-
-    name: str
-    flag: str
-    help: str
-    words: str = ""
-
-
-@dataclass(frozen=True)
 class Extra:
     """Something that is written beside the engine's files.
 
@@ -141,28 +121,6 @@ class Extra:
     flag: str = ""
     help: str = ""
     check: Optional[Callable[[Model], List[Problem]]] = None
-
-
-@dataclass(frozen=True)
-class Report:
-    """A question that a target answers about a network and images, beside the proof.
-
-    Parameters
-    ----------
-    name, flag, help : str
-        `name` is what a progress bar says.
-    file : str
-        Takes the contents as JSON.
-    make : function
-        From (quantized model, the same in float, batches of (images, labels)) to (text for people, contents of the
-        file).
-    """
-
-    name: str
-    flag: str
-    help: str
-    file: str
-    make: Callable[[Model, Model, Iterable[Tuple[np.ndarray, np.ndarray]]], Tuple[str, Dict[str, Any]]]
 
 
 # ---- the engine and the simulation
