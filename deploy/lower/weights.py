@@ -16,7 +16,7 @@ from quantize.modes import quantized_layers
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.spec import PerTensor, QuantSpec
 
-LARGEST = 255  # the codes of 8 bits without a level at zero: odd numbers up to here
+LARGEST = {"mid_tread": 127, "mid_rise": 255}  # without a level at zero codes are odd: 8 bits reach 255
 UNCALIBRATED = "its input has no calibrated range; calibrate the network (calib.collect), or exclude the layer"
 
 
@@ -63,9 +63,10 @@ def _check_weights(layer: Block, spec: QuantSpec, arithmetic: Arithmetic) -> Non
     """Unsupported where the codes of a weight do not fit."""
     if spec.grid == "mid_tread":
         _check_rounding(spec, "weights", arithmetic)
-    if not (spec.signed and spec.symmetric) or _largest_code(spec) > LARGEST:
+    largest = LARGEST[spec.grid]
+    if not (spec.signed and spec.symmetric) or _largest_code(spec) > largest:
         raise Unsupported(f"{spec} weights with codes from {_code(spec, spec.qmin)} to {_code(spec, spec.qmax)}; "
-                          f"integer layers hold symmetric ones up to {LARGEST}")
+                          f"integer layers hold symmetric ones up to {largest}")
     if layer.weight_transform is not None:
         raise Unsupported(f"its weight is quantized in the Winograd domain ({layer.weight_transform}), integer layers "
                           "hold kernels on a grid; convert it without Winograd")

@@ -195,7 +195,9 @@ def test_every_layer_without_a_range_is_named(small_net, images):
 @pytest.mark.parametrize("config, text", [
     ({"op_types": ["Conv2D"], "input": "float"}, "only its weight is quantized; integer layers need input and"),
     ({"op_types": ["Conv2D"], "weight": "float"}, "only its input is quantized"),
-    ({"op_names": ["0"], "weight": "int12/layer"}, "up to 255 (0)")])
+    ({"op_names": ["0"], "weight": "int12/layer"}, "up to 127 (0)"),
+    ({"op_names": ["0"], "weight": "int8/layer/full"}, "codes from -128 to 127"),
+    ({"op_names": ["0"], "weight": "int9/layer", "weight_method": "sat"}, "up to 255 (0)")])
 def test_formats_that_integer_layers_cannot_hold(config, text, small_net, images):
     net = convert_model(small_net, config_list=[config])
     for _, quantizer in quantizers(net, "activation"):
