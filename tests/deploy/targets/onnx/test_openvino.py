@@ -48,5 +48,9 @@ def test_outputs_and_classes_are_the_engines(tmp_path):
     compiled = core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = compiled(images)[compiled.output(0)]
     wanted = engine.run(model(), images, arithmetic=OrtArithmetic()).outputs[0]
-    assert np.abs(found - wanted).max() < 0.05 * np.abs(wanted).max()
-    assert (found.argmax(axis=1) == wanted.argmax(axis=1)).mean() > 0.95
+    difference = np.abs(found - wanted).max(axis=1)
+    assert difference.max() < 0.05 * np.abs(wanted).max()
+    # a class may change only where the two largest scores are closer than what outputs differ by
+    first, second = -np.sort(-wanted, axis=1)[:, :2].T
+    clear = first - second > 2 * difference
+    assert clear.sum() > 20 and (found.argmax(axis=1) == wanted.argmax(axis=1))[clear].all()
