@@ -10,14 +10,15 @@ from mxnet.gluon import nn
 from calib.calibrators import MinMax
 from calib.collect import calibrate, observe
 from calib.rounding import BRECQ, GPTQ, Problem
-from calib.rounding.blocks import SoftLayer, blocks_of
-from calib.rounding.learn import learn_rounding
+from calib.rounding.blocks import Joint, SoftLayer, blocks_of
+from calib.rounding.gptq import finished
+from calib.rounding.learn import Chains, Unrounded, learn_rounding, problem_of, store
 from quantize.convert import convert_model
 from quantize.errors import ConfigError
 from quantize.modes import quantize_input, quantized_layers
 from quantize.reference import quantize
 from quantize.spec import PerChannel, QuantSpec
-from quantize.stages import LayerGraph
+from quantize.stages import Chain, LayerGraph, float_product, quantized_product
 
 QUICK = BRECQ(iterations=100, batch=16)
 
@@ -125,3 +126,54 @@ def test_a_soft_layer_starts_at_gptqs_codes_and_its_gradient_is_its_slope():
 def test_bad_options_are_refused():
     with pytest.raises(ConfigError, match="drop"):
         BRECQ(drop=2)
+
+
+def joint_of(net, x):
+    """(graph, block of all steps, layers' problems) in front of which both networks stand."""
+    graph = LayerGraph(net)
+    starts = tuple(Chain(graph, [x], compute) for compute in (float_product(graph), quantized_product(graph)))
+    chains = Chains(starts[0].copy(), starts[1].copy(), len(x))
+    problems = {path: problem_of(graph, path, chains, (0, 1, number)) for number, path in enumerate(graph.calls)}
+    return graph, Joint(graph, starts, len(graph.steps)), problems
+
+
+def nearest(problem):
+    steps = problem.largest(problem.weight) / problem.spec.qmax
+    return finished(problem, problem.codes(problem.weight, steps[problem.parts()][..., None]), steps)
+
+
+def test_the_gradient_of_a_blocks_error_is_numpys():
+    net = nn.HybridSequential()
+    net.add(nn.Dense(4))
+    mx.random.seed(0)
+    net.initialize(mx.init.Xavier(magnitude=3))
+    x = mx.nd.array(np.random.RandomState(0).normal(1, 1, size=(50, 7)))
+    net(x)
+    convert_model(net, config_list=[{"op_types": ["Dense"], "weight": "int3/channel", "input": "float"}])
+    graph, block, problems = joint_of(net, x)
+    soft = SoftLayer(problems["0"], nearest(problems["0"]), 0.1)
+    with mx.autograd.record():
+        missed = block._missed(block._run({graph.data: x}, block._soft({"0": soft}, 0, None)), block._wanted.state(0))
+    missed.backward()
+    sigmoid = 1 / (1 + np.exp(-soft.v.astype(np.float64)))[0]
+    codes = soft.floor[0] + 1.2 * sigmoid - 0.1
+    weight = np.clip(codes, -3, 3) * soft.steps[0]
+    centred = x.asnumpy() - x.asnumpy().mean(0)
+    wanted = x.asnumpy() @ problems["0"].weight[0].T
+    error = centred @ weight.T - (wanted - wanted.mean(0))
+    assert float(missed.asscalar()) == pytest.approx((error ** 2).mean() / wanted.var(), rel=1e-4)
+    slope = 2 * error.T @ centred / error.size / wanted.var() * soft.steps[0] * 1.2 * sigmoid * (1 - sigmoid)
+    slope[np.abs(codes) > 3] = 0
+    np.testing.assert_allclose(soft.variable.grad.asnumpy()[0], slope, rtol=1e-3, atol=1e-6)
+
+
+def test_from_the_nearest_codes_a_block_learns_its_error_away():
+    net, x = converted()
+    graph, block, problems = joint_of(net, x)
+    start = block.loss()
+    before = {path: Unrounded.of(graph.layers[path]) for path in problems}
+    soft = {path: SoftLayer(problem, nearest(problem), 0.03) for path, problem in problems.items()}
+    block.learn(soft, BRECQ(iterations=150, batch=32, drop=0), (0, 0), start)
+    for path, layer in soft.items():
+        store(graph.layers[path], finished(problems[path], layer.codes(), nearest(problems[path]).scale), before[path])
+    assert block.loss() < start / 2
