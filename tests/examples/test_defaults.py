@@ -34,9 +34,10 @@ def test_simulate_does_what_is_recommended(result):
     found, out = result(*DIGITS)
     assert "int8/channel" in out and "int8/layer" not in out and "Thresholds by sqnr, 50 images" in out
     assert found["settings"]["quantize_input_offline"] and not found["settings"]["predecessor"]
-    assert found["bias_corrections"] == {}  # batch norm is not merged
-    assert set(result(*DIGITS, "--merge-bn")[0]["bias_corrections"]) >= {"features.4", "output"}
-    assert result(*DIGITS, "--merge-bn", "--bias-correction", "none")[0]["bias_corrections"] == {}
+    assert found["settings"]["merge_bn"] and set(found["bias_corrections"]) >= {"features.4", "output"}
+    assert result(*DIGITS, "--bias-correction", "none")[0]["bias_corrections"] == {}
+    assert result(*DIGITS, "--no-merge-bn")[0]["bias_corrections"] == {}  # auto: only where it is merged
+    assert not result(*DIGITS, "--quant-type", "layer")[0]["settings"]["merge_bn"]
 
 
 def test_simulate_with_a_target_is_what_deploy_makes(result):

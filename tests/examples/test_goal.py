@@ -85,8 +85,7 @@ def unlabelled(tmp_path):
     """A module of a few images without labels."""
     (tmp_path / "few.py").write_text(
         "import numpy as np\n\n\ndef images(part):\n"
-        "    pixels = np.random.RandomState(len(part)).randint(0, 17, (40, 8, 8), np.uint8)\n"
-        "    return [(image, None) for image in pixels]\n")
+        "    return np.random.RandomState(len(part)).randint(0, 17, (40, 8, 8), np.uint8)\n")
     return ("--model", "digits_lenet", "--data", f"{tmp_path / 'few.py'}:images")
 
 

@@ -21,8 +21,8 @@ from quantize.errors import ConfigError
 PROG = "simulate_quantization.py"
 DESCRIPTION = """Simulate the quantization of a CNN and say what it loses against the float network.
 
-Without further options as the measurements recommend: one weight scale per channel, fixed input ranges from a
-calibration by sqnr, biases corrected where batch norm is merged. --predecessor: as Quantization.MXNet did."""
+Without further options as the measurements recommend: batch norm merged, one weight scale per channel, fixed input
+ranges from a calibration by sqnr, biases corrected. --predecessor: as Quantization.MXNet did."""
 
 
 class Defaults(NamedTuple):
@@ -76,8 +76,11 @@ def asks_for_predecessor(prog: str, argv: Optional[List[str]]) -> bool:
 
 def _add_quantization(parser, usual):
     group = parser.add_argument_group("quantization")
-    group.add_argument("--merge-bn", action="store_true",
-                       help="merge batch norm into the weights before quantizing (default: no)")
+    group.add_argument("--merge-bn", action="store_true", default=None,
+                       help="merge batch norm into the weights before quantizing (default: where each channel has a "
+                            "scale of its own, but not with --predecessor)")
+    group.add_argument("--no-merge-bn", action="store_false", dest="merge_bn",
+                       help="leave batch norm as it is (default: see --merge-bn)")
     group.add_argument("--weight-bits", "--weight-bits-width", type=whole(1, 16),
                        default=QuantizationRequest.weight_bits, metavar="N",
                        help="bits of the weights, 1 to 16 (default: %(default)s)")
@@ -168,7 +171,10 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
     if not args.exclude_first_conv:
         # the same network that deploy would make
         args.exclude_first_conv = "false" if args.target else "true"
-        args.merge_bn = args.merge_bn or bool(args.target)
+        args.merge_bn = True if args.target else args.merge_bn
+    if args.merge_bn is None:
+        # one scale per layer and merged norms together cost most of the accuracy where channels differ much
+        args.merge_bn = not args.predecessor and args.quant_type == "channel"
     if args.report and not args.output:
         parser.error("--report writes into --output DIR, which is not given")
     try:
