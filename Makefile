@@ -23,7 +23,7 @@ DOCS := $(VENV_DOCS)/.stamp-docs-$(call checksum,docs/requirements.txt)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo install native test test-slow lint docs bench clean distclean
+.PHONY: help demo install native test test-slow lint docs browser bench clean distclean
 
 help: ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,11 @@ test-slow: $(TESTS) native ## run the slow tests: accuracy and whole networks
 lint: $(TESTS) ## check the code with ruff, its types with mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
+
+browser: $(TESTS) native ## test the report's page in a headless Chromium (installed where apt can)
+	@command -v chromedriver >/dev/null || { echo "Installing chromium and its driver" >&2; \
+	    apt-get install -y -qq chromium chromium-driver >/dev/null 2>&1 || echo "apt cannot install them" >&2; }
+	@$(PY) -m pytest -m "slow or not slow" tests/browser $(PYTEST_ARGS)
 
 bench: $(TESTS) native ## run the benchmarks in tests/bench one after the other
 	@failed=0; for script in tests/bench/[a-z]*.py; do \

@@ -50,11 +50,18 @@ def show(driver, path, width=1440, height=1000, dark=False, media=""):
     driver.get(pathlib.Path(path).resolve().as_uri())
 
 
-def picture(driver, path, height=None):
-    """A PNG of the page, or of its first `height` pixels."""
+def drawn(driver, seconds=30):
+    """Wait until all charts of a page are there that its window shows."""
+    from selenium.webdriver.support.ui import WebDriverWait
+    WebDriverWait(driver, seconds).until(lambda driver: driver.execute_script(
+        "return [...document.querySelectorAll('.chart.used, #layer-charts > div')].every((place) => "
+        "place.getBoundingClientRect().top > innerHeight || place.querySelector('svg'))"))
+
+
+def picture(driver, height):
+    """A PNG of the first `height` pixels of the page."""
     import base64
-    size = driver.execute_cdp_cmd("Page.getLayoutMetrics", {})["cssContentSize"]
-    clip = {"x": 0, "y": 0, "width": size["width"], "height": min(height or size["height"], size["height"]), "scale": 1}
-    found = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True,
-                                                             "clip": clip})
-    pathlib.Path(path).write_bytes(base64.b64decode(found["data"]))
+    width = driver.execute_script("return innerWidth")
+    found = driver.execute_cdp_cmd("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True, "clip": {
+        "x": 0, "y": 0, "width": width, "height": height, "scale": 1}})
+    return base64.b64decode(found["data"])

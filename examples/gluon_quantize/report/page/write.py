@@ -31,23 +31,33 @@ def page_text(contents: Mapping[str, Any]) -> str:
     Every text from a file is escaped by the template engine; the data that scripts read is JSON in which no tag can
     end the element that holds it.
     """
+    return page_template().render(values_of(contents))
+
+
+def page_template() -> Any:
+    """The template of the page, whose blocks are its parts."""
+    return _environment().get_template("report.html.j2")
+
+
+def values_of(contents: Mapping[str, Any]) -> Dict[str, Any]:
+    """What the template shows of a report."""
     rows = table.with_sensitivities(contents["layers"], contents.get("sensitivity"))
-    return _environment().get_template("report.html.j2").render(
-        report=contents, rows=rows, columns=table.columns_of(rows, contents.get("sensitivity")),
-        cards=words.glance(contents), machines=words.machines(contents), warnings=words.warnings(contents),
-        better_float=words.better_float(contents), metrics=words.metrics(contents), timing=words.timing_text(
-            contents["timing"]), settings=_settings(contents), commands=_commands(contents),
-        drawing=drawing.draw(contents["edges"], [row["node"] for row in rows]) if contents["edges"] else None,
-        box=(drawing.WIDTH, drawing.HEIGHT), names={row["node"]: row["name"] for row in rows},
-        costs={row["node"]: words.cost_class(row["alone"]) for row in rows},
-        data=_for_scripts(_specs(contents, rows)), vega=_vega(), style=_asset("report.css"),
-        script=_asset("report.js"))
+    specs = _specs(contents, rows)
+    return {"report": contents, "rows": rows, "columns": table.columns_of(rows, contents.get("sensitivity")),
+            "cards": words.glance(contents), "machines": words.machines(contents),
+            "warnings": words.warnings(contents), "better_float": words.better_float(contents),
+            "metrics": words.metrics(contents), "timing": words.timing_text(contents["timing"]),
+            "settings": _settings(contents), "commands": _commands(contents), "drawing": drawing.draw(
+                contents["edges"], [row["node"] for row in rows]) if contents["edges"] else None,
+            "box": (drawing.WIDTH, drawing.HEIGHT), "names": {row["node"]: row["name"] for row in rows},
+            "costs": {row["node"]: words.cost_class(row["alone"]) for row in rows}, "first": specs["first"],
+            "data": _for_scripts(specs), "vega": _vega(), "style": asset("report.css"), "script": asset("report.js")}
 
 
 def require() -> None:
     """ConfigError where a library is missing that the page is made with."""
     _environment()
-    _vega_library()
+    vega_library()
     drawing.library()
 
 
@@ -64,7 +74,7 @@ def _specs(contents: Mapping[str, Any], rows: List[Dict[str, Any]]) -> Dict[str,
         page["confusion"] = charts.confusion(contents["answers"])
     for number, chart in enumerate(charts.training(contents["training"]) if contents["training"] else []):
         page[f"training-{number}"] = chart
-    return {"page": page, "layers": {row["node"]: _of_layer(row) for row in rows},
+    return {"page": page, "layers": {row["node"]: layer_charts(row) for row in rows},
             "thresholds": {row["node"]: _thresholds(row) for row in rows if row.get("inputs")},
             "first": _first(rows)}
 
@@ -83,7 +93,8 @@ def _thresholds(row: Mapping[str, Any]) -> List[List[str]]:
         for name, value in sorted(facts["thresholds"].items(), key=lambda item: item[1])]
 
 
-def _of_layer(row: Mapping[str, Any]) -> List[Dict[str, Any]]:
+def layer_charts(row: Mapping[str, Any]) -> List[Dict[str, Any]]:
+    """The distributions of a layer."""
     found = []
     if row.get("inputs"):
         found += [charts.inputs(row["inputs"], "linear"), charts.inputs(row["inputs"], "log")]
@@ -127,7 +138,8 @@ def _environment() -> Any:
     return environment
 
 
-def _vega_library() -> Any:
+def vega_library() -> Any:
+    """The library that draws charts; ConfigError where it is missing."""
     try:
         import vl_convert
     except ImportError:
@@ -137,8 +149,9 @@ def _vega_library() -> Any:
 
 def _vega() -> str:
     """Vega, Vega-Lite and their embedding as one script."""
-    return _vega_library().javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
+    return vega_library().javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of the page."""
     return (ASSETS / name).read_text(encoding="utf-8")
