@@ -50,7 +50,7 @@ def show(driver, path, width=1440, height=1000, dark=False, media=""):
     driver.get(pathlib.Path(path).resolve().as_uri())
 
 
-def drawn(driver, seconds=30):
+def drawn(driver, seconds=180):
     """Wait until all charts of a page are there that its window shows."""
     from selenium.webdriver.support.ui import WebDriverWait
     WebDriverWait(driver, seconds).until(lambda driver: driver.execute_script(

@@ -41,6 +41,15 @@ def test_it_was_executed_from_top_to_bottom(cells):
     assert PATH.stat().st_size < LARGEST
 
 
+def test_it_shows_the_parts_of_the_report(cells):
+    pages = ["".join(output["data"]["text/html"]) for cell in cells for output in cell["outputs"]
+             if "text/html" in output.get("data", {})]
+    assert len(pages) == 1 and "<script" not in pages[0]
+    for part in ("At a glance", "The network with the formats on its edges", 'id="table"', "SQNR of each layer",
+                 "Images</h2>"):
+        assert part in pages[0]
+
+
 def test_its_code_runs_and_prints_what_it_holds(cells):
     pytest.importorskip("ncnn")
     pytest.importorskip("matplotlib")
