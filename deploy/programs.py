@@ -63,7 +63,9 @@ def _python(value):
         return value
     if isinstance(value, str):
         return python_text(value)
-    if isinstance(value, (int, float, list)):
+    if isinstance(value, list):
+        return f"[{', '.join(map(_python, value))}]"
+    if isinstance(value, (int, float)):
         return repr(value)
     raise TypeError(f"{value!r} has no place in a program")
 
@@ -76,6 +78,8 @@ def _cpp(value):
         return cpp_text(value)
     if isinstance(value, np.ndarray):
         return ", ".join(f"{item:#.9g}f" for item in value)
+    if isinstance(value, list):
+        return ", ".join(map(_cpp, value))
     if isinstance(value, int):
         return str(value)
     raise TypeError(f"{value!r} has no place in a program")

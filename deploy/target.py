@@ -45,6 +45,7 @@ from typing import (
     Optional,
     Sequence,
     Tuple,
+    Union,
 )
 
 import numpy as np
@@ -52,6 +53,7 @@ import numpy as np
 from deploy.arithmetic import Arithmetic
 from deploy.image_steps import ImageSteps
 from deploy.ir import Model, quantized
+from deploy.ir.packed import unpacked
 from deploy.offer import Option, Report
 from deploy.proof.compare import Observed
 from deploy.proof.machine import machine
@@ -66,6 +68,7 @@ LOG = logging.getLogger(__name__)
 Side = Callable[[np.ndarray], Observed]
 # from a model and {blob: format} to the grids that calibration decides on for these blobs, in float
 Ranges = Callable[[Model, Mapping[str, QuantSpec]], Mapping[str, QParams]]
+Inputs = Union[np.ndarray, Mapping[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -138,17 +141,19 @@ class Session(ABC):
     """Written files, loaded into the engine, to be run on any number of batches."""
 
     @abstractmethod
-    def run(self, inputs: np.ndarray, extract: Iterable[str]) -> Dict[str, np.ndarray]:
-        """Blobs (those in `extract`) of a batch, each (images, ...)."""
+    def run(self, inputs: Inputs, extract: Iterable[str]) -> Dict[str, np.ndarray]:
+        """Blobs (those in `extract`) of a batch, each (images, ...); a mapping has several inputs by their blobs."""
 
     def options(self) -> Dict[str, object]:
         """What decides how the engine computes here, for the certificate."""
         return {}
 
-    def latency(self, inputs: np.ndarray, extract: Iterable[str], repeats: int = 20, warmup: int = 3) -> np.ndarray:
+    def latency(self, inputs: Inputs, extract: Iterable[str], repeats: int = 20, warmup: int = 3) -> np.ndarray:
         """Seconds of single runs on the first image of a batch, in increasing order: [0] is the best."""
         # one image: latency, which the seconds of a batch by its size would not be
-        first, names, seconds = np.asarray(inputs)[:1], list(extract), []
+        names, seconds = list(extract), []
+        first: Inputs = ({name: values[:1] for name, values in inputs.items()} if isinstance(inputs, Mapping)
+                         else np.asarray(inputs)[:1])
         for _ in range(warmup + repeats):
             start = time.perf_counter()
             self.run(first, names)
@@ -212,9 +217,10 @@ class Engine(ABC):
         names = [blob for blob in dict.fromkeys(list(model.outputs) + read) if blob not in model.inputs]
 
         def compute(images: np.ndarray) -> Observed:
-            found = session.run(images, names)
+            inputs = unpacked(model, images)
+            found = session.run(images if len(model.inputs) == 1 else inputs, names)
             blobs = {name: values.reshape((len(values),) + tuple(model.shapes[name])) for name, values in found.items()}
-            return Observed(dict(blobs, **{model.inputs[0]: images}), {})
+            return Observed({**blobs, **inputs}, {})
         return compute
 
     def deviations(self, model: Model, way: Way) -> Dict[str, str]:
@@ -358,7 +364,8 @@ class Target(ABC):
         """What else this target can say about a network."""
         return ()
 
-    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str]) -> Dict[str, str]:
+    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
+                 class_names: Sequence[str] = ()) -> Dict[str, str]:
         """File name -> text of programs that run the files on an image.
 
         Parameters
@@ -371,5 +378,7 @@ class Target(ABC):
             Names of the network's files.
         blobs : (str, str)
             The input and the output.
+        class_names : sequence of str
+            One for each value of the output; empty: the programs print numbers alone.
         """
         return {}

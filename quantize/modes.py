@@ -7,7 +7,7 @@ drop the caches from the root down.
 
 import contextlib
 import logging
-from typing import Dict, Iterator, List, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from mxnet import nd
 from mxnet.gluon import Block, HybridBlock, Parameter
@@ -188,6 +188,57 @@ def unfix_params(net: Block) -> None:
             quantizer.frozen = False
             _set_reorder_first(layer, True)
     clear_cached_graphs(net)
+
+
+class Unrounded(NamedTuple):
+    """A layer's weight, bias and the mode of its weight quantizer before learned rounding."""
+
+    weight: nd.NDArray
+    bias: Optional[nd.NDArray]
+    mode: str
+    scale: nd.NDArray
+
+    @classmethod
+    def of(cls, layer: Block) -> "Unrounded":
+        """As the layer is now."""
+        quantizer = layer.weight_quantizer
+        return cls(layer.weight.data().copy(), None if layer.bias is None else layer.bias.data().copy(),
+                   quantizer.mode, quantizer.scale.data().copy())
+
+    def restore(self, layer: Block) -> None:
+        """Give the layer all of it back."""
+        layer.weight.set_data(self.weight)
+        if layer.bias is not None:
+            layer.bias.set_data(self.bias)
+        layer.weight_quantizer.scale.set_data(self.scale)
+        layer.weight_quantizer.mode = self.mode
+        layer.unrounded = None
+
+
+@contextlib.contextmanager
+def float_parameters(net: Block) -> Iterator[Block]:
+    """Context in which layers have the weights and biases from before these were fixed, corrected or learned to round.
+
+    Modes stay as they are: see `mode`.
+    """
+    fixed = any(quantizer.frozen for _, quantizer in quantizers(net, "weight"))
+    unfix_params(net)
+    kept: List[Tuple[Parameter, nd.NDArray, nd.NDArray]] = []
+    for _, layer in quantized_layers(net):
+        weight, bias = None if layer.unrounded is None else layer.unrounded.weight, layer.float_bias
+        if bias is None and layer.unrounded is not None:
+            bias = layer.unrounded.bias
+        kept += [(getattr(layer, name), getattr(layer, name).data().copy(), value)
+                 for name, value in (("weight", weight), ("bias", bias)) if value is not None]
+    try:
+        for parameter, _, value in kept:
+            parameter.set_data(value)
+        yield net
+    finally:
+        for parameter, value, _ in kept:
+            parameter.set_data(value)
+        if fixed:
+            fix_params(net)
 
 
 def _set_reorder_first(layer: Block, value: bool) -> None:

@@ -17,7 +17,7 @@ from calib.rounding.samples import MomentSums, patches, random_positions
 from calib.rounding.store import Progress, fingerprint
 from quantize.errors import CalibrationError, ConfigError
 from quantize.files import PathLike
-from quantize.modes import clear_cached_graphs, quantized_layers, unfix_params
+from quantize.modes import Unrounded, clear_cached_graphs, quantized_layers, unfix_params
 from quantize.spec import QParams
 from quantize.stages import Chain, LayerGraph, Step, float_product, product, quantized_product, read_input
 
@@ -54,31 +54,6 @@ class Chains(NamedTuple):
         """Bring both in front of a layer."""
         self.floating.advance(step.index)
         self.quantized.advance(step.index)
-
-
-class Unrounded(NamedTuple):
-    """A layer's weight, bias and the mode of its weight quantizer before learned rounding."""
-
-    weight: mx.nd.NDArray
-    bias: Optional[mx.nd.NDArray]
-    mode: str
-    scale: mx.nd.NDArray
-
-    @classmethod
-    def of(cls, layer: Block) -> "Unrounded":
-        """As the layer is now."""
-        quantizer = layer.weight_quantizer
-        return cls(layer.weight.data().copy(), None if layer.bias is None else layer.bias.data().copy(),
-                   quantizer.mode, quantizer.scale.data().copy())
-
-    def restore(self, layer: Block) -> None:
-        """Give the layer all of it back."""
-        layer.weight.set_data(self.weight)
-        if layer.bias is not None:
-            layer.bias.set_data(self.bias)
-        layer.weight_quantizer.scale.set_data(self.scale)
-        layer.weight_quantizer.mode = self.mode
-        layer.unrounded = None
 
 
 def learn_rounding(net: Block, batches: Iterable, method: Union[str, Rounding] = "gptq", *,

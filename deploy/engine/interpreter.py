@@ -11,6 +11,7 @@ from deploy.engine import integer
 from deploy.engine.activation import activate
 from deploy.engine.operations import OPERATIONS
 from deploy.ir import Convolution, Model, Node, QuantizedNode, integers, quantized
+from deploy.ir.packed import unpacked
 from quantize.errors import DataError, DeployError
 from quantize.registry import closest
 
@@ -50,7 +51,7 @@ def run(model: Model, inputs: Union[np.ndarray, Mapping[str, np.ndarray]], *, ar
     ----------
     model : Model
     inputs : array of float32, (n, ...), or dict
-        The model's only input, or blob -> array for each of them.
+        The model's only input, or all of them in one array (`deploy.ir.packed`), or blob -> array for each of them.
     arithmetic : Arithmetic, optional
         How the engine that is imitated rounds; the plain one by default.
     keep : iterable of str, or "all"
@@ -112,10 +113,7 @@ class _Trace:
 
 def _inputs(model, inputs):
     """Blob -> array of float32, checked."""
-    if not isinstance(inputs, dict):
-        if len(model.inputs) != 1:
-            raise DataError(f"the model has the inputs {', '.join(model.inputs)}: give a dict")
-        inputs = {model.inputs[0]: inputs}
+    inputs = unpacked(model, inputs)
     if set(inputs) != set(model.inputs):
         raise DataError(f"inputs {sorted(inputs)} were given, but the model has {sorted(model.inputs)}")
     arrays = {name: np.asarray(values, np.float32) for name, values in inputs.items()}

@@ -29,6 +29,7 @@ class Builder:
         Structural path -> quantized layer, for those to compute in integers.
     arithmetic : Arithmetic
     input_name : str
+        With numbers behind it, from 0, where there are several.
     input_grid : Grid, optional
         On which the network's input lies.
 
@@ -41,16 +42,15 @@ class Builder:
     def __init__(self, traced: Traced, naming: Naming, layers: Mapping[str, Block], arithmetic: Arithmetic,
                  input_name: str, input_grid: Optional[ir.Grid] = None):
         self.traced, self.naming, self.layers, self.arithmetic = traced, naming, layers, arithmetic
-        # parameters are variables of the graph, too; the image is the one that something depends on
-        data = next(node for node in traced.nodes if node.op == "null" and traced.depends[node.index])
-        input_name = safe_name(input_name)
-        self.draft = Draft(input_name, traced.shapes[data.index, 0][1:])
+        count = len(traced.inputs)
+        names = [safe_name(input_name + (str(number) if count > 1 else "")) for number in range(count)]
+        self.draft = Draft({name: traced.shapes[index, 0][1:] for name, index in zip(names, traced.inputs)})
         self.input_grid = input_grid
         outputs = [layer.output_quantizer for layer in layers.values() if layer.output_quantizer is not None]
         # name of the operator that marks the place -> what rounds there
         self.marks = {item.prefix + GRID: item for item in outputs if item.mode != "float"}
         self.problems: List[Problem] = []
-        self.values: Dict[Tuple[int, int], Value] = {(data.index, 0): input_name}
+        self.values: Dict[Tuple[int, int], Value] = {(index, 0): name for name, index in zip(names, traced.inputs)}
         self.values.update(traced.constants)
 
     def build(self) -> Draft:

@@ -2,7 +2,7 @@
 """A model while it is being made: nodes that passes replace and remove; and what keeps an operator out of it."""
 
 from dataclasses import replace
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Set, Tuple
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Set, Tuple
 
 from deploy.ir import Model, Node
 
@@ -16,9 +16,8 @@ class Draft:
 
     Parameters
     ----------
-    input_name : str
-    input_shape : tuple of int
-        Without the batch axis.
+    inputs : dict
+        Name -> shape without the batch axis.
 
     Attributes
     ----------
@@ -26,15 +25,16 @@ class Draft:
         BatchNorms that are layers of the network, and no functions in some block's forward.
     """
 
-    def __init__(self, input_name: str, input_shape: Tuple[int, ...]):
-        self.inputs = (input_name,)
+    def __init__(self, inputs: Mapping[str, Tuple[int, ...]]):
+        self.inputs = tuple(inputs)
         self.outputs: Tuple[str, ...] = ()
         self.norm_layers: Set[str] = set()
         self.shapes: Dict[str, Tuple[int, ...]] = {}
         self._nodes: Dict[str, Node] = {}
         self._writers: Dict[str, str] = {}
         self._readers: Dict[str, List[str]] = {}
-        self.declare(input_name, input_shape)
+        for name, shape in inputs.items():
+            self.declare(name, shape)
 
     def declare(self, blob: str, shape: Tuple[int, ...]) -> None:
         """Make a blob known."""

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """`lower`: from a Gluon network to `ir.Model`."""
 
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
+import numpy as np
 from mxnet.gluon import Block
 
 from deploy.arithmetic import Arithmetic
@@ -14,8 +15,10 @@ from deploy.lower.weights import quantized_paths
 from deploy.target import Problem
 from quantize.errors import DeployError
 
+Shapes = Union[Tuple[int, ...], Sequence[Tuple[int, ...]]]
 
-def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = Arithmetic(),  # noqa: B008 (stateless)
+
+def lower(net: Block, input_shape: Shapes, *, arithmetic: Arithmetic = Arithmetic(),  # noqa: B008 (stateless)
           quantized: bool = True, input_name: str = "data", merge_norms: bool = True,
           input_grid: Optional[Grid] = None) -> Model:
     """The deployed form of a network: BatchNorm absorbed, activations fused, weights of quantized layers as integers.
@@ -24,15 +27,16 @@ def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = 
     ----------
     net : HybridBlock
         A float network, or a converted and calibrated one. It is not changed.
-    input_shape : tuple of int
-        Shape of one image, without the batch axis: (channels, height, width).
+    input_shape : tuple of int, or sequence of them
+        Shape of one image, without the batch axis: (channels, height, width); of a network with several inputs one for
+        each.
     arithmetic : Arithmetic
         How the engine that is deployed for rounds weights to codes.
     quantized : bool
         False: every layer stays float, with its float weight also where `fix_params` froze it. True: layers whose
         quantizers are switched off (float mode) do.
     input_name : str
-        Name of the input's blob.
+        Name of the input's blob; of several ``data0``, ``data1`` and so on.
     merge_norms : bool
         False: every BatchNorm stays a node of its own, as Caffe's users may want it.
     input_grid : Grid, optional
@@ -47,7 +51,9 @@ def lower(net: Block, input_shape: Tuple[int, ...], *, arithmetic: Arithmetic = 
         Naming every operator that has no deployed form, every layer without a calibrated range or with a format that
         integer layers cannot hold; for parameters without values; for an input shape that does not fit.
     """
-    traced = trace_network(net, input_shape)
+    given: Any = input_shape
+    shapes = [given] if not given or isinstance(given[0], (int, np.integer)) else given
+    traced = trace_network(net, shapes)
     layers = quantized_paths(net) if quantized else {}
     builder = Builder(traced, Naming(net, traced), layers, arithmetic, input_name, input_grid)
     draft = builder.build()

@@ -6,7 +6,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -37,6 +37,8 @@ class Traced:
         In topological order.
     heads : list of (int, int)
         The network's outputs.
+    inputs : list of int
+        The nodes of its inputs, in order.
     shapes : dict
         (node, output) -> shape with a batch axis of length 1.
     depends : list of bool
@@ -47,13 +49,19 @@ class Traced:
 
     nodes: List[Node]
     heads: List[Entry]
+    inputs: List[int]
     shapes: Dict[Entry, Tuple[int, ...]]
     depends: List[bool]
     constants: Dict[Entry, np.ndarray]
 
 
-def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
+def trace_network(net: Block, input_shapes: Sequence[Tuple[int, ...]]) -> Traced:
     """Trace a network with its quantizers in float mode; weights are float ones, also where `fix_params` froze them.
+
+    Parameters
+    ----------
+    input_shapes : sequence of tuple of int
+        Of one image, for each input.
 
     Raises
     ------
@@ -62,7 +70,7 @@ def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
     DeployError
         Parameters without values, or an input shape that does not fit.
     """
-    graph = float_graph(net)
+    graph = float_graph(net, len(input_shapes))
     arrays = _parameters(net)
     lacking = [node.name for node in graph.nodes if node.op == "null" and node.name not in arrays
                and node.name not in graph.data_names]
@@ -70,18 +78,22 @@ def trace_network(net: Block, input_shape: Tuple[int, ...]) -> Traced:
         raise DeployError(f"{len(lacking)} parameters have no values (first: {lacking[0]}); initialize the network or "
                           "load its parameters, and run it once")
     internals, entries = _numbered_internals(graph)
-    arrays[graph.data_names[0]] = mx.nd.zeros((1,) + tuple(input_shape))
+    arrays.update((name, mx.nd.zeros((1, *shape))) for name, shape in zip(graph.data_names, input_shapes))
     shapes = _shapes(graph, internals, entries, arrays)
     depends = _dependent_nodes(graph)
     read = {source for node in graph.nodes if depends[node.index] for source in node.sources if not depends[source[0]]}
     constants = _evaluated(internals, [pair for pair in enumerate(entries) if pair[1] in read], arrays)
-    return Traced(graph.nodes, graph.heads, shapes, depends, constants)
+    nodes = {node.name: node.index for node in graph.nodes if node.op == "null"}
+    unread = [name for name in graph.data_names if name not in nodes]
+    if unread:
+        raise DeployError(f"the network does not read its input {', '.join(unread)}")
+    return Traced(graph.nodes, graph.heads, [nodes[name] for name in graph.data_names], shapes, depends, constants)
 
 
-def float_graph(net: Block) -> Graph:
+def float_graph(net: Block, inputs: int = 1) -> Graph:
     """The graph of a network as it is in inference with its quantizers in float mode."""
     with mode(net, "float"), _settled(net):
-        return trace(net)
+        return trace(net, inputs)
 
 
 @contextlib.contextmanager
@@ -148,7 +160,7 @@ def _numbered_internals(graph: Graph):
 def _shapes(graph, internals, entries, arrays):
     # a parameter's symbol may know less of its shape than the parameter: it is as old as the first trace
     known = {name: arrays[name].shape for name in internals.list_inputs()}
-    input_shape = known[graph.data_names[0]][1:]
+    input_shape = " and ".join(str(known[name][1:]) for name in graph.data_names if name in known)
     try:
         shapes = internals.infer_shape(**known)[1]
     except mx.MXNetError as error:

@@ -17,6 +17,7 @@ import numpy as np
 from deploy import engine
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Model
+from deploy.ir.packed import packed_shape
 from deploy.target import Target
 from quantize.errors import DataError, DeployError
 from quantize.files import PathLike, whole_file
@@ -80,7 +81,7 @@ def read_samples(path: PathLike, model: Model) -> Samples:
         outputs = {name[len(OUTPUTS):]: values for name, values in arrays.items() if name.startswith(OUTPUTS)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path}: cannot be read: {error}; deploy again, or name images with --data-dir") from None
-    shape = tuple(model.shapes[model.inputs[0]])
+    shape = packed_shape(model)
     if inputs.dtype != np.float32 or inputs.shape[1:] != shape or not len(inputs):
         raise DataError(f"{path}: holds inputs of the shape {inputs.shape}, the network takes (n, "
                         f"{', '.join(map(str, shape))})")

@@ -23,6 +23,7 @@ Context = Union[mx.Context, List[mx.Context]]
 
 RESHAPES = ("reshape", "Reshape")
 _IMAGES = "images_to_measure"
+ATTRIBUTES = ("input_names", "input_shape", "input_shapes", "preprocessing")  # which no child may be called
 
 
 class LayerSpec(NamedTuple):
@@ -48,13 +49,17 @@ class Step(NamedTuple):
 
 
 class Program(NamedTuple):
-    """What a file says: the steps in order, the tensors they start from and those they end in."""
+    """What a file says: the steps in order, the tensors they start from and those they end in.
+
+    `others` are inputs beside the first: name -> declared shape.
+    """
 
     input: str
     outputs: Tuple[str, ...]
     steps: List[Step]
     constants: Mapping[str, Any]
     input_shape: Optional[Tuple[Optional[int], ...]] = None
+    others: Mapping[str, Optional[Tuple[Optional[int], ...]]] = {}
 
 
 class Names:
@@ -69,7 +74,7 @@ class Names:
         if name[0].isdigit():
             name = f"{fallback.lower()}_{name}"
         free, count = name, 0
-        while free in self._taken or hasattr(HybridBlock, free) or free in ("input_shape", "preprocessing"):
+        while free in self._taken or hasattr(HybridBlock, free) or free in ATTRIBUTES:
             count += 1
             free = f"{name}_{count}"
         self._taken.add(free)
@@ -99,7 +104,11 @@ class GraphBlock(HybridBlock):
     Attributes
     ----------
     input_shape : tuple of (int or None) or None
-        The input's declared shape; None for a symbolic dimension, or for the whole when nothing was declared.
+        The first input's declared shape; None for a symbolic dimension, or for the whole when nothing was declared.
+    input_names : tuple of str
+        As the file calls its inputs.
+    input_shapes : tuple
+        Of each of them, as `input_shape`.
     preprocessing : dict or None
     grids : dict
         What a file that is quantized says of children (`quantize.importers.onnx.quantized`).
@@ -113,7 +122,8 @@ class GraphBlock(HybridBlock):
         self.input_shape = program.input_shape
         self.preprocessing = preprocessing
         self.grids: Dict[str, Any] = {}
-        self._input = program.input
+        self.input_names = (program.input, *program.others)
+        self.input_shapes = (program.input_shape, *program.others.values())
         self._outputs = program.outputs
         for step in program.steps:
             if step.layer is not None and step.name not in self._children:
@@ -129,20 +139,23 @@ class GraphBlock(HybridBlock):
         self._finished = _last_uses(program)
         self._reshaping = any(step.op in RESHAPES for step in self._steps)
         self._reshaped: List[Tuple[str, mx.sym.Symbol, mx.sym.Symbol]] = []
-        self._fitting: Set[Tuple[int, ...]] = set()
-        self._sized: Set[Tuple[int, ...]] = set()
+        self._fitting: Set[Tuple[Tuple[int, ...], ...]] = set()
+        self._sized: Set[Tuple[Tuple[int, ...], ...]] = set()
 
     def forward(self, x: Tensor, *args: Tensor) -> Union[Tensor, List[Tensor]]:
         """The outputs for images `x`; DataError where their size does not fit the reshapes that the file holds."""
+        if len(args) + 1 != len(self.input_names):
+            raise DataError(f"the network takes {len(self.input_names)} inputs ({', '.join(self.input_names)}), it was "
+                            f"given {len(args) + 1}")
         if isinstance(x, mx.nd.NDArray):
-            if x.dtype in (np.float16, np.float64):
-                x = x.astype("float32")
-            if x.shape not in self._sized:
-                self._sized.add(x.shape)
-                self._measure(x.shape)
-            if self._active and self._reshaping and x.shape not in self._fitting:
-                self._check_traced_reshapes(x)
-                self._fitting.add(x.shape)
+            x, args = _single(x), tuple(map(_single, args))
+            shapes = tuple(each.shape for each in (x, *args))
+            if shapes not in self._sized:
+                self._sized.add(shapes)
+                self._measure(shapes)
+            if self._active and self._reshaping and shapes not in self._fitting:
+                self._check_traced_reshapes(x, *args)
+                self._fitting.add(shapes)
         return super().forward(x, *args)
 
     def shapes_of(self, x: mx.nd.NDArray, tensors: Sequence[str]) -> Dict[str, Tuple[int, ...]]:
@@ -155,36 +168,40 @@ class GraphBlock(HybridBlock):
             self._outputs, self._finished = kept, finished
         return {name: value.shape for name, value in zip(tensors, found if isinstance(found, list) else [found])}
 
-    def _measure(self, shape) -> None:
+    def _measure(self, shapes) -> None:
         """DataError where images do not fit the file's network, or make a tensor that takes too much memory.
 
         Only of the network as it was imported: quantized layers take the same sizes.
         """
         if any(type(child).__module__.split(".")[0] != "mxnet" for child in self._children.values()):
             return
-        reshaped = self._reshaped
+        reshaped, named = self._reshaped, {f"{_IMAGES}{i or ''}": shape for i, shape in enumerate(shapes)}
+        shape = shapes[0] if len(shapes) == 1 else shapes
         try:
-            outputs = super().forward(mx.sym.var(_IMAGES, shape=shape))
+            outputs = super().forward(*[mx.sym.var(name, shape=each) for name, each in named.items()])
             inside = mx.sym.Group(outputs if isinstance(outputs, list) else [outputs]).get_internals()
-            found = inside.infer_shape_partial(**{_IMAGES: shape})[1]
+            found = inside.infer_shape_partial(**named)[1]
         except (mx.MXNetError, ValueError, TypeError) as error:
-            raise DataError(f"images of shape {shape[1:]} do not fit the network: {one_line(error)}; --dataset, "
+            wrong = shape[1:] if len(shapes) == 1 else shapes
+            raise DataError(f"images of shape {wrong} do not fit the network: {one_line(error)}; --dataset, "
                             "--resize and --crop choose them") from None
         finally:
             self._reshaped = reshaped
         for name, size in zip(inside.list_outputs(), found or ()):
             claim(4 * prod(size), f"{name} for images of shape {shape}")
 
-    def _check_traced_reshapes(self, x) -> None:
+    def _check_traced_reshapes(self, *images) -> None:
         """Look at the reshapes of the hybridized network before it runs: MXNet's own check none."""
-        inputs, _ = self._get_graph(x)
+        inputs, _ = self._get_graph(*images)
         if self._reshaped:
             pairs = mx.sym.Group([symbol for _, before, after in self._reshaped for symbol in (before, after)])
-            if inputs[0].name in pairs.list_inputs():
+            read = set(pairs.list_inputs())
+            known = {symbol.name: x.shape for symbol, x in zip(inputs, images) if symbol.name in read}
+            if known:
                 try:
-                    shapes = pairs.infer_shape_partial(**{inputs[0].name: x.shape})[1]
+                    shapes = pairs.infer_shape_partial(**known)[1]
                 except mx.MXNetError as error:
-                    raise DataError(f"images of shape {x.shape} do not fit the network: "
+                    raise DataError(f"images of shape {images[0].shape} do not fit the network: "
                                     f"{str(error).splitlines()[0]}") from None
                 for (name, _, _), before, after in zip(self._reshaped, shapes[::2], shapes[1::2]):
                     _check_sizes(name, before, prod(before), prod(after))
@@ -198,11 +215,12 @@ class GraphBlock(HybridBlock):
             assert operator is not None  # see `hybrid_forward`
             self._reshaped.append((step.name, value, operator(value, **step.attrs)))
 
-    def hybrid_forward(self, F: ModuleType, x: Tensor, **constants: Tensor) -> Union[Tensor, List[Tensor]]:
+    def hybrid_forward(self, F: ModuleType, x: Tensor, *others: Tensor,
+                       **constants: Tensor) -> Union[Tensor, List[Tensor]]:
         """The network's output, or a list of them when the file has several."""
         self._reshaped = []
         values = {self._constants[key]: value for key, value in constants.items()}
-        values[self._input] = x
+        values.update(zip(self.input_names, (x, *others)))
         for step, finished in zip(self._steps, self._finished):
             inputs = [values[name] for name in step.inputs]
             if step.op in RESHAPES:
@@ -218,6 +236,11 @@ class GraphBlock(HybridBlock):
                 values.pop(name, None)
         results = [values[name] for name in self._outputs]
         return results[0] if len(results) == 1 else results
+
+
+def _single(x: mx.nd.NDArray) -> mx.nd.NDArray:
+    """Half and double precision in single."""
+    return x.astype("float32") if x.dtype in (np.float16, np.float64) else x
 
 
 def _called(operator, step, inputs) -> Any:

@@ -50,7 +50,7 @@ def import_symbol(symbol_file: PathLike, params_file: Optional[PathLike] = None,
     Parameters
     ----------
     symbol_file : str or pathlib.Path
-        What `net.export` wrote as `X-symbol.json`; it needs one input.
+        What `net.export` wrote as `X-symbol.json`.
     params_file : str or pathlib.Path, optional
         Its parameters; `X-0000.params` by default.
     ctx : mx.Context or list of mx.Context, optional
@@ -77,10 +77,11 @@ def import_symbol(symbol_file: PathLike, params_file: Optional[PathLike] = None,
         nodes, outputs = _read_symbol(symbol_file)
         _refuse_unsupported(symbol_file, nodes)
         arrays = _read_params(params_file)
-        source = _check_params(params_file, nodes, arrays)
+        first, *rest = _check_params(params_file, nodes, arrays)
         steps, constants = _plan(symbol_file, nodes, arrays)
         logger.info("%s: %d nodes, %d parameters", symbol_file, len(nodes), len(arrays))
-        return GraphBlock(Program(source.name, outputs, steps, constants, source.declared_shape), ctx=ctx)
+        others = {node.name: node.declared_shape for node in rest}
+        return GraphBlock(Program(first.name, outputs, steps, constants, first.declared_shape, others), ctx=ctx)
 
 
 def _default_params(symbol_file: str) -> str:
@@ -142,8 +143,8 @@ def _read_params(path: str) -> Dict[str, np.ndarray]:
     return arrays
 
 
-def _check_params(path: str, nodes: Sequence[SymbolNode], arrays: Mapping[str, np.ndarray]) -> SymbolNode:
-    """The node of the network's input; ModelFileError when the arrays are not those of this network."""
+def _check_params(path: str, nodes: Sequence[SymbolNode], arrays: Mapping[str, np.ndarray]) -> List[SymbolNode]:
+    """The nodes of the network's inputs; ModelFileError when the arrays are not those of this network."""
     variables = [node for node in nodes if node.op == "null" and not node.is_label]
     absent = [node for node in variables if node.name not in arrays]
     missing = [node.name for node in absent if node.is_parameter]
@@ -154,10 +155,9 @@ def _check_params(path: str, nodes: Sequence[SymbolNode], arrays: Mapping[str, n
         raise ModelFileError(f"{path}: parameters of another network: {_first_offence(missing, shaped, extra, arrays)} "
                              f"({len(missing)} missing, {len(shaped)} mis-shaped, {len(extra)} extra)")
     inputs = [node for node in absent if not node.is_parameter]
-    if len(inputs) != 1:
-        raise ModelFileError(f"{path}: the network needs exactly one input, has {len(inputs)}: "
-                             f"{', '.join(node.name for node in inputs) or 'none'}")
-    return inputs[0]
+    if not inputs:
+        raise ModelFileError(f"{path}: the network has no input")
+    return inputs
 
 
 def _first_offence(missing: Sequence[str], shaped: Sequence[SymbolNode], extra: Sequence[str],

@@ -99,6 +99,8 @@ class StoredNet(HybridBlock):
     ----------
     facts : quantize.storage.facts.Facts
         What the file says beside the network.
+    inputs : int
+        How many it takes.
     """
 
     facts: Any = None
@@ -111,6 +113,7 @@ class StoredNet(HybridBlock):
             self._reg_params[path] = parameter
         self.params.update({parameter.name: parameter for parameter in others.values()})
         self._nodes = _checked(graph, layers)
+        self.inputs = 1 + max((node["input"] for node in self._nodes if "input" in node), default=0)
         self._outputs = [_source(head, len(self._nodes)) for head in expect(graph.get("outputs"), list, "outputs")]
 
     def _parameter(self, F: ModuleType, name: str, like: Tensor) -> Tensor:

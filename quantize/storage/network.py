@@ -38,8 +38,10 @@ def documented(net: Block, inputs: int) -> Contents:
     layers, blocks, shared = layers_of(net), dict(walk(net)), quantizers.Shared()
     lost = [path for path, _ in quantized_layers(net) if path not in layers and not _inside(path, layers)]
     if lost:
-        raise ConversionError(f"{lost[0]}: a {type(blocks[lost[0]]).__name__} cannot be saved: it is no layer of "
-                              "quantize.convert.layers")
+        named = ", ".join(f"{path} ({type(blocks[path]).__name__})" for path in lost)
+        raise ConversionError(f"{named}: cannot be saved, since files hold layers of quantize.convert.layers alone; "
+                              "subclass Gluon's layer before the conversion, or keep the parameters alone with "
+                              "save_parameters")
     graph = graph_of(net, layers, inputs)
     parameters, values, same = _parameters(net)
     document = {
@@ -116,6 +118,8 @@ def restored(document: Document, arrays: Mapping[str, np.ndarray], ctx: Optional
     _set_parameters(net, document, arrays, ctx)
     for path, layer in quantized_layers(net):
         quantizers.restore_arrays(path, layer, arrays, ctx)
+        if additions.get(path, {}).get("unrounded") is not None:
+            quantizers.restore_unrounded(path, layer, additions[path]["unrounded"], arrays, ctx)
     if document.get("plan") is not None:
         net.__class__ = quantized_net_class(StoredNet)
         net.plan = expect(decoded(document["plan"]), Plan, "plan")
@@ -133,8 +137,7 @@ def _float(net: StoredNet, parts: Tuple[Document, Document, Mapping[str, type]],
     blocks = dict(walk(net))
     _become(net, {path: kind for path, kind in becoming.items() if blocks[path].name not in folded})
     found = net._collect_params_with_prefix()
-    fixed = {VALUES + name[len(quantizers.FLOAT_WEIGHT):] + ".weight": array for name, array in arrays.items()
-             if name.startswith(quantizers.FLOAT_WEIGHT)}
+    fixed = {VALUES + name: array for name, array in quantizers.float_arrays(arrays).items()}
     kept = {part: {name: value for name, value in expect(document.get(part), dict, part).items() if name in found}
             for part in ("parameters", "shared")}
     _set_parameters(net, kept, {**arrays, **fixed}, ctx)

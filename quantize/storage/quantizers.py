@@ -8,8 +8,9 @@ import numpy as np
 from mxnet.gluon import Block, Parameter
 
 from quantize.errors import ConversionError, ModelFileError, QuantizeError
+from quantize.modes import Unrounded
 from quantize.nn import METHODS, FoldedBatchNorm, SkippableReLU, WinogradTransform
-from quantize.nn.fake_quantize import FakeQuantize
+from quantize.nn.fake_quantize import MODES, FakeQuantize
 from quantize.spec import QuantSpec
 from quantize.storage.container import expect
 from quantize.storage.values import decoded, encoded
@@ -19,6 +20,7 @@ SLOTS = ("input_quantizer", "weight_quantizer", "output_quantizer", "tile_quanti
 # state that is neither parameter nor format: attribute -> its kind
 STATE = {"frozen": bool, "reorder_first": bool, "momentum": float, "backend": str}
 FLOAT_WEIGHT, FLOAT_BIAS = "float_weight:", "float_bias:"
+UNROUNDED = {name: f"unrounded_{name}:" for name in ("weight", "bias", "scale")}
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -122,6 +124,8 @@ def additions_of(path: str, layer: Block, shared: Shared) -> Dict[str, Any]:
     if layer.norm is not None:
         found["norm"] = {"block": layer.norm.block.name, "shape": list(layer.norm.shape),
                          "statistics": layer.norm.statistics, "frozen": layer.norm.frozen}
+    if layer.unrounded is not None:
+        found["unrounded"] = layer.unrounded.mode
     return found
 
 
@@ -151,12 +155,20 @@ def fold(path: str, layer: Block, record: Any, norm: Block) -> None:
 
 
 def kept_arrays(path: str, layer: Block) -> Iterator[Tuple[str, np.ndarray]]:
-    """(name, array) of what a layer keeps to go back to: float weights of fixed ones, biases before correction."""
+    """(name, array) of what a layer keeps to go back to.
+
+    Float weights of fixed ones, biases before correction, and both before their rounding was learned.
+    """
     quantizer = layer.weight_quantizer
     if quantizer is not None and quantizer.frozen:
         yield FLOAT_WEIGHT + path, quantizer.float_weight.asnumpy()
     if layer.float_bias is not None:
         yield FLOAT_BIAS + path, layer.float_bias.asnumpy()
+    if layer.unrounded is not None:
+        for part, prefix in UNROUNDED.items():
+            value = getattr(layer.unrounded, part)
+            if value is not None:
+                yield prefix + path, value.asnumpy()
 
 
 def restore_arrays(path: str, layer: Block, arrays: Arrays, ctx: mx.Context) -> None:
@@ -174,6 +186,33 @@ def restore_arrays(path: str, layer: Block, arrays: Arrays, ctx: mx.Context) -> 
             layer.weight_quantizer.float_weight = mx.nd.array(array, ctx=ctx)
         else:
             layer.float_bias = mx.nd.array(array, ctx=ctx)
+
+
+def restore_unrounded(path: str, layer: Block, record: Any, arrays: Arrays, ctx: mx.Context) -> None:
+    """Give back what the layer was before its rounding was learned; ModelFileError where it does not fit."""
+    wanted = {"weight": layer.weight, "bias": layer.bias, "scale": layer.weight_quantizer and
+              layer.weight_quantizer.scale}
+    found: Dict[str, Any] = {"bias": None}
+    for part, prefix in UNROUNDED.items():
+        array, own = arrays.get(prefix + path), wanted[part]
+        if (array is None) != (own is None) or (array is not None and array.shape != own.shape):
+            raise ModelFileError(f"{path}: the {part} from before its rounding was learned is missing, or of another "
+                                 "shape")
+        if array is not None:
+            found[part] = mx.nd.array(array, ctx=ctx)
+    if record not in MODES:
+        raise ModelFileError(f"{path}: there is no mode {record!r:.40}")
+    layer.unrounded = Unrounded(mode=record, **found)
+
+
+def float_arrays(arrays: Arrays) -> Dict[str, np.ndarray]:
+    """Name of a parameter -> its value from before anything rounded or corrected it, of those that have one."""
+    found: Dict[str, np.ndarray] = {}
+    for prefix, part in ((FLOAT_WEIGHT, "weight"), (UNROUNDED["weight"], "weight"), (UNROUNDED["bias"], "bias"),
+                         (FLOAT_BIAS, "bias")):  # later ones were there earlier
+        found.update((f"{name[len(prefix):]}.{part}", array) for name, array in arrays.items()
+                     if name.startswith(prefix))
+    return found
 
 
 def link_relus(layers: Mapping[str, Block], readers: Mapping[str, Any]) -> None:

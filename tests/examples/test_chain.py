@@ -122,6 +122,14 @@ def test_training_goes_on_and_remembers_where_it_came_from(trained, tmp_path, ca
     assert run("simulate", tmp_path / "float", "--num-images", 50) == 0
 
 
+def test_names_of_classes_go_all_the_way(trained):
+    folder = trained["lsq4"][2]
+    names = tuple(map(str, range(10)))
+    assert read_facts(folder / "best.qnet").class_names == names
+    assert read_facts(folder / "deployed" / "digits_lenet.qnet").class_names == names
+    assert f"CLASSES = [{', '.join(map(json.dumps, names))}]" in (folder / "deployed" / "run_ncnn.py").read_text()
+
+
 def test_what_asks_for_other_formats_is_refused(trained, tmp_path, capsys):
     folder = trained["lsq4"][2]
     for options in (("--weight-bits-width", 3), ("--quantize-input-offline",)):
@@ -141,40 +149,94 @@ def test_reasons_come_before_training(tmp_path, capsys):
     assert run("train", *MODEL, "--target", "ncnn", "--method", "float", "--output", tmp_path / "out") == 2
 
 
+# ---- calibrate -> train -> deploy, by every method, from every kind of file
+
+
+def write_onnx(net, path):
+    """digits_lenet as exporters write it."""
+    from onnx import TensorProto, helper, numpy_helper, save
+    arrays, nodes, last = {}, [], "image"
+
+    def add(op, parts, **attrs):
+        nonlocal last
+        names = []
+        for name, parameter in parts:
+            names.append(f"{op}{len(nodes)}_{name}")
+            arrays[names[-1]] = parameter.data().asnumpy()
+        nodes.append(helper.make_node(op, [last, *names], [f"t{len(nodes)}"], **attrs))
+        last = f"t{len(nodes) - 1}"
+    for layer in [*net.features, net.output]:
+        kind = type(layer).__name__
+        if kind == "Conv2D":
+            add("Conv", [("w", layer.weight)], pads=[1, 1, 1, 1])
+        elif kind == "BatchNorm":
+            add("BatchNormalization", [("g", layer.gamma), ("b", layer.beta), ("m", layer.running_mean),
+                                       ("v", layer.running_var)], epsilon=1e-5)
+        elif kind == "Dense":
+            add("Gemm", [("w", layer.weight), ("b", layer.bias)], transB=1)
+            if layer.act is not None:
+                add("Relu", [])
+        else:
+            add({"Activation": "Relu", "MaxPool2D": "MaxPool", "Flatten": "Flatten"}[kind], [],
+                **({"kernel_shape": [2, 2], "strides": [2, 2]} if kind == "MaxPool2D" else {}))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
+              for name, shape in (("image", (1, 8, 8)), (last, (10,)))]
+    model = helper.make_model(helper.make_graph(nodes, "lenet", values[:1], values[1:], [
+        numpy_helper.from_array(array, name) for name, array in arrays.items()]),
+        opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 7
+    save(model, str(path))
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """digits_lenet as a symbol and as an ONNX file: kind -> what names it on a command line."""
+    pytest.importorskip("onnx")
+    root = tmp_path_factory.mktemp("files")
+    net = open_model(NetworkRequest(model="digits_lenet")).net
+    net.hybridize()
+    net(mx.nd.array(np.stack([digits().apply(open_dataset("digits").load(i)) for i in range(2)])))
+    net.export(str(root / "lenet"))
+    write_onnx(net, root / "lenet.onnx")
+    data = ("--dataset", "digits")
+    return {"symbol": ("--symbol", root / "lenet-symbol.json", *data), "onnx": ("--onnx", root / "lenet.onnx", *data)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["symbol", "onnx"])
+def test_every_method_goes_from_a_file_to_its_certificate(files, kind, tmp_path):
+    pytest.importorskip("ncnn")
+    cases = {name.replace(" ", "_"): options for name, options in {**FITTING, **OTHERS}.items()}
+    for name, options in cases.items():
+        assert run("train", *files[kind], *SHORT, *options, "--output", tmp_path / name) == 0, name
+    found = in_another_process([tmp_path / name for name in cases])
+    for name, facts in found.items():
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        assert facts["top1"] == result["best"]["top1_count"] > 250, name
+        if name.replace("_", " ") in OTHERS:
+            assert "train CHECKPOINT --target ncnn" in facts["error"], name
+            continue
+        assert facts["shares"] == {"simulation": 1.0, "ncnn exact": 1.0, "ncnn default": 1.0}, name
+        assert facts["engine"] == facts["simulated"], name
+
+
 # ---- simulate -> deploy, from every kind of file
 
 
 @pytest.fixture(scope="module")
-def simulated(tmp_path_factory):
+def simulated(files, tmp_path_factory):
     """Source -> what another process made of the network that `simulate` left."""
     pytest.importorskip("ncnn")
     root = tmp_path_factory.mktemp("simulated")
-    net = open_model(NetworkRequest(model="digits_lenet")).net
-    net.hybridize()
-    x = np.stack([digits().apply(open_dataset("digits").load(i)) for i in range(2)])
-    net(mx.nd.array(x))
-    net.export(str(root / "lenet"))
-    from mxnet.contrib import onnx as exporter
-    sources = {"gluon": MODEL, "symbol": ("--symbol", root / "lenet-symbol.json", "--dataset", "digits")}
-    try:
-        exporter.export_model(str(root / "lenet-symbol.json"), str(root / "lenet-0000.params"), [(1, 1, 8, 8)],
-                              np.float32, str(root / "lenet.onnx"))
-        sources["onnx"] = ("--onnx", root / "lenet.onnx", "--dataset", "digits")
-    except Exception as error:
-        sources["onnx"] = error
-    for name, options in sources.items():
-        if not isinstance(options, Exception):
-            assert run("simulate", *options, "--target", "ncnn", "--merge-bn", "--exclude-first-conv", "false",
-                       "--quantize-input-offline", "--calib-mode", "mse", "--output", root / name) == 0
-    known = [root / name for name, options in sources.items() if not isinstance(options, Exception)]
-    found = in_another_process(known)
+    for name, options in {"gluon": MODEL, **files}.items():
+        assert run("simulate", *options, "--target", "ncnn", "--merge-bn", "--exclude-first-conv", "false",
+                   "--quantize-input-offline", "--calib-mode", "mse", "--output", root / name) == 0
+    found = in_another_process([root / "gluon", *[root / name for name in files]])
     return {name: (json.loads((root / name / "result.json").read_text()), facts) for name, facts in found.items()}
 
 
 @pytest.mark.parametrize("source", ["gluon", "symbol", "onnx"])
 def test_a_simulated_network_is_deployed_as_it_is(simulated, source):
-    if source not in simulated:
-        pytest.skip("MXNet's exporter cannot write this network here")
     result, facts = simulated[source]
     assert facts["top1"] == result["quantized"]["top1_count"]
     assert facts["shares"] == {"simulation": 1.0, "ncnn exact": 1.0, "ncnn default": 1.0}

@@ -90,8 +90,11 @@ def test_gluoncv_layout(tmp_path):
 
 def test_class_folders_with_synset(tmp_path):
     save_image(tmp_path / "val" / "cat" / "x.png")
-    (tmp_path / "synset.txt").write_text("dog a dog\ncat a cat\n")
-    assert open_dataset("imagenet", tmp_path).labels.tolist() == [1]
+    (tmp_path / "synset.txt").write_text("dog a dog, another name\ncat a cat\n")
+    data = open_dataset("imagenet", tmp_path)
+    assert data.labels.tolist() == [1] and data.class_names == ("a dog", "a cat")
+    (tmp_path / "synset.txt").write_text("dog\ncat a cat\n")
+    assert open_dataset("imagenet", tmp_path).class_names is None
 
 
 def test_labels_txt(listed):
@@ -320,7 +323,7 @@ def test_balanced_indices_of_small_classes(caplog):
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_keep_the_order(workers):
     images = np.arange(23, dtype=np.uint8)[:, None, None] + np.zeros((1, 2, 2), np.uint8)
-    data = ArraySet("small", images, np.arange(23) % 10, 10)
+    data = ArraySet("small", images, np.arange(23) % 10, list("abcdefghij"))
     steps = Preprocessing("L", 1.0, (0,), (1,))
     order = np.random.RandomState(0).permutation(23)
     loader = batches(data, steps, 5, order, workers)

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from gluon_quantize.models.detection import SIZES, other_models, preset_of
+from gluon_quantize.progress import Silent
 from gluon_quantize.runs.deploy import DeployRequest, deploy
 from gluon_quantize.runs.simulate import (
     CalibrationRequest,
@@ -63,8 +64,10 @@ def test_what_the_engine_lacks_is_said(folder, tmp_path):
         NetworkRequest(model="ssd_300_mobilenet0.25_voc", pretrained=False),
         ImagesRequest(folder=folder, resize=96, crop=96, batch_size=3), calibration=CalibrationRequest(
             method="minmax", folder=folder), output=str(tmp_path / "out"))
+    told = Silent()
+    told.tell = told.bar = None  # nothing is opened, evaluated or calibrated before
     with pytest.raises(DeployError, match=MISSING["ssd"]):
-        deploy(request)
+        deploy(request, told)
     assert not (tmp_path / "out").exists()
 
 

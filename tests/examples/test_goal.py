@@ -7,6 +7,7 @@ import re
 import pytest
 
 import deploy_ncnn
+from gluon_quantize.commands.main import main
 from gluon_quantize.runs import goal as goals
 from gluon_quantize.runs.goal import missing
 from gluon_quantize.runs.requests import GoalRequest
@@ -110,3 +111,50 @@ def test_bad_goals(capfd):
         assert says in capfd.readouterr().err
     with pytest.raises(ConfigError, match="--accuracy-drop"):
         GoalRequest()
+
+
+# ---- networks that are quantized already
+
+
+@pytest.fixture(scope="module")
+def coarse(tmp_path_factory):
+    """Folder of a checkpoint whose weights have 2 bits."""
+    folder = tmp_path_factory.mktemp("coarse")
+    assert main(["simulate", "--model", "digits_lenet", "--num-images", "50", "--weight-bits", "2", "--merge-bn",
+                 "--exclude-first-conv", "false", "--input-signed", "true", "--output", str(folder / "simulated")]) == 0
+    return folder / "simulated"
+
+
+def deployed_checkpoint(coarse, out, *arguments):
+    assert command(coarse, "--num-images", 100, "--no-engine", "--output", out, *arguments) == 0
+    return json.loads((out / "result.json").read_text())
+
+
+def test_a_checkpoint_keeps_its_goal_as_it_is_or_with_layers_in_float(coarse, tmp_path):
+    result = deployed_checkpoint(coarse, tmp_path / "easy", "--agreement", 0.05)
+    assert [item["name"] for item in result["goal"]["tried"]] == ["as the checkpoint is"]
+    assert "float: accuracy goal" not in (tmp_path / "easy" / "plan.txt").read_text()
+    result = deployed_checkpoint(coarse, tmp_path / "hard", "--agreement", 0.95)
+    names = [item["name"] for item in result["goal"]["tried"]]
+    assert names[0] == "as the checkpoint is" and "layers float" in names[1] and len(names) >= 2
+    assert result["goal"]["holds"] and result["accuracy"]["simulated"]["agreement_count"] >= 95
+    plan = (tmp_path / "hard" / "plan.txt").read_text()
+    left = [line.split()[0] for line in plan.splitlines() if "float: accuracy goal" in line]
+    from deploy.ir import quantized
+    from deploy.ir.file import load
+    codes = [node.path for node in quantized(load(tmp_path / "hard" / "digits_lenet.ir"))]
+    assert left and not set(left) & set(codes) and len(left) + len(codes) == 5
+    # and the checkpoint that lies beside the files is that network
+    again = deployed_checkpoint(tmp_path / "hard" / "digits_lenet.qnet", tmp_path / "again")
+    assert again["accuracy"]["simulated"]["top1_count"] == result["accuracy"]["simulated"]["top1_count"]
+
+
+def test_float_is_what_a_checkpoint_is_measured_against(coarse, tmp_path):
+    result = deployed_checkpoint(coarse, tmp_path / "out", "--accuracy-drop", 100)
+    assert result["float"]["top1_count"] == 100 > result["accuracy"]["simulated"]["top1_count"]
+    assert result["goal"]["tried"][0]["drop"] > 10
+
+
+def test_sensitivities_of_a_checkpoint_are_refused(coarse, capfd):
+    assert main(["simulate", str(coarse), "--sensitivity"]) == 2
+    assert "name the float network" in capfd.readouterr().err

@@ -52,6 +52,16 @@ def written(tmp_path):
     return write
 
 
+@pytest.mark.parametrize("names", [(), ("zero", "one \u00e9 % \"")])
+def test_programs_with_and_without_names_of_classes_compile(tmp_path, names):
+    texts = find("ncnn").programs("net", STEPS["digits"], ("net.param", "net.bin"), ("data", "output"), names)
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    compiled(tmp_path)
+    if names:
+        assert "CLASSES[index]" in texts["run_ncnn.py"] and "classes[order[i]]" in texts["run_ncnn.cpp"]
+
+
 @pytest.mark.parametrize("size", [(300, 280), (33, 57)])
 @pytest.mark.parametrize("name", STEPS)
 def test_python(written, name, size):

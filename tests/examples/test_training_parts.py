@@ -28,7 +28,7 @@ from quantize.train import GradientSum, start_training
 def colours():
     """Nine 6x5 colour images, one of each class in turn of three."""
     images = np.random.RandomState(0).randint(0, 256, (9, 6, 5, 3)).astype(np.uint8)
-    return ArraySet("colours", images, np.arange(9) % 3, 3)
+    return ArraySet("colours", images, np.arange(9) % 3, list("abc"))
 
 
 STEPS = preprocess.cifar10()
@@ -61,11 +61,11 @@ def test_shifts_and_mirrors(colours):
 
 def test_random_parts_of_files(colours):
     """Crops of files have the wanted size and come from the image: a flat image stays flat."""
-    flat = ArraySet("flat", np.full((4, 40, 30, 3), 7, np.uint8), np.zeros(4), 1)
+    flat = ArraySet("flat", np.full((4, 40, 30, 3), 7, np.uint8), np.zeros(4), ["a"])
     steps = preprocess.Preprocessing(scale=1.0, resize=32, crop=(16, 24))
     found = FileReader(flat, steps, Augmentation("crop-flip")).read(np.arange(4), np.random.RandomState(0))
     assert found.shape == (4, 3, 16, 24) and (found == 7).all()
-    ramp = ArraySet("ramp", np.tile(np.arange(40, dtype=np.uint8)[:, None, None], (6, 1, 30, 3)), np.zeros(6), 1)
+    ramp = ArraySet("ramp", np.tile(np.arange(40, dtype=np.uint8)[:, None, None], (6, 1, 30, 3)), np.zeros(6), ["a"])
     found = FileReader(ramp, steps, Augmentation("crop")).read(np.arange(6), np.random.RandomState(0))
     assert (np.diff(found, axis=2) >= 0).all() and len({image.tobytes() for image in found}) == 6
 

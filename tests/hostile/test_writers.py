@@ -64,6 +64,17 @@ def test_python_programs_hold_texts_as_values(text):
     assert len(found.splitlines()) == len(programs("n", ("d", "o"))["run_ncnn.py"].splitlines())
 
 
+@pytest.mark.parametrize("text", EVIL)
+def test_names_of_classes_are_values_in_both_programs(text):
+    found = find("ncnn").programs("net", preprocess.imagenet(), ("a", "b"), ("c", "d"), (text, "cat"))
+    tree = ast.parse(found["run_ncnn.py"])
+    lists = [[item.value for item in node.elts] for node in ast.walk(tree) if isinstance(node, ast.List)
+             and all(isinstance(item, ast.Constant) for item in node.elts)]
+    assert [text, "cat"] in lists
+    (line,) = [line for line in found["run_ncnn.cpp"].splitlines() if "classes[] =" in line]
+    assert line == f'static const char* const classes[] = {{ {cpp_text(text)}, "cat" }};'
+
+
 @pytest.fixture(scope="module")
 def printed(tmp_path_factory):
     """What C++ takes the literals and comments for: one program with all texts."""

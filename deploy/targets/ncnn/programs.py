@@ -10,7 +10,8 @@ from deploy.programs import rendered, values_of
 TEMPLATES = pathlib.Path(__file__).resolve().parent / "templates"
 
 
-def programs(title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str]) -> Dict[str, str]:
+def programs(title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
+             class_names: Sequence[str] = ()) -> Dict[str, str]:
     """Texts of `run_ncnn.py` and `run_ncnn.cpp`, by name.
 
     Parameters
@@ -22,6 +23,9 @@ def programs(title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[s
         Names of the .param and .bin files.
     blobs : (str, str)
         Names of the input and output blobs.
+    class_names : sequence of str
+        One for each score, or none.
     """
-    values = dict(values_of(title, steps, blobs), param=files[0], bin=files[1])
+    values = dict(values_of(title, steps, blobs), param=files[0], bin=files[1],
+                  names=[str(name) for name in class_names])
     return {name: rendered(TEMPLATES / f"{name}.txt", values) for name in ("run_ncnn.py", "run_ncnn.cpp")}

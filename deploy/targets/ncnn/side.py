@@ -6,6 +6,7 @@ from typing import Callable, Dict, Tuple
 import numpy as np
 
 from deploy.ir import Convolution, Model, consumers
+from deploy.ir.packed import unpacked
 from deploy.proof.compare import Observed
 from deploy.targets.ncnn.constraints import WINOGRAD_EXACT, by_winograd
 from deploy.targets.ncnn.network import integer_blobs, to_network
@@ -26,11 +27,12 @@ def side(model: Model, runner: Runner) -> Callable[[np.ndarray], Observed]:
     readers = consumers(model)
 
     def compute(images: np.ndarray) -> Observed:
-        found = runner.run(images, names, model.shapes)
+        inputs = unpacked(model, images)
+        found = runner.run(inputs, names, model.shapes)
         codes = {node.name: found[name].astype(np.int32) for name in integers for node in readers[name]
                  if node is not None}
         blobs = {name: values for name, values in found.items() if name not in integers}
-        return Observed(dict(blobs, **{model.inputs[0]: images}), codes)
+        return Observed({**blobs, **inputs}, codes)
     return compute
 
 

@@ -209,6 +209,7 @@ class NcnnTarget(Target):
                        "(--keep-winograd) or 127 without Winograd is better on these images",
                        "winograd.json", headroom.report),)
 
-    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str]) -> Dict[str, str]:
+    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
+                 class_names: Sequence[str] = ()) -> Dict[str, str]:
         """`run_ncnn.py` and `run_ncnn.cpp`."""
-        return programs.programs(title, steps, files, blobs)
+        return programs.programs(title, steps, files, blobs, class_names)

@@ -4,13 +4,14 @@
 import importlib
 import pathlib
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from deploy.ir import Model, Rounding, consumers, integers
+from deploy.ir.packed import unpacked
 from deploy.proof.compare import Observed
-from deploy.target import Session
+from deploy.target import Inputs, Session
 from deploy.targets.onnx.operators import codes_name, node_codes
 from quantize.errors import DeployError
 from quantize.files import read_bytes
@@ -95,11 +96,12 @@ class Runner(Session):
                 raise DeployError(f"{self._path}: ONNX Runtime cannot load it: {error}") from None
         return self._sessions[more]
 
-    def run(self, inputs: np.ndarray, extract: Iterable[str]) -> Dict[str, np.ndarray]:
-        """Tensors of a batch."""
+    def run(self, inputs: Inputs, extract: Iterable[str]) -> Dict[str, np.ndarray]:
+        """Tensors of a batch; a mapping has several inputs by their names."""
         names: List[str] = list(dict.fromkeys(extract))
         session = self._session(tuple(name for name in names if name not in self.outputs))
-        values = session.run(names, {self.input: np.ascontiguousarray(inputs, np.float32)})
+        arrays = inputs if isinstance(inputs, Mapping) else {self.input: inputs}
+        values = session.run(names, {name: np.ascontiguousarray(array, np.float32) for name, array in arrays.items()})
         return dict(zip(names, values))
 
 
@@ -121,7 +123,7 @@ def side(model: Model, runner: Runner) -> Callable[[np.ndarray], Observed]:
     names = [codes_name(node.outputs[0]) for node in roundings] + list(model.outputs)
 
     def compute(images: np.ndarray) -> Observed:
-        found = runner.run(images, names)
+        found = runner.run(images if len(model.inputs) == 1 else unpacked(model, images), names)
         codes: Dict[str, np.ndarray] = {}
         for node in roundings:
             values = node_codes(found[codes_name(node.outputs[0])], node)

@@ -129,7 +129,8 @@ class OnnxTarget(Target):
                        "foresee every code of ONNX Runtime without optimizations, where sums are of float32 products, "
                        "on a few of the images (seconds for each)", "unoptimized.json", unoptimized.report),)
 
-    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str]) -> Dict[str, str]:
+    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
+                 class_names: Sequence[str] = ()) -> Dict[str, str]:
         """`run_onnx.py`."""
         values = dict(values_of(title, steps, blobs), file=files[0])
         return {PROGRAM: rendered(TEMPLATES / (PROGRAM + ".txt"), values)}

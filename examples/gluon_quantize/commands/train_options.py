@@ -41,7 +41,12 @@ from quantize.errors import ConfigError
 from quantize.winograd import NONE
 
 PROG = "train_qat.py"
-DESCRIPTION = "Retrain a CNN with fake quantization, so that it gets back what rounding costs."
+DESCRIPTION = """Retrain a CNN with fake quantization, so that it gets back what rounding costs.
+
+Without further options as the measurements recommend: one weight scale per channel, ranges that start from a
+calibration by sqnr and are fixed in the end. Biases are trained, which does more than correcting them. BatchNorms go on
+training, and deploy takes them up into scales, which changes no code; --target and --fake-bn fold them before rounding.
+"""
 EPILOG = """examples:
   {prog} --model digits_lenet --method lsq --weight-bits 4 --input-bits 4 --epochs 3 --output out
   {prog} --onnx model.onnx --data-dir data --method lsq --weight-bits 4 --input-bits 4 --output out

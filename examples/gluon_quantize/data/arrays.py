@@ -18,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "assets"
 CLASSES = 10
+DIGITS = tuple(map(str, range(CLASSES)))
+CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
 def open_cifar10(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
@@ -36,7 +38,7 @@ def open_cifar10(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
     # LZMA decoding takes seconds a piece and releases the interpreter lock.
     with concurrent.futures.ThreadPoolExecutor() as pool:
         parts = list(pool.map(lambda path: read_npz(path, "x", "y", (32, 32, 3)), pieces))
-    return ArraySet("cifar10", np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]), CLASSES)
+    return ArraySet("cifar10", np.concatenate([x for x, _ in parts]), np.concatenate([y for _, y in parts]), CIFAR10)
 
 
 def open_mnist(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
@@ -45,7 +47,7 @@ def open_mnist(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
     for path in (folder / "mnist.npz" for folder in folders):
         if path.is_file():
             images, labels = read_npz(path, "x_" + split, "y_" + split, (28, 28))
-            return ArraySet("mnist", images, labels, num_classes=CLASSES)
+            return ArraySet("mnist", images, labels, DIGITS)
     return _from_gluon("mnist", "MNIST", data_dir, split, "mnist.npz")
 
 
@@ -54,7 +56,7 @@ def open_digits(data_dir: Optional[pathlib.Path], split: str) -> ArraySet:
     folder = _existing(data_dir) if data_dir else DATA
     images, labels = read_npz(folder / "digits.npz", "x", "y", (8, 8))
     chosen = is_digits_test(labels) == (split == "test")
-    return ArraySet("digits", images[chosen], labels[chosen], CLASSES)
+    return ArraySet("digits", images[chosen], labels[chosen], DIGITS)
 
 
 def is_digits_test(labels: np.ndarray) -> np.ndarray:
@@ -131,4 +133,5 @@ def _from_gluon(name, class_name, data_dir, split, pattern):
                         ) from None
     # Item by item, the public way, takes 10 s for 50000 images.
     images = data._data.asnumpy()
-    return ArraySet(name, images[..., 0] if images.shape[-1] == 1 else images, data._label, CLASSES)
+    return ArraySet(name, images[..., 0] if images.shape[-1] == 1 else images, data._label,
+                    CIFAR10 if name == "cifar10" else DIGITS)

@@ -52,7 +52,9 @@ def open_image_folder(folder: pathlib.Path, split: str) -> FileSet:
         raise DataError(f"{root}: no labels.txt, no synset.txt and no class folders; wanted is {LAYOUTS}")
     if not pairs:
         raise DataError(f"{root}: no images ({' '.join(EXTENSIONS)}); wanted is {LAYOUTS}")
-    return FileSet("imagenet", [path for path, _ in pairs], [label for _, label in pairs], CLASSES)
+    found = FileSet("imagenet", [path for path, _ in pairs], [label for _, label in pairs], CLASSES)
+    found.class_names = _names(root, folder)
+    return found
 
 
 def open_unlabelled(folder: pathlib.Path, split: str) -> FileSet:
@@ -158,6 +160,17 @@ def _wnids(*folders):
         raise DataError(f"{folders[0]}: has no synset.txt, and gluoncv's list of classes cannot be imported ({err}); "
                         "add a synset.txt") from None
     return {wnid: index for index, wnid in enumerate(ImageNet1kAttr().synset)}
+
+
+def _names(*folders):
+    """Names of the classes by the first synset.txt in `folders` that has one for each; None without."""
+    for folder in folders:
+        path = _list_file(folder, "synset.txt")
+        if path is not None:
+            words = dict(line.split(None, 1) if " " in line else (line, "") for _, line in _lines(path))
+            # several names of one class are separated by commas; the first is the usual one
+            return tuple(name.split(",")[0].strip() for name in words.values()) if all(words.values()) else None
+    return None
 
 
 def _lines(path):

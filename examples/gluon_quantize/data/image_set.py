@@ -2,7 +2,7 @@
 """What a data set is to the examples: labels known at once, images decoded one by one."""
 
 import os
-from typing import Callable, Iterable, Optional, Sequence, Union
+from typing import Callable, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -35,10 +35,13 @@ class ImageSet:
         False: nothing is known of classes, and all labels are 0. Such images calibrate; they say nothing of accuracy.
     metric : callable or None
         Of the data's own; see `gluon_quantize.data.loader`.
+    class_names : tuple of str or None
+        Where the data name their classes.
     """
 
     labelled = True
     metric: Optional[Callable] = None
+    class_names: Optional[Tuple[str, ...]] = None
 
     @property
     def exact_classes(self) -> Optional[int]:
@@ -61,6 +64,10 @@ class ImageSet:
         """float32 (C, H, W): image `index` as the network takes it."""
         return steps.apply(self.load(index), self.origin(index))
 
+    def shapes(self, index: int, steps: Preprocessing) -> List[Tuple[int, ...]]:
+        """Shape of what image `index` consists of, for each input of a network: those of `prepared` are joined."""
+        return [self.prepared(index, steps).shape]
+
     def raw_labels(self, indices: np.ndarray) -> np.ndarray:
         """The labels of some images."""
         return self.labels[indices]
@@ -75,11 +82,12 @@ class ImageSet:
 
 
 class ArraySet(ImageSet):
-    """Images held in one uint8 array `images`, (N, H, W) or (N, H, W, 3)."""
+    """Images held in one uint8 array `images`, (N, H, W) or (N, H, W, 3), of classes with names."""
 
-    def __init__(self, name: str, images: np.ndarray, labels: Union[Sequence[int], np.ndarray], num_classes: int):
-        super().__init__(name, labels, num_classes)
-        self.images = images
+    def __init__(self, name: str, images: np.ndarray, labels: Union[Sequence[int], np.ndarray],
+                 class_names: Sequence[str]):
+        super().__init__(name, labels, len(class_names))
+        self.images, self.class_names = images, tuple(class_names)
 
     @property
     def exact_classes(self) -> Optional[int]:

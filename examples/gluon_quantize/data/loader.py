@@ -5,11 +5,13 @@
         return MyData(split)          # len(data), data[i] -> (image, label) or image
 
 An image is a decoded one (uint8 (H, W), (H, W, 3) or Pillow's), which is prepared as the options say, or an array of
-float32 (C, H, W), which is taken as it is. Labels are class indices, or anything that the data's own metric reads:
+float32 (C, H, W), which is taken as it is. Of a network with several inputs it is a tuple of such, in their
+order. Labels are class indices, or anything that the data's own metric reads:
 
     class MyData:
         labels = [...]                # optional: class indices, so that not every image is read to know them
         classes = 10                  # optional
+        class_names = [...]           # optional: what the generated programs print
         def metric(self, outputs, labels):    # optional: arrays (images, ...) and labels of a batch
             return {"mIoU": ...}              # name -> mean over the batch
 
@@ -100,7 +102,8 @@ def _read(name, batches) -> List[Tuple[Any, Any]]:
         for batch in batches:
             labels: Any
             images, labels = batch if isinstance(batch, (list, tuple)) and len(batch) == 2 else (batch, None)
-            images = images.asnumpy() if hasattr(images, "asnumpy") else np.asarray(images)
+            parts = [_array(part) for part in images] if isinstance(images, (list, tuple)) else _array(images)
+            images = list(zip(*parts)) if isinstance(parts, list) else parts
             labels = labels.asnumpy() if hasattr(labels, "asnumpy") else labels
             items += [(image, None if labels is None else labels[row]) for row, image in enumerate(images)]
     except (TypeError, ValueError, IndexError) as error:
@@ -131,6 +134,8 @@ class LoadedSet(ImageSet):
         super().__init__(name, [int(_plain(label)) for label in self._raw] if whole else np.zeros(count),
                          getattr(data, "classes", 0) or 0)
         self.labelled = whole
+        names = getattr(data, "class_names", None)
+        self.class_names = None if names is None else tuple(map(str, names))
 
     def _item(self, index):
         item = self._data[int(index)]
@@ -147,11 +152,23 @@ class LoadedSet(ImageSet):
     def load(self, index: int) -> Any:
         """The image as the loader gives it."""
         image = self._item(index)[0]
-        return image.asnumpy() if hasattr(image, "asnumpy") else image
+        return tuple(map(_plainly, image)) if isinstance(image, (list, tuple)) else _plainly(image)
 
     def prepared(self, index: int, steps: Preprocessing) -> np.ndarray:
-        """float32 (C, H, W): as the loader gives it, or of a decoded image as the steps say."""
+        """float32 (C, H, W): as the loader gives it, or of a decoded image as the steps say; several joined, (n,)."""
+        parts = self._parts(index, steps)
+        return parts[0] if len(parts) == 1 else np.concatenate([part.ravel() for part in parts])
+
+    def shapes(self, index: int, steps: Preprocessing) -> List[Tuple[int, ...]]:
+        """See `ImageSet.shapes`."""
+        return [part.shape for part in self._parts(index, steps)]
+
+    def _parts(self, index, steps):
+        """What each input of the network gets of an image."""
         image = self.load(index)
+        return [self._part(index, each, steps) for each in (image if isinstance(image, tuple) else (image,))]
+
+    def _part(self, index, image, steps):
         if isinstance(image, Image.Image) or np.asarray(image).dtype == np.uint8:
             return steps.apply(image, self.origin(index))
         array = np.ascontiguousarray(image, np.float32)
@@ -159,6 +176,15 @@ class LoadedSet(ImageSet):
             raise DataError(f"{self.origin(index)}: {int((~np.isfinite(array)).sum())} of {array.size} values are NaN "
                             "or infinite; look at how the loader reads and prepares it")
         return array
+
+
+def _plainly(image):
+    """An image that is no NDArray."""
+    return image.asnumpy() if hasattr(image, "asnumpy") else image
+
+
+def _array(images):
+    return images.asnumpy() if hasattr(images, "asnumpy") else np.asarray(images)
 
 
 def _plain(label):

@@ -4,11 +4,13 @@
 import dataclasses
 import logging
 import pathlib
-from typing import Any, Dict, Mapping, Optional
+import tempfile
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import mxnet as mx
 
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models.inputs import inputs_of
 from gluon_quantize.models.loading import LoadedModel, checkpoint_file
 from gluon_quantize.models.request import NetworkRequest
 from quantize import save_quantized
@@ -35,12 +37,15 @@ class Known:
     dataset : str
     run : dict
         What was run: the step of provenance.
+    class_names : tuple of str, optional
+        Of the data; what a checkpoint said already comes first.
     """
 
     model: LoadedModel
     preprocessing: Preprocessing
     dataset: str
     run: Mapping[str, Any]
+    class_names: Optional[Tuple[str, ...]] = None
 
     def save_if_possible(self, net: mx.gluon.Block, path: pathlib.Path) -> None:
         """`save`, with a warning where the network holds what no file can: a long run must not end in an error."""
@@ -49,14 +54,29 @@ class Known:
         except ConversionError as error:
             logger.warning("no checkpoint %s is written: %s", path.name, error)
 
+    def warn_if_lost(self, net: mx.gluon.Block) -> None:
+        """Say before a long run that no file will be able to hold the network, and why."""
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                self.save(net, pathlib.Path(folder) / NETWORK)
+        except ConversionError as error:
+            logger.warning("no checkpoint (.qnet) will be written, parameters alone: %s", error)
+
     def save(self, net: mx.gluon.Block, path: pathlib.Path) -> str:
         """Write a checkpoint of the network as it is now; returns its digest."""
         before = self.model.facts or Facts()
-        kept = {**before.extra, "name": self.model.name, "dataset": self.dataset}
+        kept = {**before.extra, "name": self.model.name, "dataset": self.dataset, "classifies": self.model.classifies}
         # the engine is the one that this network was converted for, which may be another than before
         facts = dataclasses.replace(before, target=None, target_options={}, extra=kept,
-                                    preprocessing=self.preprocessing.to_dict())
-        return save_quantized(net, path, facts=facts, provenance=self.run)
+                                    preprocessing=self.preprocessing.to_dict(),
+                                    class_names=names_of_classes(self.model, self.class_names))
+        return save_quantized(net, path, facts=facts, provenance=self.run, inputs=len(inputs_of(net)) or 1)
+
+
+def names_of_classes(model: LoadedModel, of_data: Optional[Tuple[str, ...]]) -> Optional[Tuple[str, ...]]:
+    """What a network's classes are called: as its file says, else as its data do; None for what does not classify."""
+    stated = None if model.facts is None else model.facts.class_names
+    return (stated or of_data) if model.classifies else None
 
 
 def step_of(command: str, request: Any, settings: Optional[Mapping[str, Any]] = None) -> Dict[str, Any]:

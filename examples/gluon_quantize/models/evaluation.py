@@ -39,7 +39,7 @@ def evaluate(net: mx.gluon.Block, batches: Iterable, ctx: mx.Context, descriptio
     labels, times = [], []
     for images, batch_labels in progress.bar(batches, description):
         start = time.perf_counter()
-        outputs = _forward(net, images, ctx)
+        outputs = forward(net, images, ctx)
         times.append((time.perf_counter() - start, len(images)))
         _check_rows(outputs, len(images), sampler is not None)
         if not all(np.isfinite(output).all() for output in outputs):
@@ -69,7 +69,8 @@ def _flat(out: Any) -> List[mx.nd.NDArray]:
     return [out] if isinstance(out, mx.nd.NDArray) else [part for item in out for part in _flat(item)]
 
 
-def _forward(net, images, ctx):
+def forward(net: mx.gluon.Block, images: mx.nd.NDArray, ctx: mx.Context) -> List[np.ndarray]:
+    """All outputs for a batch; DataError where the network cannot take it."""
     try:
         return [output.asnumpy() for output in _flat(net(images.as_in_context(ctx)))]
     except (mx.MXNetError, ValueError, AssertionError) as error:

@@ -176,7 +176,8 @@ def _open_checkpoint(source, ctx, as_float):
         steps = Preprocessing.from_onnx_metadata(facts.preprocessing) if facts.preprocessing else None
     except (ConfigError, ModelFileError) as err:
         raise ModelFileError(f"{path}: {err}") from None
-    return LoadedModel(net, str(facts.extra.get("name") or path.stem), steps, facts.extra.get("dataset"), facts=facts)
+    return LoadedModel(net, str(facts.extra.get("name") or path.stem), steps, facts.extra.get("dataset"),
+                       classifies=facts.extra.get("classifies") is not False, facts=facts)
 
 
 def checkpoint_file(given: str) -> pathlib.Path:

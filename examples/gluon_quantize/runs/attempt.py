@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A network quantized in one way of several, to see what that is worth."""
 
+import contextlib
 import dataclasses
 import time
 from typing import Any, List, Optional
@@ -11,6 +12,7 @@ from mxnet.gluon import Block
 from calib.budget import LayerSize
 from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
+from gluon_quantize.runs import checkpoint
 from gluon_quantize.runs.calibration import Calibration
 from gluon_quantize.runs.repair import repair
 from gluon_quantize.runs.requests import PostTrainingRequest
@@ -64,10 +66,11 @@ class Quantizing:
     task: Task
     calibration: Calibration
     floating: Any = None
+    finished: bool = False
 
 
 def float_predictions(request: PostTrainingRequest, progress: Silent, drops: bool) -> Answers:
-    """What the network says before anything is done to it.
+    """What the network says before anything is done to it; of a checkpoint the float network under it.
 
     Parameters
     ----------
@@ -85,7 +88,8 @@ def float_predictions(request: PostTrainingRequest, progress: Silent, drops: boo
                           "not classify; ask for --agreement with the float network, or give labels")
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
-    found = evaluation(request, task, "float", progress)
+    with checkpoint.as_float(task.net) if task.model.converted else contextlib.nullcontext():
+        found = evaluation(request, task, "float", progress)
     if not found.classifies and found.agreement(found) is None:
         raise ConfigError(f"{task.model.name}: none of its outputs has channels of which one is the largest, so there "
                           "is no agreement to keep or to compare by; quantize it with `simulate` and look at SQNR")
@@ -93,9 +97,16 @@ def float_predictions(request: PostTrainingRequest, progress: Silent, drops: boo
 
 
 def calibrated(request: PostTrainingRequest, before: Answers, progress: Silent) -> Quantizing:
-    """The network converted, with its ranges."""
+    """The network converted, with its ranges; a checkpoint is as it was left."""
     quiet = _Bars(progress)
     task = open_task(request)
+    if task.model.converted:
+        checkpoint.refuse_formats(request)
+        checkpoint.leave_float(task.net, request.quantization.rules)
+        checkpoint.settle(task.net)
+        left = Calibration(request, task, before, quiet)
+        left.outcome = checkpoint.outcome_of(task.net)
+        return Quantizing(task, left, finished=True)
     repair(request, task, quiet)
     convert(request.quantization, task)
     calibration = Calibration(request, task, before, quiet)
@@ -119,7 +130,8 @@ def attempt(name: str, request: PostTrainingRequest, before: Answers, progress: 
     work = calibrated(request, before, progress)
     if measured is not None:
         work.floating = measured.floating(work.task)
-    work.calibration.switch_to_quantized()
+    if not work.finished:
+        work.calibration.switch_to_quantized()
     after = work.calibration.evaluated()
     milliseconds = None if measured is None else measured.milliseconds(work)
     net = work.task.net

@@ -4,7 +4,7 @@
 import contextlib
 import dataclasses
 import logging
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mxnet.gluon import Block
 
@@ -15,9 +15,19 @@ from gluon_quantize.runs.observation import Outcome
 from gluon_quantize.runs.requests import PostTrainingRequest
 from gluon_quantize.runs.task import Task, evaluation
 from gluon_quantize.training.loop import fixed_ranges
+from quantize.config import Rule
 from quantize.convert.targets import check_plan
 from quantize.errors import CalibrationError, ConfigError, DeployError
-from quantize.modes import clear_cached_graphs, fix_params, mode, quantized_layers, quantizers, thresholds, unfix_params
+from quantize.modes import (
+    clear_cached_graphs,
+    fix_params,
+    float_parameters,
+    mode,
+    quantized_layers,
+    quantizers,
+    thresholds,
+    unfix_params,
+)
 from quantize.modes import update_ema as store_averages
 from quantize.nn import QPlace
 from quantize.spec import QuantSpec
@@ -25,7 +35,7 @@ from quantize.spec import QuantSpec
 logger = logging.getLogger(__name__)
 
 # what a request says of these decides nothing that a checkpoint has not decided
-FREE = {"quantization": ("target", "merge_bn", "exclude_first"), "calibration": ("folder",), "repair": ()}
+FREE = {"quantization": ("target", "merge_bn", "exclude_first", "rules"), "calibration": ("folder",), "repair": ()}
 
 
 def refuse_formats(request: PostTrainingRequest) -> None:
@@ -43,20 +53,41 @@ def refuse_formats(request: PostTrainingRequest) -> None:
             name = request.network.checkpoint or request.network.onnx
             raise ConfigError(f"{name}: is quantized already, with formats and ranges of its own: leave out what "
                               f"asks for another {changed.replace('_', ' ')} (train can convert it anew)")
+    if not all(is_exclusion(rule) for rule in request.quantization.rules):
+        raise ConfigError(f"{request.network.checkpoint}: is quantized already: rules can leave layers of it float, "
+                          "and do nothing else")
+
+
+def is_exclusion(rule: Rule) -> bool:
+    """Whether a rule names layers, and does nothing with them but leave them float."""
+    return rule == Rule(op_names=rule.op_names, exclude=True, reason=rule.reason)
 
 
 @contextlib.contextmanager
 def as_float(net: Block) -> Iterator[None]:
     """Context in which a network computes in float, on its float weights; its modes come back afterwards."""
+    with float_parameters(net), mode(net, "float"):
+        yield
+
+
+@contextlib.contextmanager
+def some_float(net: Block, chosen: Sequence[Any]) -> Iterator[None]:
+    """Context in which some of a network's quantizers are switched off; weights that were fixed are float ones."""
     fixed = any(layer.weight_quantizer is not None and layer.weight_quantizer.frozen
                 for _, layer in quantized_layers(net))
+    before = [quantizer.mode for quantizer in chosen]
     unfix_params(net)
     try:
-        with mode(net, "float"):
-            yield
+        for quantizer in chosen:
+            quantizer.mode = "float"
+        clear_cached_graphs(net)
+        yield
     finally:
+        for quantizer, name in zip(chosen, before):
+            quantizer.mode = name
         if fixed:
             fix_params(net)
+        clear_cached_graphs(net)
 
 
 def answers(request: PostTrainingRequest, task: Task, progress: Silent) -> Tuple[Answers, Answers]:
@@ -84,6 +115,34 @@ def settle(net: Block) -> None:
     if free:
         raise CalibrationError(f"{len(free)} inputs have each batch's own range (first: {free[0]}), which no engine's "
                                "files can hold; train with other --ranges, or calibrate")
+
+
+def units(net: Block) -> List[Tuple[str, ...]]:
+    """Paths of the layers that can be left float, each with those that read the same tensor by the same quantizer."""
+    found: Dict[int, List[str]] = {}
+    for path, layer in quantized_layers(net):
+        if layer.has_weight:
+            found.setdefault(id(layer.input_quantizer or layer), []).append(path)
+    return [tuple(paths) for paths in found.values()]
+
+
+def leave_float(net: Block, rules: Sequence[Rule]) -> None:
+    """Switch the layers that rules name, and those that share an input with them, to float; the Plan says so."""
+    reasons = {path: rule.reason for rule in rules for path in rule.op_names}
+    together = [(unit, next((reasons[path] for path in unit if path in reasons), None)) for unit in units(net)]
+    paths = {path: reason for unit, reason in together if reason is not None for path in unit}
+    if not paths:
+        return
+    layers = dict(quantized_layers(net))
+    fixed = any(layer.weight_quantizer is not None and layer.weight_quantizer.frozen for layer in layers.values())
+    unfix_params(net)
+    for path, reason in paths.items():
+        for _, quantizer in layers[path].quantizers():
+            quantizer.mode = "float"
+        net.plan = net.plan.left_float({path}, reason)
+    if fixed:
+        fix_params(net)
+    clear_cached_graphs(net)
 
 
 def chosen_target(task: Task, target: Target) -> Target:

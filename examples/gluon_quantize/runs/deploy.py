@@ -24,7 +24,7 @@ from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import checkpoint, proof
 from gluon_quantize.runs.calibration import Calibration, Trust
-from gluon_quantize.runs.deployment import Deployment, deployment, lowered, write_files, write_table
+from gluon_quantize.runs.deployment import Deployment, check_form, deployment, lowered, write_files, write_table
 from gluon_quantize.runs.goal import Reached, reach
 from gluon_quantize.runs.outputs import PLAN, reserved, staged
 from gluon_quantize.runs.repair import repair
@@ -177,11 +177,12 @@ def _deployed(request, progress, also_write):
     target = request.quantization.target
     target = find(target) if isinstance(target, str) else target
     _require_engine(request, target)
-    reached = None
+    reached, task = None, open_task(request, wants_ranges=target.rounds_between)
+    check_form(target, task)
     if request.goal is not None:
         reached = reach(request.goal, request, target if _runs(request, target) else None, progress)
         request = reached.best.request
-    task = open_task(request, wants_ranges=target.rounds_between)
+        task = open_task(request, wants_ranges=target.rounds_between)
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
     work = _from_checkpoint if task.model.converted else _from_float
@@ -233,6 +234,7 @@ def _from_checkpoint(request: DeployRequest, target: Target, task: Task, progres
     target = checkpoint.chosen_target(task, target)
     checkpoint.adopt(task.net, target)
     checkpoint.check_target(task, target)
+    checkpoint.leave_float(task.net, request.quantization.rules)
     progress.tell(task.net.plan)
     checkpoint.settle(task.net)
     with checkpoint.as_float(task.net):
@@ -281,7 +283,8 @@ class _Folder:
         write_table(self.folder, self.task.net, calibration.decided, self.request.calibration.files.load_table)
         write_whole(self.folder / PLAN, str(self.task.net.plan) + "\n")
         task = self.task
-        known = Known(task.model, task.preprocessing, task.dataset, step_of("deploy", self.request))
+        known = Known(task.model, task.preprocessing, task.dataset, step_of("deploy", self.request),
+                      task.images.class_names)
         known.save_if_possible(task.net, self.folder / f"{self.deployed.name}.qnet")
 
     def result(self, before, scores, trust) -> DeployResult:

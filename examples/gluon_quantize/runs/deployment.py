@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import re
+import tempfile
 from dataclasses import dataclass
 from typing import Collection, List, Optional, Tuple
 
@@ -17,6 +18,9 @@ from deploy.ir.file import save
 from deploy.lower import lower
 from deploy.target import Problem, Target, raise_problems
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.models.checkpoint import names_of_classes
+from gluon_quantize.models.evaluation import forward
+from gluon_quantize.models.inputs import inputs_of
 from gluon_quantize.runs import comparison
 from gluon_quantize.runs.blob_ranges import blob_ranges
 from gluon_quantize.runs.calibration import Calibration, save_table
@@ -45,6 +49,8 @@ class Deployment:
     preprocessing : Preprocessing
     bgr : bool
         The files want the other channel order than the Gluon network.
+    class_names : tuple of str
+        For the programs beside the files; empty where they are not known, or not those of the first output.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Deployment:
     floating: Model
     preprocessing: Preprocessing
     bgr: bool = False
+    class_names: Tuple[str, ...] = ()
 
     @property
     def ir_file(self) -> str:
@@ -75,7 +82,15 @@ class Deployment:
 
 def lowered(target: Target, task: Task, integers: bool) -> Model:
     """The task's network as it is now, lowered, with integers or in float."""
-    return lower(task.net, task.image_shape, arithmetic=target.arithmetic, quantized=integers)
+    return lower(task.net, inputs_of(task.net) or task.image_shape, arithmetic=target.arithmetic, quantized=integers)
+
+
+def check_form(target: Target, task: Task) -> None:
+    """DeployError, before any long work, that names all of the network that the target's files could not hold."""
+    forward(task.net, task.example(), task.ctx)  # parameters of unknown shape get theirs
+    floating = lowered(target, task, integers=False)
+    with tempfile.TemporaryDirectory() as folder:  # only writing tells what single layers lack there
+        target.write_files(floating, folder, FLOAT, integers=False)
 
 
 def deployment(target: Target, calibration: Calibration, floating: Model, bgr: bool) -> Deployment:
@@ -94,6 +109,8 @@ def deployment(target: Target, calibration: Calibration, floating: Model, bgr: b
     quantized = target.settled(lowered(target, task, integers=True), blob_ranges(calibration))
     steps, written = task.preprocessing, (quantized, floating)
     if bgr:
+        if len(quantized.inputs) > 1:
+            raise ConfigError("--bgr: the network has several inputs, and which of them are images nobody says")
         if steps.colour_order != "RGB":
             raise ConfigError(f"--bgr: the network takes {steps.colour_order} images, not RGB")
         written = reverse_channels(quantized), reverse_channels(floating)
@@ -102,7 +119,9 @@ def deployment(target: Target, calibration: Calibration, floating: Model, bgr: b
     metadata = {"name": name, "preprocessing": json.dumps(steps.to_dict()), "dataset": task.dataset,
                 "ranges": calibration.decided.method, "target": target.name}
     named = [dataclasses.replace(model, metadata=metadata) for model in written]
-    return Deployment(name, target, quantized, named[0], named[1], steps, bgr)
+    names = names_of_classes(task.model, task.images.class_names) or ()
+    outputs = int(np.prod(quantized.shapes[quantized.outputs[0]]))
+    return Deployment(name, target, quantized, named[0], named[1], steps, bgr, names if len(names) == outputs else ())
 
 
 def write_files(folder: pathlib.Path, deployed: Deployment, wanted: Collection[str]) -> List[Problem]:
@@ -119,10 +138,11 @@ def write_files(folder: pathlib.Path, deployed: Deployment, wanted: Collection[s
     for model, kind in ((deployed.quantized, INTEGER), (deployed.floating, FLOAT)):
         target.write_files(model, folder, deployed.stem(kind), integers=kind == INTEGER)
     save(deployed.quantized, folder / deployed.ir_file)
-    programs = target.programs(deployed.name, deployed.preprocessing, target.files(deployed.stem(INTEGER)),
-                               (deployed.quantized.inputs[0], deployed.quantized.outputs[0]))
-    for name, text in programs.items():
-        write_whole(folder / name, text)
+    if len(deployed.quantized.inputs) == 1:  # the programs read one image
+        programs = target.programs(deployed.name, deployed.preprocessing, target.files(deployed.stem(INTEGER)),
+                                   (deployed.quantized.inputs[0], deployed.quantized.outputs[0]), deployed.class_names)
+        for name, text in programs.items():
+            write_whole(folder / name, text)
     for extra in target.extras():
         if not extra.flag or extra.flag in wanted:
             extra.write(deployed.quantized, folder / extra.file)

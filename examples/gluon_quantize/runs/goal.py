@@ -6,18 +6,23 @@ import tempfile
 from dataclasses import dataclass, replace
 from typing import Iterator, List, Optional, Tuple
 
-from calib.sensitivity import LAYER
+import numpy as np
+
+from calib.sensitivity import LAYER, effect
 from deploy.target import Target
-from gluon_quantize.models.evaluation import Predictions
+from gluon_quantize.models.evaluation import Predictions, first_output
+from gluon_quantize.models.loading import open_model
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.runs import proof
+from gluon_quantize.runs import checkpoint, proof
 from gluon_quantize.runs.attempt import Attempt, attempt, calibrated, float_predictions
 from gluon_quantize.runs.deployment import INTEGER, deployment, lowered, write_files
 from gluon_quantize.runs.methods import named_method
 from gluon_quantize.runs.requests import AUTO, GoalRequest, PostTrainingRequest, SensitivityRequest
-from gluon_quantize.runs.sensitivity import measure
+from gluon_quantize.runs.sensitivity import first_images, measure
+from gluon_quantize.runs.task import open_task
 from quantize.config import Rule
 from quantize.errors import QuantizeError
+from quantize.modes import quantized_layers
 
 CALIBRATIONS = ("sqnr", "mse", "kl", "percentile")
 LATENCY_RUNS = 5
@@ -69,7 +74,8 @@ def reach(goal: GoalRequest, request: PostTrainingRequest, target: Optional[Targ
     timed = None if target is None or target.engine is None else _Timed(request, target)
     tried: List[Attempt] = []
     skipped: List[Skipped] = []
-    for name, changed in _ladder(goal, request, before, tried, progress):
+    ladder = _trained_ladder if is_trained(request) else _ladder
+    for name, changed in ladder(goal, request, before, tried, progress):
         try:
             tried.append(attempt(name, changed, before, progress, timed))
         except QuantizeError as error:
@@ -125,6 +131,37 @@ def _ladder(goal, request, before, tried, progress) -> Iterator[Tuple[str, PostT
     yield from _float_layers(_best(goal, tried).request, before, progress)
 
 
+def is_trained(request: PostTrainingRequest) -> bool:
+    """Whether the network is a checkpoint that is quantized already."""
+    return bool(request.network.checkpoint) and open_model(request.network).converted
+
+
+def _trained_ladder(goal, request, before, tried, progress) -> Iterator[Tuple[str, PostTrainingRequest]]:
+    """The checkpoint as it was left, then ever more of its layers in float: nothing else of it is to be changed."""
+    yield "as the checkpoint is", request
+    yield from _floats(request, harm(request, progress), "")
+
+
+def harm(request: PostTrainingRequest, progress: Silent) -> List[Tuple[str, ...]]:
+    """Layers of a checkpoint, with those that share their input; the ones first whose rounding costs most."""
+    asked = SensitivityRequest()
+    task = open_task(replace(request, sensitivity=asked))
+    images = [part for part, _ in first_images(task.calibration, asked.images)]
+    checkpoint.settle(task.net)
+
+    def outputs():
+        return np.concatenate([first_output(task.net(part)).asnumpy() for part in images])
+    with checkpoint.as_float(task.net):
+        wanted = outputs()
+    costs = {}
+    for paths in progress.bar(checkpoint.units(task.net), "sensitivity", "layer"):
+        quantizers = [quantizer for path, layer in quantized_layers(task.net) if path in paths
+                      for _, quantizer in layer.quantizers()]
+        with checkpoint.some_float(task.net, quantizers):
+            costs[paths] = effect(wanted, outputs()).divergence
+    return sorted(costs, key=lambda paths: costs[paths])
+
+
 def _after(request, what):
     """A name for what is added to a request."""
     done = [request.calibration.method]
@@ -143,13 +180,18 @@ def _float_layers(request, before, progress):
     asked = SensitivityRequest(bits=(MOST_BITS,), operands=(LAYER,))
     table = measure(request, asked, work.task, work.calibration.decided, progress).table(LAYER)
     harmful = sorted(table, key=lambda path: table[path][MOST_BITS].divergence)
-    count = 1
+    yield from _floats(request, [(path,) for path in harmful], _after(request, ""))
+
+
+def _floats(request, harmful, before):
+    """The request with ever more of the layers in float; those of one tuple go together."""
+    count, total = 1, sum(map(len, harmful))
     while count < len(harmful):
-        rule = Rule(op_names=tuple(harmful[:count]), exclude=True, reason="accuracy goal")
-        rules = request.quantization.rules + (rule,)
-        yield (_after(request, f"{count} of {len(harmful)} layers float ({', '.join(harmful[:count][:3])}"
-                      + (", ..." if count > 3 else "") + ")"),
-               replace(request, quantization=replace(request.quantization, rules=rules)))
+        paths = [path for together in harmful[:count] for path in together]
+        rule = Rule(op_names=tuple(paths), exclude=True, reason="accuracy goal")
+        yield (f"{before}{len(paths)} of {total} layers float ({', '.join(paths[:3])}"
+               + (", ..." if len(paths) > 3 else "") + ")",
+               replace(request, quantization=replace(request.quantization, rules=request.quantization.rules + (rule,))))
         count *= 2
 
 

@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Optional, Union
 import mxnet as mx
 import numpy as np
 
+from deploy.ir.packed import unpacked
 from deploy.proof.compare import Difference, Observed
 from deploy.proof.prove import SIMULATION, Side
 from deploy.proof.samples import COUNT, write_samples
@@ -47,14 +48,17 @@ class InEngine:
 
     def __call__(self, images: mx.nd.NDArray) -> Union[mx.nd.NDArray, List[mx.nd.NDArray]]:
         """What the engine computes of images, in the order of the network's outputs."""
-        images = self._deployed.ordered(images.asnumpy())
-        found = self.session.run(images, self.outputs)
+        found = self.session.run(self._inputs(self._deployed.ordered(images.asnumpy())), self.outputs)
         scores = [mx.nd.array(found[name]) for name in self.outputs]
         return scores[0] if len(scores) == 1 else scores
 
     def seconds(self, image: np.ndarray) -> float:
         """Of one run on one image (1, channels, height, width) in the files' order."""
-        return float(self.session.latency(image, self.outputs, repeats=1, warmup=0)[0])
+        return float(self.session.latency(self._inputs(image), self.outputs, repeats=1, warmup=0)[0])
+
+    def _inputs(self, images):
+        model = self._deployed.quantized
+        return images if len(model.inputs) == 1 else unpacked(model, images)
 
 
 def float_scores(net: mx.gluon.Block, images: Batches, progress: Silent) -> List[np.ndarray]:
@@ -77,7 +81,7 @@ def simulated(net: mx.gluon.Block, deployed: Deployment) -> Dict[str, Side]:
     if deployed.target.simulation is None:
         return {}
     compute = deployed.target.simulation.side(net, deployed.simulated)
-    first = {node.name for node in deployed.simulated.nodes if node.inputs[:1] == deployed.simulated.inputs}
+    first = {node.name for node in deployed.simulated.nodes if node.inputs[:1] == deployed.simulated.inputs[:1]}
 
     def reordered(images):
         found = compute(deployed.ordered(images))

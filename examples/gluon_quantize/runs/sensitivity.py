@@ -27,10 +27,11 @@ BATCH = 16  # images
 def measure(request: PostTrainingRequest, asked: SensitivityRequest, task: Task, outcome: Outcome,
             progress: Silent) -> Sensitivities:
     """The sensitivities of a converted and calibrated network, on the first of its calibration images."""
-    images, labels = _first(task.calibration, asked.images)
-    return sensitivities(task.net, images, asked.bits, labels=labels, ranges=ranges_of(request, task, outcome),
-                         progress=lambda items: progress.bar(items, "sensitivity", "layer"),
-                         extent=Extent(asked.operands))
+    parts = list(first_images(task.calibration, asked.images))
+    labels = [label for _, of_part in parts for label in of_part]
+    return sensitivities(task.net, [part for part, _ in parts], asked.bits, labels=labels,
+                         ranges=ranges_of(request, task, outcome), extent=Extent(asked.operands),
+                         progress=lambda items: progress.bar(items, "sensitivity", "layer"))
 
 
 def of_checkpoint(found: Material, request: ImagesRequest, images: int, bits: Sequence[int],
@@ -69,17 +70,14 @@ def ranges_of(request: PostTrainingRequest, task: Task, outcome: Outcome) -> Cal
     return ranges
 
 
-def _first(batches, count) -> Tuple[Iterator[mx.nd.NDArray], List[int]]:
-    """(batches of the first images, their labels)."""
-    images: List[mx.nd.NDArray] = []
-    labels: List[int] = []
-    for part, of_part in batches:
-        taken = min(count - len(labels), len(part))
-        images.append(part[:taken])
-        labels += list(of_part[:taken])
-        if len(labels) == count:
-            break
-    return iter(images), labels
+def first_images(batches: Any, count: int) -> Iterator[Tuple[mx.nd.NDArray, List[int]]]:
+    """Batches of the first images, with their labels."""
+    left = count
+    for part, labels in batches:
+        yield part[:left], list(labels[:left])
+        left -= len(part)
+        if left <= 0:
+            return
 
 
 def sensitivity_contents(found: Sensitivities) -> Dict[str, Any]:

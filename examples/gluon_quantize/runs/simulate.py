@@ -23,7 +23,7 @@ from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import outputs
 from gluon_quantize.runs.calibration import Calibration, Comparison, Quantized, Trust
-from gluon_quantize.runs.checkpoint import answers, outcome_of, refuse_formats
+from gluon_quantize.runs.checkpoint import answers, leave_float, outcome_of, refuse_formats
 from gluon_quantize.runs.repair import repair
 from gluon_quantize.runs.requests import (
     CalibrationFiles,
@@ -39,6 +39,7 @@ from gluon_quantize.runs.requests import (
 from gluon_quantize.runs.sensitivity import measure
 from gluon_quantize.runs.task import Task, convert, evaluation, open_task
 from quantize.convert.rules import Plan
+from quantize.errors import ConfigError
 from quantize.modes import thresholds
 
 __all__ = ["CalibrationFiles", "CalibrationRequest", "ImagesRequest", "NetworkRequest", "QuantizationRequest",
@@ -144,6 +145,10 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
 def _as_it_is(request: SimulateRequest, task: Task, progress: Silent) -> SimulateResult:
     """The answers of a checkpoint that is quantized already."""
     refuse_formats(request)
+    if request.sensitivity is not None:
+        raise ConfigError(f"{request.network.checkpoint}: is quantized already; --sensitivity asks what layers lose at "
+                          "other bits: name the float network")
+    leave_float(task.net, request.quantization.rules)
     net = task.net
     progress.tell(net.plan)
     progress.tell(Quantized(net, outcome_of(net)))
@@ -154,4 +159,5 @@ def _as_it_is(request: SimulateRequest, task: Task, progress: Silent) -> Simulat
 
 def known_of(request: SimulateRequest, task: Task) -> Known:
     """What a checkpoint of the network says beside it."""
-    return Known(task.model, task.preprocessing, task.dataset, step_of("simulate", request))
+    return Known(task.model, task.preprocessing, task.dataset, step_of("simulate", request),
+                 task.images.class_names)

@@ -19,6 +19,7 @@ from gluon_quantize.data.request import TOP1
 from gluon_quantize.data.steps import check_size, steps_for
 from gluon_quantize.models.device import start
 from gluon_quantize.models.evaluation import Answers, Predictions, evaluate
+from gluon_quantize.models.inputs import inputs_of, pack
 from gluon_quantize.models.loading import LoadedModel, open_model
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.methods import named_method
@@ -73,10 +74,9 @@ class Task:
         return self.model.net
 
     @property
-    def image_shape(self) -> Tuple[int, int, int]:
-        """(channels, height, width) of a preprocessed image."""
-        channels, height, width = self.images.prepared(0, self.preprocessing).shape
-        return channels, height, width
+    def image_shape(self) -> Tuple[int, ...]:
+        """(channels, height, width) of a preprocessed image; (values,) where there are several inputs."""
+        return self.images.prepared(0, self.preprocessing).shape
 
     @property
     def classifies(self) -> bool:
@@ -102,12 +102,15 @@ def open_task(request: PostTrainingRequest, wants_ranges: bool = False) -> Task:
     dataset = request.images.dataset_for(model.dataset_hint)
     steps = steps_for(request.images, dataset, model.preprocessing, model.channels)
     calibration, calibration_set = None, "-"
-    if wants_ranges or _needs_images(request) and not model.converted:
+    seen = not model.converted or request.sensitivity is not None
+    if wants_ranges or _needs_images(request) and seen:
         calibration, calibration_set = _calibration_batches(request, dataset, steps)
     images = open_images(request.images, dataset, "test", labels=_needs_labels(request, model))
     task = Task(model, dataset, images, calibration, calibration_set, rules, steps, ctx,
                 min(len(images), request.images.count or len(images)), request.images.metric)
-    check_size(steps, task.image_shape, model.input_shape if model.declares_size else None, images.origin(0))
+    pack(task.net, images.shapes(0, steps), images.origin(0))
+    if not inputs_of(task.net):
+        check_size(steps, task.image_shape, model.input_shape if model.declares_size else None, images.origin(0))
     return task
 
 

@@ -184,6 +184,8 @@ class _Training:
         self._check_checkpoints()
         as_float = None if workers.rank else self._float_scores()
         self.net, self.rules = convert(request, self.task)
+        if not workers.rank:
+            self._known().warn_if_lost(self.net)
         self.run = self._run(workers)
         if request.resume:
             self.run.progress = self.checkpoints.load(self.net, self.run.optimizers)
@@ -293,11 +295,13 @@ class _Training:
 
     def _save_checkpoint(self, name):
         """The network as it is in inference: moving averages as the ranges they have reached."""
-        task, request = self.task, self.request
-        known = checkpoint.Known(task.model, task.preprocessing, task.dataset,
-                                 checkpoint.step_of("train", request, request.settings))
         with loop.fixed_ranges(self.net):
-            known.save_if_possible(self.net, self.folder / name)
+            self._known().save_if_possible(self.net, self.folder / name)
+
+    def _known(self):
+        task, request = self.task, self.request
+        return checkpoint.Known(task.model, task.preprocessing, task.dataset,
+                                checkpoint.step_of("train", request, request.settings), task.class_names)
 
     def _scores(self, description, batches):
         predictions = loop.validate(self.net, batches, self.task.ctx, description, self.progress)

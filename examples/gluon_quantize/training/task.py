@@ -2,6 +2,7 @@
 """What a training works on: a float network, its images, and the loss."""
 
 from dataclasses import dataclass
+from typing import Optional, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -11,6 +12,7 @@ from gluon_quantize.data.datasets import balanced_indices, open_images
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.steps import check_size, steps_for
 from gluon_quantize.models.device import start
+from gluon_quantize.models.inputs import input_names
 from gluon_quantize.models.loading import LENET, LoadedModel, open_model
 from gluon_quantize.training.augmentation import Augmentation
 from gluon_quantize.training.distillation import Distillation, LabelLoss
@@ -42,6 +44,7 @@ class Task:
     test: Batches
     ctx: mx.Context
     goes_on: bool = False
+    class_names: Optional[Tuple[str, ...]] = None
 
 
 def open_task(request: TrainRequest) -> Task:
@@ -59,6 +62,9 @@ def open_task(request: TrainRequest) -> Task:
 def _with_images(request: TrainRequest, model, dataset, steps, ctx) -> Task:
     asked, seed, held_out = request.images, request.run.seed, request.training.hold_out
     images, test = (open_images(asked, dataset, split) for split in ("train", "test"))
+    if max(len(test.shapes(0, steps)), len(input_names(model.net))) > 1:
+        raise ConfigError(f"{model.name}: train takes networks with one input; those with several go through simulate "
+                          "and deploy")
     shape = test.prepared(0, steps).shape
     check_size(steps, shape, model.input_shape if model.declares_size else None, test.origin(0))
     order = np.random.RandomState(seed).permutation(len(images)) if held_out else np.arange(len(images))
@@ -75,7 +81,8 @@ def _with_images(request: TrainRequest, model, dataset, steps, ctx) -> Task:
         return batches(source, steps, asked.batch_size, indices, asked.workers)
     evaluated = plain(test, None if asked.count is None else np.arange(min(asked.count, len(test))))
     return Task(model, dataset, images.num_classes, steps, training, plain(images, kept[chosen]),
-                plain(images, held) if held_out else evaluated, evaluated, ctx, goes_on=model.converted)
+                plain(images, held) if held_out else evaluated, evaluated, ctx, goes_on=model.converted,
+                class_names=test.class_names)
 
 
 def augmentation(request: TrainingImagesRequest, dataset: str) -> Augmentation:

@@ -35,7 +35,7 @@ Stage = Tuple[str, Dict[str, Any]]
 
 
 class Graph:
-    """An ONNX graph with exactly one input that is not an initializer.
+    """An ONNX graph with its inputs, those that are not initializers.
 
     Parameters
     ----------
@@ -73,43 +73,47 @@ class Graph:
         self.model, self.opset = file.load(self.path)
         graph = self.model.graph
         constants = file.initializers(self.path, graph)
-        self.input, self.input_shape, self.input_kind = self._find_input(constants)
-        lengths = self._lengths()
+        first, *self.others = self._find_inputs(constants)
+        self.input, self.input_shape, self.input_kind = first
+        lengths = self._lengths(*first[:2])
+        self._beside = {name: (kind, self._lengths(name, shape)) for name, shape, kind in self.others}
         self.fixed = self.input_shape[0] if self.input_shape and lengths[0] == BATCH else None
         self.outputs = [output.name for output in graph.output]
         self.quantized = Quantized(graph.node, constants, self.outputs, keep_grids)
-        self.facts = Facts(constants, self.quantized.nodes, {self.input: (self.input_kind, lengths)}, self.opset,
-                           self.fixed)
-        self._move_transposes(lengths, channels_first)
+        self.facts = Facts(constants, self.quantized.nodes,
+                           {self.input: (self.input_kind, lengths), **self._beside}, self.opset, self.fixed)
+        # which of several inputs are images, nobody says: they stay as they are
+        self._move_transposes(lengths, channels_first and not self.others)
         self.used_constants: dict[str, np.ndarray] = {}
         self.names = Names()
         self.grids: dict[str, Any] = {}
         self.fused: set[str] = set()
         self._drop_unread()
-        self._aliases = {self.input: self.input}
+        self._aliases = {name: name for name in (self.input, *self._beside)}
 
-    def _find_input(self, constants):
+    def _find_inputs(self, constants):
+        """(Name, declared shape, element type) of each."""
         inputs = [value for value in self.model.graph.input if value.name not in constants]
-        if len(inputs) != 1:
-            names = ", ".join(value.name for value in inputs) or "none"
-            raise ModelFileError(f"{self.path}: needs exactly one graph input, has {len(inputs)}: {names}")
-        kind = inputs[0].type.tensor_type
-        if kind.elem_type not in (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32,
-                                  TensorProto.INT64):
-            raise ModelFileError(f"{self.path}: input {inputs[0].name!r} must hold numbers (float, uint8, int8, int32 "
-                                 "or int64)")
-        return inputs[0].name, _declared(kind), kind.elem_type
+        if not inputs:
+            raise ModelFileError(f"{self.path}: the graph has no input")
+        found = []
+        for value in inputs:
+            kind = value.type.tensor_type
+            if kind.elem_type not in (TensorProto.FLOAT, TensorProto.UINT8, TensorProto.INT8, TensorProto.INT32,
+                                      TensorProto.INT64):
+                raise ModelFileError(f"{self.path}: input {value.name!r} must hold numbers (float, uint8, int8, int32 "
+                                     "or int64)")
+            found.append((value.name, _declared(kind), kind.elem_type))
+        return found
 
-    def _lengths(self):
-        """The input's shape with its open lengths named; axis 0 is the batch, except of a lone colour image."""
-        shape = self.input_shape
+    def _lengths(self, name, shape):
+        """An input's shape with its open lengths named; axis 0 is the batch, except of a lone colour image."""
         if shape is None:
-            readers = {node.op_type for node in self.model.graph.node if self.input in node.input}
+            readers = {node.op_type for node in self.model.graph.node if name in node.input}
             shape = (None,) * 4 if readers & _OF_IMAGES else None
         if not shape:
             return None
-        lengths = [Size(1, (f"{self.input}[{axis}]",)) if length is None else length
-                   for axis, length in enumerate(shape)]
+        lengths = [Size(1, (f"{name}[{axis}]",)) if length is None else length for axis, length in enumerate(shape)]
         if not (len(shape) == 3 and shape[0] in (1, 3, 4)):
             lengths[0] = BATCH
         return tuple(lengths)
@@ -129,8 +133,8 @@ class Graph:
             self.input_shape, lengths = (tuple(shape[axis] for axis in TO_CHANNELS_FIRST)
                                          for shape in (self.input_shape, lengths))
         mover.run()
-        self.facts = Facts(mover.constants, mover.nodes, {self.input: (self.input_kind, lengths)}, self.opset,
-                           self.fixed, self.facts.sizes)
+        self.facts = Facts(mover.constants, mover.nodes, {self.input: (self.input_kind, lengths), **self._beside},
+                           self.opset, self.fixed, self.facts.sizes)
 
     def _drop_unread(self) -> None:
         """Leave out what contributes to no output, and note who reads what is left."""
@@ -144,9 +148,9 @@ class Graph:
                     self.uses.setdefault(name, []).append(proto)
         self.nodes = live[::-1]
 
-    def rename_input(self, value: str) -> None:
-        """From now on the graph's input is what the step that made `value` gives."""
-        self._aliases[self.input] = value
+    def rename_input(self, name: str, value: str) -> None:
+        """From now on an input of the graph is what the step that made `value` gives."""
+        self._aliases[name] = value
 
     def define(self, tensor: str, value: str | None = None) -> None:
         """Declare that `tensor` now exists, being another name of `value` if one is given; the first call counts."""

@@ -55,7 +55,7 @@ def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False,
     Raises
     ------
     ModelFileError
-        If the file is missing or damaged, holds NaN or infinity in its weights, has several inputs, or holds
+        If the file is missing or damaged, holds NaN or infinity in its weights, has no input, or holds
         operators or attribute values that are not supported; all of those are named at once, before anything is built.
     """
     with damage_named(str(path)):
@@ -69,14 +69,19 @@ def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False,
 def onnx_program(path: PathLike) -> Program:
     """The steps of an ONNX file for (N, C, H, W) images, with the arrays of its layers; raises as `import_onnx`."""
     with damage_named(str(path)):
-        return _planned(path, True)[1]
+        program = _planned(path, True)[1]
+        if program.others:
+            raise ModelFileError(f"{path}: needs exactly one input here, has {program.input}, "
+                                 f"{', '.join(program.others)}")
+        return program
 
 
 def _planned(path: PathLike, channels_first: bool, keep_grids: bool = False) -> Tuple[Graph, Program]:
     graph = Graph(path, channels_first, keep_grids)
     steps = _input_steps(graph) + _plan(graph)
     outputs = tuple(graph.resolve(name, "the graph's output") for name in graph.outputs)
-    program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape)
+    others = {name: shape for name, shape, _ in graph.others}
+    program = Program(graph.input, outputs, steps, graph.used_constants, graph.input_shape, others)
     logger.info("%s: %d ONNX nodes, opset %d", graph.path, len(graph.model.graph.node), graph.opset)
     return graph, program
 
@@ -84,7 +89,7 @@ def _planned(path: PathLike, channels_first: bool, keep_grids: bool = False) -> 
 def _check_sizes(graph: Graph, net: GraphBlock) -> None:
     """ModelFileError where the sizes inside the network do not fit those that the file declares for its images."""
     shape = net.input_shape
-    if not shape or None in shape[1:]:
+    if not shape or None in shape[1:] or len(net.input_names) > 1:
         return
     try:
         output = net(mx.sym.var("images"))
@@ -98,12 +103,13 @@ def _check_sizes(graph: Graph, net: GraphBlock) -> None:
 
 def _input_steps(graph: Graph) -> list:
     """A cast where the file wants whole numbers: everything behind it computes in float32."""
-    if graph.input_kind == TensorProto.FLOAT:
-        return []
-    name = graph.names.unique(graph.input + "_float")
-    step = Step(name, (graph.input,), (name + ":out",), "Cast", dict(dtype="float32"))
-    graph.rename_input(step.outputs[0])
-    return [step]
+    steps = []
+    for tensor, kind in ((graph.input, graph.input_kind), *((name, kind) for name, _, kind in graph.others)):
+        if kind != TensorProto.FLOAT:
+            name = graph.names.unique(tensor + "_float")
+            steps.append(Step(name, (tensor,), (name + ":out",), "Cast", dict(dtype="float32")))
+            graph.rename_input(tensor, steps[-1].outputs[0])
+    return steps
 
 
 def _plan(graph: Graph) -> list:

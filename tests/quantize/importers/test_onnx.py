@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mxnet.gluon import SymbolBlock, nn
 from onnx import TensorProto, helper, numpy_helper
 
-from quantize.errors import ModelFileError
+from quantize.errors import DataError, ModelFileError
 from quantize.importers.onnx import import_onnx
 
 NETWORKS = ("mobilenet_v1_0.75_224", "squeezenet_v1.1", "mobilenet_v2_1.0_224_dequantized", "cifar_resnet20")
@@ -464,10 +464,21 @@ def test_weights_that_do_not_fit(nodes, constants, tmp_path):
 
 def test_several_inputs(tmp_path):
     model = make_model([node("Add", "x z")], [1, 4])
-    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 4]))
+    model.graph.input.append(helper.make_tensor_value_info("z", TensorProto.INT64, ["N", 4]))
+    net = import_model(model, tmp_path)
+    assert net.input_names == ("x", "z") and net.input_shapes == ((1, 4), (None, 4))
+    x, z = arr(3, 4), np.arange(12).reshape(3, 4)
+    np.testing.assert_allclose(net(mx.nd.array(x), mx.nd.array(z)).asnumpy(), x + z, rtol=1e-6)
+    with pytest.raises(DataError, match="takes 2 inputs"):
+        net(mx.nd.array(x))
+
+
+def test_no_input(tmp_path):
+    model = make_model([node("Relu", "x")], [1, 4])
+    del model.graph.input[:]
     with pytest.raises(ModelFileError) as error:
         import_model(model, tmp_path)
-    one_line(error, "model.onnx", "exactly one graph input", "x, z")
+    one_line(error, "model.onnx", "the graph has no input")
 
 
 def test_initializers_listed_as_inputs_are_no_inputs(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from mxnet.gluon import HybridBlock, SymbolBlock, nn
 
-from quantize.errors import ModelFileError
+from quantize.errors import DataError, ModelFileError
 from quantize.importers.symbol import import_symbol
 
 QUICK = ("mobilenet0.25", "mobilenetv2_0.25", "mobilenetv3_small", "resnet18_v1", "resnet18_v2", "densenet121",
@@ -331,7 +331,20 @@ def test_inside_another_block_and_on_several_devices(small):
 def test_several_inputs(tmp_path):
     (mx.sym.var("data") + mx.sym.var("more")).save(str(tmp_path / "net-symbol.json"))
     mx.nd.save(str(tmp_path / "net-0000.params"), {})
-    fails(tmp_path, "exactly one input", "data, more")
+    net = import_symbol(tmp_path / "net-symbol.json")
+    assert net.input_names == ("data", "more") and net.input_shapes == (None, None)
+    x, more = image(2, 3), image(2, 3)
+    for hybridized in (False, True):
+        net.hybridize(hybridized)
+        assert net(x, more).asnumpy().tolist() == (x + more).asnumpy().tolist()
+    with pytest.raises(DataError, match="takes 2 inputs .data, more., it was given 1"):
+        net(image(2, 3))
+
+
+def test_no_input(tmp_path):
+    (2 * mx.sym.var("known")).save(str(tmp_path / "net-symbol.json"))
+    mx.nd.save(str(tmp_path / "net-0000.params"), {"arg:known": image(2, 3)})
+    fails(tmp_path, "the network has no input")
 
 
 @pytest.mark.parametrize("key, value", [("stride", "(0, 0)"), ("dilate", "(1, -1)"), ("kernel", "(0, 3)"), (

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from quantize import load_quantized, read_facts, save_quantized
+from quantize.config import Format, Rule
+from quantize.convert import convert_model
 from quantize.errors import ConversionError, DataError, ModelFileError, QuantizeError
+from quantize.nn import QConv2D
 from quantize.storage import Facts, container
 from tests.quantize.storage.cases import converted, images, network, ranged
 
@@ -196,6 +199,10 @@ def test_values_that_are_not_finite_are_refused(saved, tmp_path):
         load_quantized(rewritten(saved[0], tmp_path / "a.qnet", change))
 
 
+class OwnConv2D(QConv2D):
+    """A quantized layer of somebody's own."""
+
+
 def test_networks_that_no_file_can_hold_are_refused(tmp_path):
     import mxnet as mx
     from mxnet.gluon import nn
@@ -210,6 +217,12 @@ def test_networks_that_no_file_can_hold_are_refused(tmp_path):
     net.add(nn.Dense(3))
     net.initialize(mx.init.Xavier())
     with pytest.raises(ConversionError, match="no value yet"):
+        save_quantized(net, tmp_path / "a.qnet")
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(2, 3, in_channels=2), nn.Conv2D(2, 3, in_channels=2), nn.Dense(3, in_units=8))
+    net.initialize()
+    convert_model(net, convert_fn={nn.Conv2D: OwnConv2D.from_float, nn.Dense: Rule(weight=Format(8))})
+    with pytest.raises(ConversionError, match=r"0 .OwnConv2D., 1 .OwnConv2D.: cannot be saved"):
         save_quantized(net, tmp_path / "a.qnet")
     assert not list(tmp_path.iterdir())
 

@@ -10,8 +10,10 @@ import mxnet as mx
 import numpy as np
 import pytest
 
+from calib.bias_correction import correct_biases
+from calib.rounding.learn import restore_rounding
 from quantize import load_quantized, save_quantized
-from quantize.modes import quantizers
+from quantize.modes import float_parameters, mode, quantized_layers, quantizers, unfix_params
 from tests.quantize.storage.cases import CASES, images, trained
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -59,3 +61,37 @@ def test_training_goes_on_as_if_nothing_had_been(name, tmp_path):
         mx.random.seed(0)
         trained(each)
     assert outputs(net, images()).tobytes() == outputs(again, images()).tobytes()
+
+
+def test_what_was_there_before_rounding_and_correction_comes_back(tmp_path):
+    """Float weights and biases were those that rounding had been learned for, also for whoever trains on from them."""
+    net, x = CASES["equalized, learned rounding"](), images()
+    layers = [layer for _, layer in quantized_layers(net)]
+    before = [layer.unrounded.weight.asnumpy() for layer in layers]
+    save_quantized(net, tmp_path / "net.qnet")
+    other = load_quantized(tmp_path / "net.qnet")
+    rounded = outputs(other, x)
+    with float_parameters(other), mode(other, "float"):
+        in_float = outputs(other, x)
+    np.testing.assert_array_equal(outputs(other, x), rounded)
+    np.testing.assert_array_equal(outputs(load_quantized(tmp_path / "net.qnet", as_float=True), x), in_float)
+    restore_rounding(other)
+    for (_, layer), weight in zip(quantized_layers(other), before):
+        np.testing.assert_array_equal(layer.weight.data().asnumpy(), weight)
+        assert layer.unrounded is None
+    with mode(other, "float"):
+        np.testing.assert_array_equal(outputs(other, x), in_float)
+    assert not np.array_equal(in_float, rounded)
+
+
+def test_corrected_biases_are_not_the_float_networks(tmp_path):
+    net, x = CASES["merged, calibrated, fixed"](), images()
+    unfix_params(net)
+    with mode(net, "float"):
+        in_float = outputs(net, x)
+    correct_biases(net, [x])
+    save_quantized(net, tmp_path / "net.qnet")
+    np.testing.assert_array_equal(outputs(load_quantized(tmp_path / "net.qnet", as_float=True), x), in_float)
+    other = load_quantized(tmp_path / "net.qnet")
+    with float_parameters(other), mode(other, "float"):
+        np.testing.assert_array_equal(outputs(other, x), in_float)
