@@ -79,7 +79,7 @@ def command(cpu):
     return [*words, str(folder() / "root/usr/bin" / f"python{PYTHON}")]
 
 
-def run(cpu, script, *arguments, check=True, seconds=1800):
+def run(cpu, script, *arguments, check=True, seconds=7200):
     """A finished process of the emulated Python; its modules find the project."""
     found = subprocess.run([*command(cpu), str(script), *map(str, arguments)], capture_output=True, text=True,
                            timeout=seconds)
