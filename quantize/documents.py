@@ -8,6 +8,7 @@ else, and has wheels for every Python from 3.8 on (pydantic 2 needs four package
 """
 
 import json
+import math
 from typing import Any, Callable, Dict, List, Set, Tuple, Type, TypeVar
 
 from quantize.errors import DataError, QuantizeError
@@ -21,7 +22,7 @@ PER_LETTER = 12  # bytes of Python objects that a letter of JSON becomes, roughl
 T = TypeVar("T")
 
 
-def parse_json(text: str, where: str, error: Type[QuantizeError] = DataError) -> Any:
+def parse_json(text: str, where: str, error: Type[QuantizeError] = DataError, infinite: bool = False) -> Any:
     """What a JSON text says.
 
     Parameters
@@ -30,11 +31,14 @@ def parse_json(text: str, where: str, error: Type[QuantizeError] = DataError) ->
         What the text is called in errors.
     error : class
         What is raised, with line and column, for text that is no JSON, is nested too deep, has a key twice in one
-        object, or numbers of more than 1000 digits (which take seconds to read, or stand for infinity).
+        object, or numbers of more than 1000 digits (which take seconds to read).
+    infinite : bool
+        Whether there may be NaN and infinities, which JSON does not have and Python's reader accepts.
     """
     claim(len(text) * PER_LETTER, where, error)
     try:
-        return json.loads(text, parse_int=_number(int), parse_float=_number(float), object_pairs_hook=_unique)
+        return json.loads(text, parse_int=_number(int), parse_float=_number(float if infinite else _finite),
+                          parse_constant=float if infinite else _finite, object_pairs_hook=_unique)
     except json.JSONDecodeError as problem:
         raise error(f"{where}: line {problem.lineno} column {problem.colno}: {problem.msg}") from None
     except RecursionError:
@@ -43,9 +47,9 @@ def parse_json(text: str, where: str, error: Type[QuantizeError] = DataError) ->
         raise error(f"{where}: {problem}") from None
 
 
-def read_json(path: PathLike, error: Type[QuantizeError] = DataError) -> Any:
-    """What a JSON file says; DataError where it cannot be read, `error` where it is no JSON."""
-    return parse_json(read_text(path), str(path), error)
+def read_json(path: PathLike, error: Type[QuantizeError] = DataError, infinite: bool = False) -> Any:
+    """What a JSON file says; DataError where it cannot be read, `error` where it is no JSON; see `parse_json`."""
+    return parse_json(read_text(path), str(path), error, infinite)
 
 
 def checked(content: Any, schema: Type[T], where: str, error: Type[QuantizeError] = DataError) -> T:
@@ -75,6 +79,13 @@ def _unique(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {twice[:40]!r} comes twice in one object")
     return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:40]} is no number that a document can hold")
+    return value
 
 
 def _number(kind: Callable) -> Callable[[str], Any]:

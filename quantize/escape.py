@@ -79,3 +79,10 @@ def safe_name(text: str) -> str:
     while len(name.encode("utf-8")) > LONGEST_NAME:
         name = name[:len(name) - 1 - (len(name.encode("utf-8")) - LONGEST_NAME) // 4]
     return name.lstrip("-") or "_"
+
+
+def one_line(error: BaseException) -> str:
+    """What an error of another library says, in one line: MXNet adds its own stack."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Stack trace")]
+    found = next((line for line in lines if "Check failed" in line or "Error" in line), lines[0] if lines else "")
+    return shown(found)[:300] or type(error).__name__

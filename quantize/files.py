@@ -169,7 +169,8 @@ def opened(path: PathLike, error: Type[QuantizeError] = DataError) -> Iterator[B
     try:
         handle = os.open(str(path), os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except OSError as problem:
-        raise error(f"{path}: cannot be read: {problem.strerror}") from None
+        missing = isinstance(problem, FileNotFoundError)
+        raise error(f"{path}: cannot be read: {'no such file' if missing else problem.strerror}") from None
     except ValueError as problem:  # a name with a zero byte, or half of a pair
         raise error(f"{str(path)!r}: cannot be read: {problem}") from None
     try:

@@ -5,9 +5,11 @@ A few kilobytes of zeros unpack to gigabytes, and a header may say any size. So 
 and each header declare, and the types are checked first; an archive hands out no more than it has declared.
 """
 
+import io
+import re
 import zipfile
 from math import prod
-from typing import Dict, List, Optional, Sequence
+from typing import IO, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -17,16 +19,22 @@ from quantize.files import PathLike, opened
 from quantize.limits import claim
 
 MOST_MEMBERS = 10_000
-KINDS = "biufc"  # numbers alone: no objects, which would be pickles, no texts, no records
+KINDS = "biufc"  # numbers alone: no objects, which would be pickles, no records
+TEXT = "U"
+# as numpy.save writes it, of numbers and texts
+PLAIN = re.compile(rb"\{'descr': '([<>|][biufcU]\d{1,9})', 'fortran_order': (True|False), "
+                   rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18},?)?)\), \} *\n")
 
 
-def read_npz(path: PathLike, keys: Optional[Sequence[str]] = None) -> Dict[str, np.ndarray]:
+def read_npz(path: PathLike, keys: Optional[Sequence[str]] = None, texts: Sequence[str] = ()) -> Dict[str, np.ndarray]:
     """The arrays of an npz file by name.
 
     Parameters
     ----------
     keys : sequence of str, optional
         Only these, all of which must be there.
+    texts : sequence of str
+        Arrays that may hold text; all others hold numbers.
 
     Raises
     ------
@@ -40,8 +48,9 @@ def read_npz(path: PathLike, keys: Optional[Sequence[str]] = None) -> Dict[str, 
             if missing:
                 raise DataError(f"{path}: no array {missing[0]!r}; it holds {', '.join(entries) or 'nothing'}")
             chosen = {name: entries[name] for name in (entries if keys is None else keys)}
-            claim(sum(entry.file_size for entry in chosen.values()), str(path))
-            return {name: _array(archive, entry, path) for name, entry in chosen.items()}
+            claim(sum(entry.file_size for entry in chosen.values()), f"{path}: unpacks to more than it may")
+            return {name: _array(archive, entry, path, KINDS + TEXT * (name in texts))
+                    for name, entry in chosen.items()}
     except DataError:
         raise
     # a broken file shows as whatever zipfile, zlib, lzma or the npy reader raise: there is no common base
@@ -58,15 +67,25 @@ def _entries(archive: zipfile.ZipFile, path: PathLike) -> List[zipfile.ZipInfo]:
     return found
 
 
-def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: PathLike) -> np.ndarray:
+def _header(stream: IO[bytes], where: str) -> Tuple[Tuple[int, ...], bool, np.dtype]:
+    """(shape, whether Fortran's order, element type), without evaluating what NumPy writes."""
+    start = stream.read(10)
+    if start[:8] != b"\x93NUMPY\x01\x00":  # others have headers of any length
+        raise DataError(f"{where} is not of version 1.0 of the npy format")
+    text = stream.read(int.from_bytes(start[8:], "little"))
+    match = PLAIN.fullmatch(text)
+    if match:
+        return tuple(map(int, re.findall(rb"\d+", match.group(3)))), match.group(2) == b"True", np.dtype(
+            match.group(1).decode())
+    return np.lib.format.read_array_header_1_0(io.BytesIO(start[8:] + text))  # as others write it
+
+
+def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: PathLike, kinds: str) -> np.ndarray:
     """An array whose header says what its member holds."""
     with archive.open(entry) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version != (1, 0):  # others have headers of any length
-            raise DataError(f"{path}: array {entry.filename!r} is of version {version} of the npy format, not 1.0")
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+        shape, fortran, dtype = _header(stream, f"{path}: array {entry.filename!r}")
         needed = prod(shape) * dtype.itemsize
-        if dtype.kind not in KINDS or any(size < 0 for size in shape):
+        if dtype.kind not in kinds or any(size < 0 for size in shape):
             raise DataError(f"{path}: not a complete npz file of numbers: array {entry.filename!r} is {dtype} {shape}")
         data = stream.read(needed)
         if len(data) != needed or stream.read(1):

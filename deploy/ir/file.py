@@ -24,7 +24,7 @@ import zipfile
 import zlib
 from dataclasses import is_dataclass
 from math import prod
-from typing import Any, List, get_origin
+from typing import Any, List, cast, get_origin
 
 import numpy as np
 
@@ -101,7 +101,7 @@ def _encode_model(model):
 
 
 def _encode_fields(item, arrays):
-    return {name: _encode(getattr(item, name), hint, arrays) for name, hint in hints(type(item)).items()}
+    return {name: _encode(getattr(item, name), hint, arrays) for name, hint in hints(cast(Any, type(item))).items()}
 
 
 def _encode(value, hint, arrays):

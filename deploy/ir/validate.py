@@ -6,8 +6,9 @@ is checked behind that.
 """
 
 from dataclasses import fields, is_dataclass
+from functools import lru_cache
 from math import prod
-from typing import Any, Dict, List, Optional, Tuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Dict, List, Optional, Tuple, Union, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -150,6 +151,7 @@ def _check_quantization(quantization, weight):
 # ---- fields
 
 
+@lru_cache(maxsize=None)  # asked for at every value of a file
 def hints(kind: Any) -> Dict[str, Any]:
     """Field -> type, for every field of a dataclass in its order."""
     types = get_type_hints(kind)
@@ -192,7 +194,7 @@ def misfit(value: Any, hint: Any) -> Optional[str]:
 
 def misfits(item: Any) -> Optional[str]:
     """What is wrong with the fields of a dataclass, None where nothing is."""
-    for name, hint in hints(type(item)).items():
+    for name, hint in hints(cast(Any, type(item))).items():
         text = misfit(getattr(item, name), hint)
         if text:
             return f"{name} {text}"

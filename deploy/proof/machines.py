@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: MIT
 """The certificates of several machines for one deployment, kept beside the first one, and a table of them."""
 
+import contextlib
 import hashlib
 import json
 import pathlib
 import re
 from typing import Any, Dict, List, Mapping, Sequence
 
-from deploy.proof.certificate import FORMAT, JSON, UNEXPLAINED, share_text, table
+from deploy.proof.certificate import JSON, UNEXPLAINED, share_text, table
+from deploy.proof.stored import read_certificate
 from quantize.errors import DataError
-from quantize.files import PathLike, read_text, write_whole
+from quantize.files import PathLike, write_whole
 
 FOLDER, TABLE = "certificates", "machines.md"
 SIMULATION = "simulation"
@@ -48,12 +50,8 @@ def certificates(folder: PathLike) -> List[Dict[str, Any]]:
     folder = pathlib.Path(folder)
     found = []
     for path in [folder / JSON] + sorted((folder / FOLDER).glob("*.json")):
-        try:
-            contents = json.loads(read_text(path))
-            if contents["format"] == FORMAT and isinstance(contents["sides"], dict):
-                found.append(contents)
-        except (DataError, ValueError, KeyError, TypeError):
-            continue
+        with contextlib.suppress(DataError):
+            found.append(read_certificate(path))
     return found
 
 

@@ -8,9 +8,8 @@ processor: a digest of the codes that each quantized layer reads, and the output
 import hashlib
 import json
 import pathlib
-import zipfile
 from dataclasses import dataclass
-from typing import Dict, Mapping
+from typing import Mapping
 
 import numpy as np
 
@@ -19,8 +18,11 @@ from deploy.arithmetic import Arithmetic
 from deploy.ir import Model
 from deploy.ir.packed import packed_shape
 from deploy.target import Target
+from quantize.documents import parse_json
 from quantize.errors import DataError, DeployError
 from quantize.files import PathLike, whole_file
+from quantize.limits import limit, memory_limit
+from quantize.npz import read_npz
 
 FILE = "verification.npz"
 COUNT = 4  # images that are stored
@@ -71,16 +73,16 @@ def _judged(model, arithmetic, inputs):
 def read_samples(path: PathLike, model: Model) -> Samples:
     """What `verification.npz` holds; DataError for a file that is none, or not of this model."""
     try:
-        with zipfile.ZipFile(str(path)) as archive:
-            if sum(item.file_size for item in archive.infolist()) > LIMIT:
-                raise DataError(f"{path}: unpacks to more than {LIMIT >> 20} MB; this is no {FILE} of a deployment")
-        with np.load(str(path), allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        digests: Dict[str, Dict[str, str]] = json.loads(str(arrays[DIGESTS]))
+        with memory_limit(min(LIMIT, limit())):
+            arrays = read_npz(path, texts=(DIGESTS,))
+        digests = parse_json(str(arrays[DIGESTS]), DIGESTS)
         inputs = arrays[INPUTS]
-        outputs = {name[len(OUTPUTS):]: values for name, values in arrays.items() if name.startswith(OUTPUTS)}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise DataError(f"{path}: cannot be read: {error}; deploy again, or name images with --data-dir") from None
+    except KeyError as error:
+        raise DataError(f"{path}: holds no {error}; deploy again, or name images with --data-dir") from None
+    except (DataError, ValueError) as error:  # letters that are none
+        said = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+        raise DataError(f"{said}; deploy again, or name images with --data-dir") from None
+    outputs = {name[len(OUTPUTS):]: values for name, values in arrays.items() if name.startswith(OUTPUTS)}
     shape = packed_shape(model)
     if inputs.dtype != np.float32 or inputs.shape[1:] != shape or not len(inputs):
         raise DataError(f"{path}: holds inputs of the shape {inputs.shape}, the network takes (n, "

@@ -14,7 +14,7 @@ import numpy as np
 from mxnet.gluon import Block, HybridBlock
 
 from quantize.errors import DataError
-from quantize.importers.refused import one_line
+from quantize.escape import one_line
 from quantize.importers.reshape_codes import size_after
 from quantize.limits import claim
 
@@ -261,9 +261,12 @@ def _check_sizes(name, before, have, need) -> None:
 def _make_layer(name: str, spec: LayerSpec, ctx: Optional[Context]) -> Block:
     """The Gluon layer of a step, with its parameters set."""
     layer = spec.kind(**dict({"prefix": name + "_"}, **spec.options))
-    layer.initialize(mx.init.Zero(), ctx=ctx)
     for key, array in spec.arrays.items():
-        getattr(layer, key).set_data(mx.nd.array(array, dtype="float32"))
+        # as load_parameters does it: zeros that are overwritten at once would be half of an import's time
+        getattr(layer, key)._load_init(mx.nd.array(array, dtype="float32"), ctx or mx.current_context())
+    for parameter in layer.collect_params().values():
+        if parameter._data is None:
+            parameter.initialize(mx.init.Zero(), ctx=ctx)
     return layer
 
 

@@ -5,7 +5,7 @@ import contextlib
 from typing import Any, Iterator, Sequence
 
 from quantize.errors import ModelFileError, QuantizeError
-from quantize.escape import shown
+from quantize.escape import one_line
 
 
 class Refused(Exception):
@@ -36,10 +36,3 @@ def damage_named(path: str) -> Iterator[None]:
     except Exception as error:  # MXNetError, AssertionError, ValueError, TypeError, KeyError, RecursionError, ...
         raise ModelFileError(f"{path}: cannot be imported, it is damaged or has options that are not known: "
                              f"{one_line(error)}") from error
-
-
-def one_line(error: BaseException) -> str:
-    """What an error of another library says, in one line: MXNet adds its own stack."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip() and not line.startswith("Stack trace")]
-    found = next((line for line in lines if "Check failed" in line or "Error" in line), lines[0] if lines else "")
-    return shown(found)[:300] or type(error).__name__

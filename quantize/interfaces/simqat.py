@@ -22,7 +22,7 @@ from quantize.tree import walk
 logger = logging.getLogger(__name__)
 
 NEVER = 10000000
-_DTYPE = re.compile(r"INT(\d+)$")
+_DTYPE = re.compile(r"INT([0-9]{1,9})$")
 
 
 def _is_steps(value: Any) -> bool:

@@ -12,7 +12,6 @@ import json
 import math
 import os
 import pathlib
-import re
 import zipfile
 from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
@@ -20,16 +19,15 @@ import numpy as np
 
 from quantize.errors import ModelFileError
 from quantize.files import PathLike, opened, whole_file
+from quantize.npz import PLAIN
 
 FORMAT, VERSION = "quantize network", 1
 MANIFEST, NETWORK, FACTS = "manifest.json", "network.json", "facts.json"
 ARRAYS, SUFFIX = "arrays/", ".npy"
 DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64")
 MAX_DOCUMENT = 1 << 26
-MAX_HEADER = 1000
 MAX_AXES = 8
-# as numpy.save writes it; nothing in a file is evaluated
-_HEADER = re.compile(rb"\{'descr': '([<|][fiu]\d)', 'fortran_order': False, 'shape': \(([\d, ]{0,200})\), \} *\n")
+NPY = b"\x93NUMPY\x01\x00"
 
 
 class Stored(NamedTuple):
@@ -154,14 +152,12 @@ class _Reader:
 
     def _array(self, name: str, data: bytes) -> np.ndarray:
         """The array of a .npy file (version 1.0), whose header must fit the bytes behind it."""
-        if not name.endswith(SUFFIX) or data[:8] != b"\x93NUMPY\x01\x00" or len(data) < 10:
-            raise self._error(f"{name} is no {SUFFIX} file of version 1.0")
         length = int.from_bytes(data[8:10], "little")
-        match = _HEADER.fullmatch(data[10:10 + length]) if length <= MAX_HEADER else None
-        if match is None:
-            raise self._error(f"{name}: its header is not that of a plain array")
+        match = PLAIN.fullmatch(data[10:10 + length]) if data[:8] == NPY and name.endswith(SUFFIX) else None
+        if match is None or match.group(2) != b"False":
+            raise self._error(f"{name}: is no {SUFFIX} file of version 1.0 with the header of a plain array")
         dtype = np.dtype(match.group(1).decode())
-        shape = tuple(int(size) for size in match.group(2).split(b",") if size.strip())
+        shape = tuple(int(size) for size in match.group(3).split(b",") if size.strip())
         values = len(data) - 10 - length
         if dtype.name not in DTYPES or len(shape) > MAX_AXES or math.prod(shape) * dtype.itemsize != values:
             raise self._error(f"{name}: {values} bytes of values are no {dtype} array of shape {shape}")

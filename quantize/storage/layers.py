@@ -7,6 +7,7 @@ from mxnet.gluon import Block, nn
 
 from quantize.convert.layers import LAYERS
 from quantize.errors import ModelFileError
+from quantize.escape import one_line
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, Place, ReLU6, SkippableReLU, WinogradConv2D
 from quantize.nn.batchnorm import FrozenBatchNorm
 from quantize.nn.layer import QuantizedBlock, retyped
@@ -111,7 +112,7 @@ def made(record: Any, where: str, as_float: bool = False) -> Tuple[Block, Option
     try:
         layer = gluon(prefix=expect(record.get("prefix"), str, where), **options)
     except Exception as error:  # whatever Gluon's constructors raise for values that cannot be
-        raise ModelFileError(f"{where}: a {gluon.__name__} cannot be made of {options}: {error}") from None
+        raise ModelFileError(f"{where}: a {gluon.__name__} cannot be made of {options}: {one_line(error)}") from None
     if record.get("activation") is not None:
         inner, become = made(record["activation"], f"{where}.act", as_float)
         layer.act = become_kind(inner, become)

@@ -236,6 +236,8 @@ def test_resume_with_other_settings(command, trained):
 def test_diverging(command):
     code, _, err, _ = command("run", *SHORT, "--method", "float", "--optimizer", "sgd", "--epochs", "2", "--lr", "1e30")
     assert code == 2 and "the loss is" in err and "not finite is that of features." in err
+    code, _, err, _ = command("ste", *SHORT, "--epochs", "2", "--method", "ste", "--lr", "1e30")
+    assert code == 2 and "the loss is nan" in err and "Traceback" not in err  # a native operator met it first
     code, _, err, _ = command("clips", *SHORT, *FOUR, "--method", "pact", "--from-scratch", "--quantizer-lr", "1e4")
     assert code == 2 and "input_quantizer.alpha" in err
 

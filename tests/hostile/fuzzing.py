@@ -26,22 +26,31 @@ def value(rng):
     return copy.deepcopy(rng.choice((None, True, False, [], {}, [[]], [1], {"a": 1}, [None], ["a", 2], [[[[1]]]])))
 
 
-def places(node, found):
-    """(container, key) of every value of a document."""
-    for key in (range(len(node)) if isinstance(node, list) else list(node) if isinstance(node, dict) else ()):
-        found.append((node, key))
-        places(node[key], found)
-    return found
+class Document:
+    """A JSON document to be damaged: parsed anew for each mutant, which is quicker than copied."""
 
+    def __init__(self, content):
+        self.text, self.paths = json.dumps(content), []
+        self._list(content, ())
 
-def document(content, rng):
-    """A JSON document with one to three changes."""
-    content = copy.deepcopy(content)
-    for _ in range(rng.randint(1, 3)):
-        found = places(content, [])
-        if not found or rng.random() < 0.02:
-            return value(rng)
-        node, key = rng.choice(found)
+    def _list(self, node, path):
+        for key in (range(len(node)) if isinstance(node, list) else list(node) if isinstance(node, dict) else ()):
+            self.paths.append((*path, key))
+            self._list(node[key], (*path, key))
+
+    def damaged(self, rng):
+        """With one to three changes."""
+        content = json.loads(self.text)
+        for _ in range(rng.randint(1, 3)):
+            if not self.paths or rng.random() < 0.02:
+                return value(rng)
+            self._change(content, rng.choice(self.paths), rng)
+        return content
+
+    def _change(self, content, path, rng):
+        node, key = _holder(content, path), path[-1]
+        if node is None:
+            return  # an earlier change took it away
         change = rng.randrange(6)
         if change == 0 and isinstance(node, dict):
             node[rng.choice(TEXTS)] = node.pop(key)
@@ -50,12 +59,29 @@ def document(content, rng):
         elif change == 2 and isinstance(node, list):
             node.insert(key, copy.deepcopy(rng.choice(node)))
         elif change == 3:
-            other, where = rng.choice(found)
-            if where in other if isinstance(other, dict) else where < len(other):
-                node[key] = copy.deepcopy(other[where])
+            other = rng.choice(self.paths)
+            found = _holder(content, other)
+            if found is not None:
+                node[key] = copy.deepcopy(found[other[-1]])
         else:
             node[key] = value(rng)
+
+
+def _holder(content, path):
+    """What holds the value at a path; None where it is gone."""
+    for key in (*path[:-1], None):
+        last = path[-1] if key is None else key
+        if not (isinstance(content, dict) and last in content
+                or isinstance(content, list) and type(last) is int and last < len(content)):
+            return None
+        if key is not None:
+            content = content[key]
     return content
+
+
+def document(content, rng):
+    """A JSON document with one to three changes."""
+    return Document(content).damaged(rng)
 
 
 def text_of(content):

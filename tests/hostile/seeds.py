@@ -24,27 +24,40 @@ from deploy.targets.ncnn.param import parse_param
 from deploy.targets.ncnn.table import read_ncnn_table
 from gluon_quantize.data.arrays import read_npz
 from gluon_quantize.data.folder import open_image_folder
-from gluon_quantize.data.image_set import FileSet
+from gluon_quantize.data.image_set import FORMATS, FileSet
 from gluon_quantize.data.preprocess import Preprocessing
 from quantize.config import load_config
 from quantize.convert import convert_model
 from quantize.documents import read_json
+from quantize.errors import ConfigError
 from quantize.files import read_text
 from quantize.importers.onnx import import_onnx
 from quantize.importers.symbol import import_symbol
+from quantize.interfaces.nni.config import check_config_list
 from quantize.interfaces.nni.export import load_calibration
+from quantize.interfaces.simqat import SimQAT
 from quantize.params_file import read_params
 from tests.deploy.targets.caffe.models import quantized_model, tiny
-from tests.hostile import fuzzing
+from tests.hostile import fuzzing, structures
+from tests.hostile.bundles import bundles
 
 
 class Format(NamedTuple):
-    """A format: `damage(rng)` gives bytes, `read(path)` reads them; `name` is the file's; `cost` in time."""
+    """A format.
+
+    Parameters
+    ----------
+    name : str
+        Of the file; "" where it is a folder of several.
+    damage : callable
+        rng -> the file's bytes, or {name: bytes} of a folder's files.
+    read : callable
+        Takes the path.
+    """
 
     name: str
-    damage: Callable[[Any], bytes]
+    damage: Callable[[Any], Any]
     read: Callable[[pathlib.Path], Any]
-    cost: int = 1
 
 
 def network():
@@ -85,6 +98,11 @@ RULES = [{"op_types": ["Conv2D"], "weight": "int4/channel", "input": "auto4", "m
 TABLE = ("calibration-table 1\n# layer tensor method\nconv input kl-ncnn 8 signed 200 5be1f0c2a91d77e0 - 2.64\n"
          "#fc weight kl-ncnn 8 unsigned 200 5be1f0c2a91d77e0 1,2 5.3 1.0\nend 2\n")
 NCNN_TABLE = "conv1_param_0 127.5 63.0 \nfc_param_0 20.25\nconv1 48.5\nfc 12.0\n"
+NNI_CONFIG = [{"quant_types": ["weight", "input"], "quant_bits": {"weight": 8, "input": 8}, "op_types": ["Conv2D"],
+               "quant_dtype": "int", "quant_scheme": "per_tensor_symmetric", "quant_start_step": 5},
+              {"op_names": ["0"], "exclude": True}]
+SIMQAT = {"quant_delay": [1, 2], "quant_dtype": ["INT8", "INT4"], "per_channel": [False, True], "symmetric": True,
+          "narrow_range": False, "bn_fold": True, "freeze_bn": 10, "ema_decay": 0.9}
 NNI = {"0": {"weight_bits": 8, "weight_scale": 0.1, "weight_zero_point": 0.0, "tracked_min_weight": -1.0,
              "tracked_max_weight": 1.0, "input_bits": 8, "input_scale": 0.1, "input_zero_point": 0.0,
              "tracked_min_input": -1.0, "tracked_max_input": 1.0}}
@@ -124,9 +142,10 @@ def state_of(folder):
 def damaged_state(content):
     """The state with damage and the checksum that fits it."""
     from calib import state
+    whole = fuzzing.Document(content)
 
     def damage(rng):
-        changed = fuzzing.document(content, rng)
+        changed = whole.damaged(rng)
         if isinstance(changed, dict) and "checksum" in changed and rng.random() < 0.9:
             changed.pop("checksum")
             changed["checksum"] = state._checksum(changed)
@@ -134,55 +153,143 @@ def damaged_state(content):
     return damage
 
 
-def formats(folder):
-    """Name -> Format; `folder` gets the undamaged files."""
-    net = network()
+def documents(content):
+    """Damage of a JSON file."""
+    whole = fuzzing.Document(content)
+    return lambda rng: fuzzing.text_of(whole.damaged(rng))
+
+
+def binaries(*contents):
+    """Damage of bytes."""
+    return lambda rng: fuzzing.data(rng.choice(contents), rng)
+
+
+def texts(content):
+    """Damage of lines."""
+    return lambda rng: fuzzing.lines(content, rng)
+
+
+def either(*damages):
+    """One of several ways."""
+    return lambda rng: rng.choice(damages)(rng)
+
+
+def external(model):
+    """(A model whose weights lie in a file beside it, that file)."""
+    model, data = onnx.ModelProto.FromString(model.SerializeToString()), b""
+    for tensor in model.graph.initializer:
+        raw = tensor.raw_data
+        for key, stated in (("location", "w.bin"), ("offset", str(len(data))), ("length", str(len(raw)))):
+            entry = tensor.external_data.add()
+            entry.key, entry.value = key, stated
+        tensor.ClearField("raw_data")
+        tensor.data_location = TensorProto.EXTERNAL
+        data += raw
+    return model, data
+
+
+PLACES = ("../w.bin", "/etc/passwd", "w.bin/../../w.bin", "", ".", "a" * 300, "\x00", "no.bin", "w.bin", "link",
+          "/dev/zero")
+
+
+def damaged_external(model):
+    """The file, or what it says of the other, or the other."""
+    whole, data = external(model)
+
+    def damage(rng):
+        if rng.random() < 0.3:
+            return {"m.onnx": fuzzing.message(whole, rng), "w.bin": data}
+        if rng.random() < 0.2:
+            return {"m.onnx": whole.SerializeToString(), "w.bin": fuzzing.data(data, rng)}
+        changed = onnx.ModelProto.FromString(whole.SerializeToString())
+        tensor = rng.choice(list(changed.graph.initializer))
+        entry = rng.choice(list(tensor.external_data))
+        entry.value = rng.choice(PLACES) if entry.key == "location" else str(fuzzing.value(rng))[:50].encode(
+            "ascii", "replace").decode()
+        return {"m.onnx": changed.SerializeToString(), "w.bin": data}
+    return damage
+
+
+def damaged_model(model):
+    """Of fields mostly, of bytes now and then."""
+    content = model.SerializeToString()
+    return lambda rng: fuzzing.message(model, rng) if rng.random() < 0.8 else fuzzing.data(content, rng)
+
+
+def pictures():
+    """Damage of files of every format that is read."""
+    return either(structures.png(image_bytes("PNG")), *(binaries(image_bytes(kind)) for kind in FORMATS))
+
+
+def of_importers(folder, net):
+    """Files that hold networks."""
     net.hybridize()
     net(mx.nd.zeros((1, 1, 8, 8)))
     net.export(str(folder / "net"))
-    symbol = json.loads((folder / "net-symbol.json").read_text())
-    params, model = (folder / "net-0000.params").read_bytes(), onnx_model()
+    params, model = folder / "net-0000.params", onnx_model()
+    return {
+        "params": Format("p.params", binaries(params.read_bytes()), read_params),
+        "symbol": Format("s-symbol.json", documents(json.loads((folder / "net-symbol.json").read_text())),
+                         lambda path: import_symbol(path, params)),
+        "onnx": Format("m.onnx", damaged_model(model), import_onnx),
+        "onnx external": Format("", damaged_external(model), lambda path: import_onnx(path / "m.onnx")),
+    }
+
+
+def of_images():
+    """What is read of images and how to prepare them."""
+    stored = io.BytesIO()
+    np.savez(stored, x=np.zeros((3, 8, 8), np.uint8), y=np.arange(3))
+    return {
+        "preprocessing": Format("p.json", documents(PREPROCESSING),
+                                lambda path: Preprocessing.from_onnx_metadata(read_json(path)).apply(
+                                    np.zeros((9, 11), np.uint8))),
+        "npz": Format("d.npz", structures.npz(stored.getvalue()), lambda path: read_npz(path, "x", "y", (8, 8))),
+        "image": Format("i.jpg", pictures(), lambda path: FileSet("x", [path], [0], 1).load(0)),
+        "labels": Format("labels.txt", texts("a.jpg 1\nb.jpg 2\nc.jpg 3"),
+                         images_of("a.jpg", "b.jpg", "c.jpg")),
+        "synset": Format("synset.txt", texts("n01440764 tench\nn01443537 goldfish"),
+                         images_of("n01440764_1.jpg", "n01443537_2.jpg")),
+    }
+
+
+def of_quantization(folder, quantized):
+    """Rules, ranges, and what other tools write of them."""
+    return {
+        "state": Format("s.json", damaged_state(state_of(folder)), lambda path: read_state(path).missing),
+        "table": Format("t.table", texts(TABLE), read_table),
+        "rules": Format("r.json", documents(RULES), load_config),
+        "nni": Format("n.json", documents(NNI), lambda path: load_calibration(quantized, path)),
+        "nni config": Format("c.json", documents(NNI_CONFIG),
+                             lambda path: check_config_list(read_json(path, ConfigError))),
+        "simqat": Format("q.json", documents(SIMQAT), lambda path: SimQAT(read_json(path, ConfigError))),
+    }
+
+
+def of_engines(folder):
+    """Files of engines, and what they are written from."""
     ir_file.save(quantized_model(), folder / "m.ir")
     text, binary = writer.render(quantized_model())
-    np.savez(folder / "a.npz", x=np.zeros((3, 8, 8), np.uint8), y=np.arange(3))
-    quantized = convert_model(network(), config_list=[{"op_types": ["Conv2D"], "weight": "int8", "input": "int8"}])
-    files = {name: (folder / name).read_bytes() for name in ("m.ir", "a.npz")}
-    images = [image_bytes("PNG"), image_bytes("JPEG"), image_bytes("BMP"), image_bytes("WEBP")]
+    model = (folder / "m.ir").read_bytes()
+    inside = documents(json.loads(structures.entries(model)["model.json"]))
 
-    def binaries(*contents):
-        return lambda rng: fuzzing.data(rng.choice(contents), rng)
-
-    def documents(content):
-        return lambda rng: fuzzing.text_of(fuzzing.document(content, rng))
-
-    def texts(content):
-        return lambda rng: fuzzing.lines(content, rng)
+    def as_saved(rng):
+        return json.dumps(json.loads(inside(rng)), indent=1).encode()
 
     def read_engine_files(path):
         (path.parent / "m.bin").write_bytes(binary)
         return read_ncnn(path)
     return {
-        "params": Format("p.params", binaries(params), read_params),
-        "symbol": Format("s-symbol.json", documents(symbol),
-                         lambda path: import_symbol(path, folder / "net-0000.params"), 8),
-        "onnx": Format("m.onnx", lambda rng: fuzzing.message(model, rng) if rng.random() < 0.8
-                       else fuzzing.data(model.SerializeToString(), rng), import_onnx, 10),
-        "preprocessing": Format("p.json", documents(PREPROCESSING),
-                                lambda path: Preprocessing.from_onnx_metadata(read_json(path)).apply(
-                                    np.zeros((9, 11), np.uint8))),
-        "npz": Format("d.npz", binaries(files["a.npz"]), lambda path: read_npz(path, "x", "y", (8, 8)), 2),
-        "image": Format("i.jpg", binaries(*images), lambda path: FileSet("x", [path], [0], 1).load(0), 2),
-        "labels": Format("labels.txt", texts("a.jpg 1\nb.jpg 2\nc.jpg 3"),
-                         images_of("a.jpg", "b.jpg", "c.jpg")),
-        "synset": Format("synset.txt", texts("n01440764 tench\nn01443537 goldfish"),
-                         images_of("n01440764_1.jpg", "n01443537_2.jpg")),
-        "state": Format("s.json", damaged_state(state_of(folder)), lambda path: read_state(path).missing, 4),
-        "table": Format("t.table", texts(TABLE), read_table),
         "ncnn table": Format("n.table", texts(NCNN_TABLE), read_ncnn_table),
-        "ncnn param": Format("m.param", texts(text), read_engine_files, 2),
+        "ncnn param": Format("m.param", texts(text), read_engine_files),
         "ncnn bin": Format("m.bin", binaries(binary), lambda path: read_binary(parse_param(text), path.read_bytes())),
-        "ir": Format("m.ir", binaries(files["m.ir"]), ir_file.load, 4),
-        "rules": Format("r.json", documents(RULES), load_config),
-        "nni": Format("n.json", documents(NNI), lambda path: load_calibration(quantized, path)),
+        "ir": Format("m.ir", structures.documents(model, {"model.json": as_saved}), ir_file.load),
         "prototxt": Format("m.prototxt", texts(serialize(tiny())[0]), output_blobs),
     }
+
+
+def formats(folder):
+    """Name -> Format; `folder` gets the undamaged files."""
+    quantized = convert_model(network(), config_list=[{"op_types": ["Conv2D"], "weight": "int8", "input": "int8"}])
+    return {**of_importers(folder, network()), **of_images(), **of_quantization(folder, quantized),
+            **of_engines(folder), **{name: Format(*parts) for name, parts in bundles(folder).items()}}

@@ -46,14 +46,14 @@ def test_files_larger_than_the_limit_are_not_read(tmp_path):
         for read in (read_text, read_json):
             with pytest.raises(DataError, match="more than the limit of 5 bytes"):
                 read(tmp_path / "f")
-        with pytest.raises(DataError, match="more than the limit of 5 bytes"):
+        with pytest.raises(DataError, match="it is a device or a pipe"):
             read_text("/dev/zero")
     assert read_json(tmp_path / "f") == [1, 2, 3]
 
 
 def test_npz_bombs_are_refused_before_they_unpack(tmp_path):
     np.savez_compressed(tmp_path / "b.npz", x=np.zeros(10 ** 7, np.uint8))
-    with memory_limit(10 ** 6), pytest.raises(DataError, match="b.npz: would take 9.537 MB"):
+    with memory_limit(10 ** 6), pytest.raises(DataError, match="b.npz: unpacks .* would take 9.537 MB"):
         read_npz(tmp_path / "b.npz")
 
 

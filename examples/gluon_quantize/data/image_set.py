@@ -5,11 +5,12 @@ import os
 from typing import Callable, Iterable, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from gluon_quantize.data.depth import in_bytes
 from gluon_quantize.data.preprocess import Preprocessing
 from quantize.errors import DataError, QuantizeError
+from quantize.escape import shown
 from quantize.files import opened
 from quantize.limits import claim
 
@@ -122,7 +123,9 @@ class FileSet(ImageSet):
             raise
         # Pillow raises SyntaxError, ValueError, struct.error and others by format for a broken file.
         except Exception as err:
-            reason = str(err).replace(str(path), "the file").replace("\n", " ")
+            reason = shown(err).replace(str(path), "the file")[:300]
+            if isinstance(err, UnidentifiedImageError):
+                reason = f"it is none of {', '.join(FORMATS)}, whatever its name"
             raise DataError(f"{path}: cannot be decoded ({reason}); replace or remove the file") from None
 
     def origin(self, index: int) -> str:

@@ -41,6 +41,7 @@ from quantize.interfaces.n2d2.parameters import export_parameters, import_parame
 from quantize.interfaces.n2d2.pictures import draw_distributions, draw_network
 from quantize.interfaces.n2d2.provider import DataProvider
 from quantize.interfaces.n2d2.stats import write_stats
+from quantize.params_file import check_params
 from quantize.storage import Facts
 from quantize.train import CheckNumbers, Hooks
 
@@ -270,6 +271,7 @@ class _IniRun:
 
     def _load_best(self):
         path = self.folder / CHECKPOINTS / BEST
+        check_params(path)
         try:
             self.network.built.load_parameters(str(path))
         except (OSError, ValueError, AssertionError, mx.MXNetError) as error:

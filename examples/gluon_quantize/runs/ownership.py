@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Whose results a folder holds, and what processes that were killed left beside and in it."""
 
-import json
 import os
 import pathlib
 import re
@@ -11,6 +10,7 @@ from typing import Iterator, Optional, Set
 
 from deploy.proof import machines
 from deploy.proof.certificate import FORMAT, JSON, TEXT
+from quantize.documents import read_json
 from quantize.errors import DataError
 
 KINDS = SIMULATION, TRAINING, DEPLOYMENT = ("simulation", "training", "deployment")
@@ -40,7 +40,7 @@ def manifest(folder: pathlib.Path) -> Optional[Set[str]]:
     neither.
     """
     certificate, result = _read(folder / JSON), _read(folder / RESULT)
-    found = [{pathlib.PurePosixPath(name).name for name in contents[FILES]} for contents, is_one in (
+    found = [{pathlib.PurePosixPath(str(name)).name for name in contents[FILES]} for contents, is_one in (
         (certificate, certificate.get("format") == FORMAT), (result, "accuracy" in result or "curve" in result))
         if is_one and isinstance(contents.get(FILES), (dict, list))]
     return set().union(*found, {JSON, TEXT, RESULT, PAGE, PAGE_DATA}) if found else None
@@ -48,8 +48,8 @@ def manifest(folder: pathlib.Path) -> Optional[Set[str]]:
 
 def _read(path) -> dict:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        found = read_json(path)
+    except DataError:
         return {}
     return found if isinstance(found, dict) else {}
 

@@ -7,7 +7,6 @@
 (10, True)
 """
 
-import json
 import pathlib
 from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Tuple
@@ -15,15 +14,16 @@ from typing import Any, Dict, List, Optional, Tuple
 from calib.table import data_fingerprint
 from deploy.ir import file
 from deploy.proof import samples
-from deploy.proof.certificate import FORMAT, JSON, file_facts, write_certificate
+from deploy.proof.certificate import JSON, file_facts, write_certificate
 from deploy.proof.machines import certificates, changes, keep_certificate, reproduced
 from deploy.proof.prove import way_name
+from deploy.proof.stored import read_certificate
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs.comparison import INTEGER, Compared, compare, paths, target_of
 from gluon_quantize.runs.outputs import reserved, staged
+from quantize.documents import parse_json
 from quantize.errors import DataError, DeployError, ModelFileError, QuantizeError
-from quantize.files import read_text
 
 EMBEDDED = ("digits",)  # images that come with this program, where Pillow is there to prepare them
 
@@ -121,19 +121,15 @@ def _opened(folder):
     stored = folder / samples.FILE
     needed = [found[0], *paths(target, name, folder, INTEGER), *([stored] if stored.is_file() else [])]
     for path in needed:
-        if path.name not in first["files"]:
+        if path.name not in first.get("files", {}):
             raise DeployError(f"{path}: the certificate says nothing about this file; deploy again")
     return Compared(name, target, model, folder), first
 
 
 def _checked(folder):
     """The certificate; DeployError where files are not those that it is about."""
-    try:
-        contents = json.loads(read_text(folder / JSON))
-        stated: Any = contents["files"] if contents["format"] == FORMAT else None
-        facts = {name: of_file["sha256"] for name, of_file in stated.items()}
-    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
-        raise DataError(f"{folder / JSON}: is no certificate of this program") from None
+    contents = read_certificate(folder / JSON)
+    facts = {name: of_file["sha256"] for name, of_file in contents.get("files", {}).items()}
     there = {path.name: path for path in folder.rglob("*") if path.is_file()}
     there.update((path.name, path) for path in folder.iterdir() if path.is_file())
     for name, digest in facts.items():
@@ -170,7 +166,7 @@ def _from_data_set(request, model):
     from gluon_quantize.data.preprocess import Preprocessing
     from gluon_quantize.data.steps import steps_for
     try:
-        steps = Preprocessing.from_onnx_metadata(json.loads(model.metadata["preprocessing"]))
+        steps = Preprocessing.from_onnx_metadata(parse_json(model.metadata["preprocessing"], "preprocessing"))
         dataset = request.images.dataset or model.metadata["dataset"]
     except (KeyError, TypeError, ValueError, QuantizeError) as error:
         raise ModelFileError(f"{model.metadata.get('name')}.ir: says not how images are preprocessed: "

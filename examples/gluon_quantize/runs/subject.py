@@ -2,7 +2,6 @@
 """The network that a report looks into: of a deployment what was written, of a checkpoint what is lowered from it."""
 
 import dataclasses
-import json
 import logging
 from typing import Any, Callable, List, Optional, Tuple
 
@@ -17,6 +16,7 @@ from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.data.steps import steps_for
 from gluon_quantize.runs.comparison import INTEGER, paths, target_of
 from gluon_quantize.runs.material import Material
+from quantize.documents import parse_json
 from quantize.errors import DataError, DeployError, QuantizeError
 
 LOG = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def _said_of_images(found: Material) -> Tuple[Optional[Preprocessing], Optional[
     assert found.model is not None
     said = found.model.metadata
     try:
-        return Preprocessing.from_onnx_metadata(json.loads(said["preprocessing"])), said["dataset"]
+        return Preprocessing.from_onnx_metadata(parse_json(said["preprocessing"], "preprocessing")), said["dataset"]
     except (KeyError, TypeError, ValueError, QuantizeError):
         return None, None
 

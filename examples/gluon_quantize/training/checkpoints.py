@@ -144,7 +144,7 @@ class Contents(msgspec.Struct, forbid_unknown_fields=True):
 def _document(path: pathlib.Path, schema: Type[T]) -> T:
     """What a JSON file of a checkpoint holds; ModelFileError says what does not fit."""
     try:
-        return checked(read_json(path, ModelFileError), schema, str(path), ModelFileError)
+        return checked(read_json(path, ModelFileError, infinite=True), schema, str(path), ModelFileError)
     except QuantizeError as error:
         raise ModelFileError(f"{error}; {REMEDY}") from None
 

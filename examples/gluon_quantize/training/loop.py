@@ -22,6 +22,9 @@ from quantize.modes import clear_cached_graphs, eager, quantizers, update_ema
 from quantize.train import GradientSum, Hook
 from quantize.tree import walk
 
+NOT_FINITE = "NaN or infinity in the tensor"  # what the native operators say
+PENDING = 100  # errors that may wait to be raised
+
 
 class Epochs(Protocol):
     """Images to train on: `TrainingImages`, or what comes from elsewhere."""
@@ -136,13 +139,7 @@ def train_step(run: Run, batches: Iterable) -> float:
     run.optimizers.set_share(run.rates(step))
     for x, y in batches:
         x, y = x.as_in_context(run.ctx), y.as_in_context(run.ctx)
-        with autograd.record():
-            loss = run.loss(x, run.net(x), y)
-        loss.backward()
-        if run.accumulate > 1:
-            run.gradients.add()
-        # reading the loss waits for the step; without it MXNet would queue steps until memory ends
-        total, images = total + float(loss.sum().asscalar()), images + len(x)
+        total, images = total + _loss(run, x, y), images + len(x)
         if not math.isfinite(total):
             raise TrainingError(f"the loss is {total} at step {step}; {where_not_finite(run.net, x)}. Take a lower "
                                 "learning rate (the last checkpoint is kept)")
@@ -153,6 +150,22 @@ def train_step(run: Run, batches: Iterable) -> float:
     run.hooks.after_step(step)
     run.progress.step += 1
     return total / images
+
+
+def _loss(run: Run, x: mx.nd.NDArray, y: mx.nd.NDArray) -> float:
+    """Sum of a batch's loss, once its gradients are there; NaN where a native operator has met what is not finite."""
+    try:
+        with autograd.record():
+            loss = run.loss(x, run.net(x), y)
+        loss.backward()
+        if run.accumulate > 1:
+            run.gradients.add()
+        # reading the loss waits for the step; without it MXNet would queue steps until memory ends
+        return float(loss.sum().asscalar())
+    except mx.MXNetError as error:
+        if NOT_FINITE not in str(error):
+            raise
+        return math.nan
 
 
 def where_not_finite(net: gluon.Block, x: mx.nd.NDArray) -> str:
@@ -169,10 +182,21 @@ def where_not_finite(net: gluon.Block, x: mx.nd.NDArray) -> str:
     try:
         with eager(net), autograd.train_mode():
             net(x)
+    except mx.MXNetError:
+        pass  # an operator that refuses such values itself; what came before was looked at
     finally:
         for handle in handles:
             handle.detach()
+        _forget_errors()
     return f"the first output that is not finite is that of {found[0]}" if found else "all outputs are finite"
+
+
+def _forget_errors() -> None:
+    """Let operators that failed end: MXNet would raise their errors again, at the latest when the process ends."""
+    for _ in range(PENDING):
+        with contextlib.suppress(mx.MXNetError):
+            mx.nd.waitall()
+            return
 
 
 @contextlib.contextmanager

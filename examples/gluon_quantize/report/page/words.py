@@ -55,7 +55,7 @@ def _training_cards(result: Mapping[str, Any]) -> List[Card]:
     cards = [_card("Top-1 float, before", f"{before['top1']:.2%}", "on the validation images")] if before else []
     for name in ("best", "final"):
         scores = result.get(name)
-        if isinstance(scores, dict) and "top1" in scores:
+        if scores and {"top1", "top1_count", "images"} <= set(scores):
             cards.append(_card(f"Top-1 {name} epoch", f"{scores['top1']:.2%}",
                                f"{scores['top1_count']:,} of {scores['images']:,} test images"))
     return cards
