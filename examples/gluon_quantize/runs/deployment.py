@@ -90,7 +90,7 @@ def check_form(target: Target, task: Task) -> None:
     forward(task.net, task.example(), task.ctx)  # parameters of unknown shape get theirs
     floating = lowered(target, task, integers=False)
     with tempfile.TemporaryDirectory() as folder:  # only writing tells what single layers lack there
-        target.write_files(floating, folder, FLOAT, integers=False)
+        target.write_files(floating, pathlib.Path(folder), FLOAT, integers=False)
 
 
 def deployment(target: Target, calibration: Calibration, floating: Model, bgr: bool) -> Deployment:
