@@ -8,7 +8,7 @@ import numpy as np
 
 from deploy.arithmetic import per_channel, real
 from deploy.engine.operations import operation
-from deploy.ir import Affine, BatchNorm, Elementwise, Rounding, ScalarOp
+from deploy.ir import Affine, BatchNorm, Constant, Elementwise, Rounding, ScalarOp
 from deploy.ir.broadcast import aligned
 
 BINARY: Dict[str, Callable] = {
@@ -37,6 +37,11 @@ def _affine(node, inputs, arithmetic):
     x = inputs[0]
     y = x * per_channel(node.scale, x.ndim)
     return y if node.shift is None else y + per_channel(node.shift, x.ndim)
+
+
+@operation(Constant)
+def _constant(node, inputs, arithmetic):
+    return np.broadcast_to(node.value, inputs[0].shape[:1] + node.value.shape)
 
 
 def align(blobs: Sequence[np.ndarray]) -> List[np.ndarray]:

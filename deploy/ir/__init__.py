@@ -11,6 +11,7 @@ from deploy.ir.model import (
     Affine,
     BatchNorm,
     Concat,
+    Constant,
     Convolution,
     Crop,
     Deconvolution,
@@ -41,7 +42,7 @@ from deploy.ir.model import (
 )
 
 __all__ = [
-    "Activation", "Affine", "BatchNorm", "Concat", "Convolution", "Crop", "Deconvolution", "Elementwise",
+    "Activation", "Affine", "BatchNorm", "Concat", "Constant", "Convolution", "Crop", "Deconvolution", "Elementwise",
     "Function", "Grid", "InnerProduct", "Model", "Node", "Padding", "Permute", "Pooling",
     "PReLU", "Quantization", "QuantizedNode", "Reduce", "Reshape", "Resize", "Rounding", "ScalarOp", "Slice",
     "Softmax", "activation", "consumers", "integers", "producers", "quantized",

@@ -26,7 +26,7 @@ def reverse_channels(model: ir.Model) -> ir.Model:
     reversed_blobs = set(model.inputs)
     nodes = []
     for node in model.nodes:
-        if reversed_blobs.intersection(node.inputs):
+        if reversed_blobs.intersection(node.inputs) and not isinstance(node, ir.Constant):
             node = _reverse(node, model, reversed_blobs)
         nodes.append(node)
     left = reversed_blobs.intersection(model.outputs)

@@ -196,8 +196,15 @@ class Affine(Node):
 
 
 @dataclass(frozen=True, eq=False)
+class Constant(Node):
+    """`value`, a tensor that is the same for every image; the input, any blob, says no more than how many there are."""
+
+    value: np.ndarray = REQUIRED
+
+
+@dataclass(frozen=True, eq=False)
 class Elementwise(Node):
-    """`op` add, sub, mul, div, max or min of two blobs or more (sub and div: exactly two), with broadcasting."""
+    """`op` add, sub, mul, div, max, min or pow of two blobs or more (sub, div, pow: exactly two), with broadcasting."""
 
     op: str = "add"
 

@@ -158,11 +158,17 @@ def _affine(node, shapes):
     return shapes
 
 
+@rule(nodes.Constant)
+def _constant(node, shapes):
+    demand(node.value.ndim and node.value.size, f"a constant of shape {node.value.shape}, but a blob has axes")
+    return (node.value.shape,)
+
+
 @rule(nodes.Elementwise)
 def _elementwise(node, shapes):
-    known = ("add", "sub", "mul", "div", "max", "min")
+    known = ("add", "sub", "mul", "div", "max", "min", "pow")
     demand(node.op in known, f"unknown operation {node.op!r}; known: {', '.join(known)}")
-    several = len(shapes) > 2 and node.op not in ("sub", "div")
+    several = len(shapes) > 2 and node.op not in ("sub", "div", "pow")
     demand(len(shapes) == 2 or several, f"{node.op} of {len(shapes)} blobs")
     return (broadcast(*shapes),)
 

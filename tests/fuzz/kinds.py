@@ -145,7 +145,9 @@ def activation(maker, blob):
         return maker.add("Mul", (bounded, bounded), shape)
     if kind in ("Sqrt", "Pow", "Reciprocal", "Log"):
         positive = maker.add("Add", (maker.add("Abs", (blob,), shape), maker.number(0.5)), shape)
-        operands = (positive, maker.number(maker.one_of(0.5, 0.75, 1.5))) if kind == "Pow" else (positive,)
+        exponent = (maker.constant(shape[0], *(1,) * (len(shape) - 1), low=0.5, high=1.5)
+                    if maker.chance(0.3) else maker.number(maker.one_of(0.5, 0.75, 1.5)))
+        operands = (positive, exponent) if kind == "Pow" else (positive,)
         return maker.add(kind, operands, shape)
     return maker.add(kind, (maker.tame(blob) if kind in ("Exp", "Sin", "Cos") else blob,), shape)
 
@@ -178,6 +180,11 @@ def with_constant(maker, blob):
 
 
 def limits(maker, blob):
+    if maker.chance(0.3):
+        shape = maker.shapes[blob]
+        operand = tuple(size if maker.chance(0.6) else 1 for size in shape)
+        operands = (blob, maker.constant(*operand, low=-0.5, high=0.5))
+        return maker.add(maker.one_of("Max", "Min"), operands if maker.chance(0.5) else operands[::-1], shape)
     return maker.add(maker.one_of("Max", "Min"), (blob, maker.number(maker.one_of(0.0, 0.25, -0.5))),
                      maker.shapes[blob])
 

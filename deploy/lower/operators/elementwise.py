@@ -5,13 +5,14 @@ from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
-from deploy.ir import Affine, Concat, Elementwise, Permute, Reshape, Resize, ScalarOp
+from deploy.ir import Affine, Concat, Constant, Elementwise, Permute, Reshape, Resize, ScalarOp
 from deploy.ir.broadcast import constant_shape
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
 from quantize.errors import DeployError
 
 _SWAPPED = {"sub": "rsub", "div": "rdiv"}  # the constant is on the left
+_OF_BLOBS = ("max", "min", "pow")  # what no factor and shift for each channel can do
 
 
 def _binary(op: str):
@@ -34,6 +35,8 @@ def _with_constant(call: Call, op: str, constant: np.ndarray, index: int) -> str
         constant = constant.reshape(constant_shape(constant.shape, len(shape)))
     except DeployError as reason:
         raise Unsupported(str(reason)) from None
+    if op in _OF_BLOBS and (index == 1 and op == "pow" or (constant != constant.ravel()[0]).any()):
+        return _of_blobs(call, op, call.blob(index), constant, left=index == 1)
     if index == 1:
         op = _SWAPPED.get(op, op)
     source = stretched(call, call.blob(index), shape, call.shape)
@@ -44,9 +47,13 @@ def _with_constant(call: Call, op: str, constant: np.ndarray, index: int) -> str
     one = np.ones_like(constant)
     factors = {"add": (one, constant), "sub": (one, -constant), "rsub": (-one, constant), "mul": (constant, None),
                "div": (1 / constant if op == "div" else one, None)}
-    if op not in factors:
-        raise Unsupported(f"the {op} of a blob and a tensor of constants")
     return affine(call, source, *factors[op])
+
+
+def _of_blobs(call: Call, op: str, blob: str, constant: np.ndarray, left: bool) -> str:
+    """`op` of a blob and a constant (on its left, or right) that becomes a blob of its own; engines broadcast them."""
+    blobs = [blob, call.emit(Constant, blob, constant.shape, "constant", value=constant.astype(np.float32))]
+    return call.emit(Elementwise, blobs[::-1] if left else blobs, op=op)
 
 
 def stretched(call: Call, blob: str, shape: Tuple[int, ...], wanted: Tuple[int, ...]) -> str:
@@ -100,12 +107,19 @@ def _reciprocal(call: Call) -> str:
 
 _BINARY = {"add": ("elemwise_add", "broadcast_add"), "sub": ("elemwise_sub", "broadcast_sub"),
            "mul": ("elemwise_mul", "broadcast_mul"), "div": ("elemwise_div", "broadcast_div"),
-           "max": ("_maximum", "broadcast_maximum"), "min": ("_minimum", "broadcast_minimum")}
+           "max": ("_maximum", "broadcast_maximum"), "min": ("_minimum", "broadcast_minimum"),
+           "pow": ("_power", "broadcast_power")}
 _SCALAR = {"_plus_scalar": "add", "_minus_scalar": "sub", "_rminus_scalar": "rsub", "_mul_scalar": "mul",
            "_div_scalar": "div", "_rdiv_scalar": "rdiv", "_maximum_scalar": "max", "_minimum_scalar": "min",
            "_power_scalar": "pow"}
 
+
+def _scalar_base(call: Call) -> str:
+    base = np.full((1,) * len(call.shape), call.attrs["scalar"], np.float32)
+    return _of_blobs(call, "pow", call.blob(), base, left=True)
+
+
 OPERATORS = dict(
     {name: _binary(op) for op, names in _BINARY.items() for name in names},
     **{name: _with_scalar(op) for name, op in _SCALAR.items()},
-    add_n=_sum, negative=_negative, reciprocal=_reciprocal)
+    _rpower_scalar=_scalar_base, add_n=_sum, negative=_negative, reciprocal=_reciprocal)

@@ -5,7 +5,7 @@ from typing import Optional, Tuple
 
 import numpy as np
 
-from deploy.ir import Convolution, Deconvolution, Permute, Pooling, Resize
+from deploy.ir import Convolution, Deconvolution, Permute, Pooling, Reshape, Resize
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
 
@@ -22,7 +22,24 @@ def global_pooling(call: Call, kind: str, blob: str, shape: Optional[Tuple[int, 
     return call.emit(Pooling, blob, shape, part, kind=kind, global_=True)
 
 
+def _mean_of_channels(call: Call) -> str:
+    """A mean over neighbours along the first of three axes: a 1x1 convolution, of what is one image's channels."""
+    before, kernel = call.in_shape(), call.attrs["kernel"]
+    if before[0] != 1 or kernel[1:] != (1, 1) or set(call.get("stride", (1,))) != {1} or any(call.get("pad", (0,))) \
+            or call.get("pool_type") != "avg":
+        raise Unsupported(f"a pooling of a tensor of shape {before} (supported: images)")
+    reach, count = kernel[0], call.shape[1]
+    matrix = np.zeros((count, before[1], 1, 1), np.float32)
+    for row in range(count):
+        matrix[row, row:row + reach] = 1 / reach
+    blob = call.emit(Reshape, call.blob(), before[1:], "image", shape=before[1:])
+    blob = call.emit(Convolution, blob, (count, *before[2:]), "mean", weight=matrix)
+    return call.emit(Reshape, blob, shape=call.shape)
+
+
 def _pooling(call: Call) -> str:
+    if len(call.get("kernel", ())) == 3:
+        return _mean_of_channels(call)
     _planes(call)
     kind = call.only("pool_type", "max", "avg")
     call.only("layout", "NCHW")

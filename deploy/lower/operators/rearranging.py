@@ -10,7 +10,7 @@ import numpy as np
 
 from deploy.ir import Concat, Convolution, Crop, Deconvolution, Permute
 from deploy.lower.call import Call, Unsupported
-from deploy.lower.operators.pooling import resize
+from deploy.lower.operators.elementwise import stretched
 
 FEW = 32  # places that are cut out one by one
 
@@ -75,13 +75,11 @@ def taken(call: Call, blob: str, shape: Tuple[int, ...], axis: int, places: Sequ
 
 
 def _broadcast_to(call: Call) -> str:
-    """Height and width that are 1 grow."""
+    """Axes of length 1 grow."""
     before, after = call.in_shape(), call.shape
-    if before == after:
-        return call.blob()
-    if len(before) != 3 or before[0] != after[0]:
-        raise Unsupported(f"spreads a tensor of shape {before} to {after} (supported: height and width of images)")
-    return resize(call, call.blob(), "nearest")
+    if len(before) != len(after):
+        raise Unsupported(f"spreads a tensor of shape {before} to {after} (supported: as many axes)")
+    return stretched(call, call.blob(), before, after)
 
 
 def _crop_like(call: Call) -> str:
@@ -98,5 +96,6 @@ OPERATORS: Dict[str, Callable[[Call], str]] = {
     "depth_to_space": _depth_to_space,
     "take": _take,
     "broadcast_to": _broadcast_to,
+    "broadcast_like": _broadcast_to,
     "Crop": _crop_like,
 }

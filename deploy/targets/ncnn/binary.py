@@ -77,6 +77,13 @@ def _inner_product(p):
     return _weighted(p(0), p(2), p(1)) + _scales(p(0), p(8))
 
 
+def _memory_data(p):
+    size = 1
+    for axis in (0, 1, 2, 11):
+        size *= p(axis) or 1
+    return [Field("data", size)]
+
+
 _FIELDS = {
     "Convolution": _convolution,
     "ConvolutionDepthWise": _grouped_convolution,
@@ -85,6 +92,7 @@ _FIELDS = {
     "InnerProduct": _inner_product,
     "BatchNorm": lambda p: [Field(name, p(0)) for name in ("slope", "mean", "variance", "bias")],
     "Scale": lambda p: [Field(name, p(0)) for name in (("scale", "bias") if p(1) else ("scale",))],
+    "MemoryData": _memory_data,
     "PReLU": lambda p: [Field("slope", p(0))],
 }
 

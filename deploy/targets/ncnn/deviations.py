@@ -73,7 +73,7 @@ def _reason(node: Node) -> Optional[str]:
         return FUNCTION.format(function.kind)
     if isinstance(node, Elementwise) and node.op == "div" or isinstance(node, ScalarOp) and node.op == "rdiv":
         return DIVISION
-    if isinstance(node, ScalarOp) and node.op == "pow":
+    if isinstance(node, (Elementwise, ScalarOp)) and node.op == "pow":
         return POWER
     if isinstance(node, Softmax):
         return FUNCTION.format("softmax")

@@ -99,12 +99,7 @@ class Build:
 
     def add_reshape(self, name: str, source: str, target: str, shape: Tuple[int, ...]) -> None:
         """A layer that gives a blob a new shape; ncnn lists the fastest axis first, and depth last."""
-        if not 1 <= len(shape) <= 4:
-            raise DeployError(f"{name}: ncnn's blobs have 1 to 4 axes without the batch, not {len(shape)}")
-        # ncnn counts axes from the fastest one, and depth came later, as number 11
-        ids = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
-        sizes = dict(zip(ids, map(int, shape)))
-        self.add("Reshape", name, [source], [target], {number: sizes.get(number) for number in (0, 1, 11, 2)})
+        self.add("Reshape", name, [source], [target], axes_of(name, shape))
 
     def add_function(self, name: str, source: str, target: str, function: ir.Function) -> None:
         """A layer that applies an activation function."""
@@ -112,6 +107,15 @@ class Build:
             raise DeployError(f"{name}: ncnn has no layer for the activation {function.kind!r}")
         kind, parameters = FUNCTIONS[function.kind]
         self.add(kind, name, [source], [target], parameters(*map(float, function.parameters)))
+
+
+def axes_of(name: str, shape: Tuple[int, ...]) -> Dict[int, Optional[int]]:
+    """The parameters that state a shape; ncnn counts axes from the fastest one, and depth came later, as number 11."""
+    if not 1 <= len(shape) <= 4:
+        raise DeployError(f"{name}: ncnn's blobs have 1 to 4 axes without the batch, not {len(shape)}")
+    ids = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
+    sizes = dict(zip(ids, map(int, shape)))
+    return {number: sizes.get(number) for number in (0, 1, 11, 2)}
 
 
 def converter(node_type: type) -> Callable[[Callable], Callable]:
@@ -178,6 +182,11 @@ def _check_size(node, build):
     wanted = build.shape(node.outputs[0])[1:]
     if size != wanted:
         raise DeployError(f"{node.name}: ncnn pools to {size[0]}x{size[1]}, the model says {wanted[0]}x{wanted[1]}")
+
+
+@converter(ir.Constant)
+def _constant(node, build):
+    build.add("MemoryData", node.name, [], node.outputs, axes_of(node.name, node.value.shape), data=node.value)
 
 
 @converter(ir.Elementwise)

@@ -45,6 +45,8 @@ class Forked:
                 os.close(requests)
                 os.close(replies)
                 faulthandler.disable()  # what would be told of a fault is this process's stack
+                for fault in (signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL):
+                    signal.signal(fault, signal.SIG_DFL)  # MXNet makes exit codes of them
                 os.dup2(stderr.fileno(), 2)
                 os.dup2(2, 1)
                 worker.end_with(parent)

@@ -10,6 +10,7 @@ from deploy.ir import (
     Affine,
     BatchNorm,
     Concat,
+    Constant,
     Convolution,
     Crop,
     Deconvolution,
@@ -215,6 +216,11 @@ def _pooling(graph: Graph, node: Any, model: Model) -> None:
 
 
 BINARY = {"add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "max": "Max", "min": "Min", "pow": "Pow"}
+
+
+@writes(Constant)
+def _constant(graph: Graph, node: Any, model: Model) -> None:
+    graph.node("Identity", [graph.constant(node.name + ".value", node.value[np.newaxis])], node.outputs[0])
 
 
 @writes(Elementwise)

@@ -42,6 +42,18 @@ def expanded(before: Sequence[Length], target: Sequence[Length], fixed: Optional
     return tuple(old if is_open(old) or new == 1 else new for old, new in zip(before, target))
 
 
+def _concat(proto, facts):
+    """onnx takes a negative axis from opset 11 on only; exporters wrote them earlier."""
+    shapes, axis = [facts.shape(name) for name in proto.input], attribute(proto, "axis", 1)
+    if axis >= 0 or None in shapes or len({len(shape) for shape in shapes}) != 1:
+        return None
+    if any(is_open(shape[axis]) for shape in shapes):
+        return None
+    total = sum(int(shape[axis]) for shape in shapes)
+    axis %= len(shapes[0])
+    return (*shapes[0][:axis], total, *shapes[0][axis + 1:])
+
+
 def _tile(proto, facts):
     before, repeats = facts.shape(proto.input[0]), facts.value(proto.input[1])
     return None if before is None or repeats is None else tuple(
@@ -62,5 +74,30 @@ def _resize(proto, facts):
     return tuple(length * int(scale) for length, scale in zip(before, scales))
 
 
-RULES = {"Reshape": _reshape, "Flatten": _flatten, "Expand": _expand, "Tile": _tile, "Resize": _resize,
-         "Upsample": _resize}
+def of_one_image(places: np.ndarray, size: Length, fixed: Optional[int]) -> bool:
+    """Whether a Gather of all values of a batch gives them a shape and no more, in a file traced with one image.
+
+    PyTorch writes so what it calls as_strided, behind its adaptive pooling of channels that lie last.
+    """
+    if fixed != 1 or places.ndim < 2 or places.shape[0] != 1 or not is_open(size):
+        return False
+    return size == BATCH * places.size and bool((places.ravel() == np.arange(places.size)).all())
+
+
+def _gather(proto, facts):
+    before, places = facts.shape(proto.input[0]), facts.value(proto.input[1])
+    if before is None or places is None or len(before) != 1 or not of_one_image(places, before[0], facts.fixed):
+        return None
+    return (BATCH, *places.shape[1:])
+
+
+def _same(proto, facts):
+    """Functions of newer operator sets, of which onnx infers nothing."""
+    return facts.shape(proto.input[0])
+
+
+_KEEPING = ("GroupNormalization", "LayerNormalization", "MeanVarianceNormalization", "Mish", "HardSwish", "Gelu",
+            "Celu", "Swish", "PRelu")
+RULES = {"Reshape": _reshape, "Flatten": _flatten, "Expand": _expand, "Concat": _concat, "Gather": _gather,
+         "Tile": _tile, "Resize": _resize,
+         "Upsample": _resize, **dict.fromkeys(_KEEPING, _same)}

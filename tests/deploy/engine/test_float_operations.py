@@ -137,13 +137,18 @@ def test_channels(shape, rng):
 
 @pytest.mark.parametrize("op, function", [
     ("add", np.add), ("sub", np.subtract), ("mul", np.multiply), ("div", np.divide), ("max", np.maximum),
-    ("min", np.minimum)])
+    ("min", np.minimum), ("pow", np.power)])
+@pytest.mark.filterwarnings("ignore:invalid value")
 def test_elementwise(op, function, rng):
     x, y, z = floats(rng, 2, 3, 4, 5), floats(rng, 2, 3, 1, 1), floats(rng, 2, 5)
+    x, z = (np.abs(x), np.abs(z)) if op == "pow" else (x, z)
     node = ir.Elementwise("e", ("x", "y"), ("out",), op=op)
     np.testing.assert_array_equal(compute(node, x, y), function(x, y))
     np.testing.assert_array_equal(compute(node, z, x), function(z.reshape(2, 1, 1, 5), x))
-    if op not in ("sub", "div"):
+    constant = floats(rng, 3, 1, 5)
+    nodes = [ir.Constant("c", ("x",), ("c",), value=constant), ir.Elementwise("e", ("x", "c"), ("out",), op=op)]
+    np.testing.assert_array_equal(run(model_of(nodes, x=x.shape[1:]), x).outputs[0], function(x, constant))
+    if op not in ("sub", "div", "pow"):
         node = ir.Elementwise("e", ("x", "y", "z"), ("out",), op=op)
         np.testing.assert_array_equal(compute(node, x, y, z), function(function(x, y), z.reshape(2, 1, 1, 5)))
 

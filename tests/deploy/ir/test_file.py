@@ -133,7 +133,7 @@ CHANGES = [
     ("array 0 of dtype", lambda c: c["nodes"][0]["weight"].update(dtype="object")),
     ("array 0 of dtype", lambda c: c["nodes"][0]["weight"].update(shape=[-8, -54])),
     ("which no earlier node writes", lambda c: c["nodes"][0].update(inputs=["pool"])),
-    ("which no earlier node writes", lambda c: c["nodes"].append(c["nodes"].pop(13))),
+    ("which no earlier node writes", lambda c: c["nodes"].append(c["nodes"].pop(15))),
     ("which is written already", lambda c: c["nodes"][1].update(outputs=["conv"])),
     ("nodes have this name", lambda c: c["nodes"][1].update(name="conv")),
     ("does not fit 7 channels", lambda c: c["shapes"].update(data=[7, 9, 8])),

@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 import time
-from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Sequence, Tuple
+from typing import Any, BinaryIO, Callable, Dict, Iterable, Iterator, List, Sequence, Tuple
 
 Places = Sequence[Tuple[str, int, List[int]]]  # name, place in memory, shape
 
@@ -85,34 +85,41 @@ class Server:
         """
         end, places = self._end(inputs), {}  # type: int, Dict[str, Tuple[int, Tuple[int, ...]]]
         first: Dict[str, Any] = {}
-        for number in range(count):
-            self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
+        # made once: for small blobs making a view takes longer than copying into it
+        found: Dict[str, Any] = {}
+        images = self._images(inputs)
+        with _limited(seconds) as begin:
+            for number in range(count):
+                begin()
+                self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
 
-            def keep(name: str, value: Any, number: int = number) -> None:
-                if number:
-                    self._view(places[name][0], (count,) + places[name][1])[number] = value
-                else:
-                    # with fp16 on, ncnn hands out codes as bytes
-                    first[name] = self.numpy.array(value, self.numpy.float32)
-            with _limited(seconds):
-                self._extract(inputs, number, extract, False, keep)
-            if not number:
-                for name, value in first.items():
-                    places[name], end = (end, value.shape), end + value.nbytes * count
-                if end > len(self.memory):
-                    return self.reply(need=end)
-                for name, value in first.items():
-                    self._view(places[name][0], (count,) + value.shape)[0] = value
+                def keep(name: str, value: Any, number: int = number) -> None:
+                    if number:
+                        found[name][number] = value
+                    else:
+                        # with fp16 on, ncnn hands out codes as bytes
+                        first[name] = self.numpy.array(value, self.numpy.float32)
+                self._extract(images, number, extract, False, keep)
+                if not number:
+                    for name, value in first.items():
+                        places[name], end = (end, value.shape), end + value.nbytes * count
+                    if end > len(self.memory):
+                        return self.reply(need=end)
+                    for name, value in first.items():
+                        found[name] = self._view(places[name][0], (count,) + value.shape)
+                        found[name][0] = value
         return self.reply(places=places)
 
     def on_latency(self, inputs: Places, extract: List[str], runs: int, seconds: float) -> None:
         """Seconds of runs on the first image, computed as applications do."""
         found: List[float] = []
-        for number in range(runs):
-            self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
-            with _limited(seconds):
+        images = self._images(inputs)
+        with _limited(seconds) as begin:
+            for number in range(runs):
+                begin()
+                self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
                 start = time.perf_counter()
-                self._extract(inputs, 0, extract, True, lambda name, value: self.numpy.array(value))
+                self._extract(images, 0, extract, True, lambda name, value: self.numpy.array(value))
                 found.append(time.perf_counter() - start)
         return self.reply(seconds=found)
 
@@ -147,31 +154,36 @@ class Server:
 
     def on_trace(self, inputs: Places, number: int, blobs: List[str], seconds: float) -> None:
         """Compute one blob after another; each is told before it is computed, so that the last one told is the one."""
-        extractor = self._extractor(inputs, number)
-        for name in blobs:
-            self.reply(at=name)
-            with _limited(seconds):
+        extractor = self._extractor(self._images(inputs), number)
+        with _limited(seconds) as begin:
+            for name in blobs:
+                begin()
+                self.reply(at=name)
                 extractor.extract(name)
         self.reply(end=True)
 
     # ---- ncnn
 
-    def _extractor(self, inputs, number):
+    def _images(self, inputs):
+        """Input -> its images, where they lie in memory."""
+        return {name: self._view(place, shape) for name, place, shape in inputs}
+
+    def _extractor(self, images, number):
         extractor = self.net.create_extractor()
-        for name, place, shape in inputs:
+        for name, values in images.items():
             # a copy that ncnn owns: around foreign memory a Mat has no reference count, which a first layer that
             # computes in place looks at in light mode, and dies
-            code = extractor.input(name, self.ncnn.Mat(self._view(place, shape)[number]).clone())
+            code = extractor.input(name, self.ncnn.Mat(values[number]).clone())
             if code:
                 raise Failed(name, code)
         return extractor
 
-    def _extract(self, inputs, number, extract, light, keep):
+    def _extract(self, images, number, extract, light, keep):
         """Call keep(blob, array) for the blobs of an image in their order; Failed where ncnn returns an error.
 
         An array is ncnn's own memory: a later layer that computes in place may overwrite it.
         """
-        extractor = self._extractor(inputs, number)
+        extractor = self._extractor(images, number)
         extractor.set_light_mode(light)
         for name in extract:
             code, blob = extractor.extract(name)
@@ -180,8 +192,7 @@ class Server:
             keep(name, self.numpy.asarray(blob))
 
     def _view(self, place, shape):
-        count = int(self.numpy.prod(shape))
-        return self.numpy.frombuffer(self.memory, self.numpy.float32, count, place).reshape(shape)
+        return self.numpy.frombuffer(self.memory, self.numpy.float32, _product(shape), place).reshape(shape)
 
     @staticmethod
     def _end(inputs):
@@ -196,11 +207,22 @@ def _product(shape):
 
 
 @contextlib.contextmanager
-def _limited(seconds: float) -> Iterator[None]:
-    """Context that ends the process some time after the other side has given it up, whatever ncnn is doing."""
-    faulthandler.dump_traceback_later(2 * seconds + 5, exit=True, file=2)
+def _limited(seconds: float) -> Iterator[Callable[[], None]]:
+    """Context that ends the process some time after the other side has given it up, whatever ncnn is doing.
+
+    The function that it gives says that another image begins. Setting the time limit starts a thread, which takes as
+    long as a small image: it is set again once a second at most.
+    """
+    since = 0.0
+
+    def begin() -> None:
+        nonlocal since
+        if time.monotonic() - since > 1:
+            faulthandler.dump_traceback_later(2 * seconds + 6, exit=True, file=2)
+            since = time.monotonic()
+    begin()
     try:
-        yield
+        yield begin
     finally:
         faulthandler.cancel_dump_traceback_later()
 

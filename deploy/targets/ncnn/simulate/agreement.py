@@ -6,7 +6,7 @@ from typing import List, Set
 from deploy import ir
 from deploy.ir import Model
 
-SAME = (ir.Elementwise, ir.Concat, ir.Slice, ir.Crop, ir.Reshape, ir.Permute, ir.Padding, ir.PReLU)
+SAME = (ir.Constant, ir.Concat, ir.Slice, ir.Crop, ir.Reshape, ir.Permute, ir.Padding, ir.PReLU)
 SAME_FUNCTIONS = ("relu", "leaky_relu", "clip", "abs", "square")
 SAME_SCALARS = ("add", "sub", "mul", "rsub", "max", "min")
 
@@ -26,6 +26,8 @@ def _same(node, exact) -> bool:
     function = ir.activation(node)
     if function is not None and function.kind not in SAME_FUNCTIONS:
         return False
+    if isinstance(node, ir.Elementwise):
+        return node.op != "pow"
     if isinstance(node, ir.ScalarOp):
         return node.op in SAME_SCALARS
     if isinstance(node, ir.Pooling) and node.kind == "max" or isinstance(node, ir.Resize) and node.mode == "nearest":

@@ -10,6 +10,7 @@ from quantize.importers.onnx.evaluate import attribute
 from quantize.importers.onnx.graph import Stage
 from quantize.importers.onnx.operators.elementwise import common_rank, operand
 from quantize.importers.onnx.operators.shapes import integers
+from quantize.importers.onnx.shape_rules import of_one_image
 from quantize.importers.onnx.sizes import is_open
 from quantize.importers.refused import Refused
 
@@ -118,6 +119,8 @@ def _gather(node) -> list:
     if node.is_constant(0) and not node.is_constant(1):
         raise Refused("places that are computed from images")
     axis, places = node.axis(node.take("axis", 0)), node.constant(1)
+    if node.sizes() is not None and node.rank() == 1 and of_one_image(places, node.sizes()[0], node.graph.fixed):
+        return node.chain(("reshape", dict(shape=(-1, *places.shape[1:]))))
     size = None if node.sizes() is None else node.shape()[axis]
     if size is not None and ((places < -size) | (places >= size)).any():
         raise Refused(f"places {places.ravel().tolist()[:8]} of {size} elements")
@@ -171,8 +174,8 @@ def _pad(node) -> list:
         begin[axis % rank], end[axis % rank] = before, after
     if node.sizes() is not None and node.rank() != rank:
         raise Refused(f"pads={pads} of an input of {node.rank()} axes")
-    if begin[0] or end[0] or not 2 <= rank <= 4:
-        raise Refused(f"pads={begin + end} (supported: none in the batch, 2 to 4 axes)")
+    if begin[0] or end[0] or not 2 <= rank <= 5 or (rank == 5 and (begin[1] or end[1] or mode == "wrap")):
+        raise Refused(f"pads={begin + end} (supported: none in the batch, 2 to 4 axes, or the last three of 5)")
     if mode == "constant" and value == -np.inf and _only_for_maxima(node, begin, end):
         # the edge repeated changes no maximum, and engines cannot store an infinity
         mode, value = "edge", 0.0
@@ -204,7 +207,7 @@ def _pad_axes(node, begin, end, mode, value) -> list:
         if mode == "wrap":
             return _wrapped(node, stages, widths)
         # F.pad leaves the first two axes of four or five alone: axes of length 1 stand before those that grow
-        ones = 5 - rank if widths[1] != (0, 0) and rank == 4 else 4 - rank
+        ones = 5 - rank if widths[1] != (0, 0) and rank == 4 else max(4 - rank, 0)
         widths = [(0, 0)] * (1 + ones) + widths[1:]
         stages += [("expand_dims", dict(axis=1))] * ones
         stages.append(("pad", dict(mode=mode, constant_value=value,

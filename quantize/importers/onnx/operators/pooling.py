@@ -122,9 +122,24 @@ def _global(kind, reduction):
     return plan
 
 
-def _of_sequences(plan):
-    """A pooling of images that pools sequences (N, C, W) as images of one row."""
+def _of_volumes(node, kind) -> list:
+    """A pooling of (N, C, D, H, W) without pads, as PyTorch writes the sums over channels of its LocalResponseNorm."""
+    kernel, strides = node.numbers("kernel_shape", 3, ()), node.numbers("strides", 3, (1, 1, 1))
+    check_windows(kernel, strides)
+    for key, length, only in (("dilations", 3, 1), ("pads", 6, 0)):
+        if set(node.numbers(key, length, (only,) * length)) != {only}:
+            raise Refused(f"{key} of a pooling of three axes")
+    node.only("auto_pad", "NOTSET", "VALID")
+    node.only("ceil_mode", 0)
+    node.take("count_include_pad")  # of no pads
+    return node.chain(("Pooling", dict(kernel=kernel, stride=strides, pool_type=kind)))
+
+
+def _of_other_ranks(plan, kind=None):
+    """A pooling of images that also pools volumes, and sequences (N, C, W) as images of one row."""
     def either(node) -> list:
+        if kind and len(node.take_again("kernel_shape", (0, 0))) == 3:
+            return _of_volumes(node, kind)
         if len(node.take_again("kernel_shape", (0, 0))) != 1:
             return plan(node)
         for key, ahead in (("kernel_shape", [1]), ("strides", [1]), ("dilations", [1])):
@@ -146,9 +161,9 @@ def _of_sequences(plan):
 
 
 OPERATORS = {
-    "MaxPool": _of_sequences(_max_pool),
-    "AveragePool": _of_sequences(_average_pool),
-    "LpPool": _of_sequences(_lp_pool),
+    "MaxPool": _of_other_ranks(_max_pool),
+    "AveragePool": _of_other_ranks(_average_pool, "avg"),
+    "LpPool": _of_other_ranks(_lp_pool),
     "GlobalAveragePool": _global(nn.GlobalAvgPool2D, "mean"),
     "GlobalMaxPool": _global(nn.GlobalMaxPool2D, "max"),
 }

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any, Sequence
 
 import numpy as np
+import onnx
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec, Step
@@ -114,10 +115,42 @@ def _unsqueeze(node) -> list:
     return node.chain(*(("expand_dims", dict(axis=axis)) for axis in axes))
 
 
+def like(node: Node, lengths: Sequence[Length]) -> str | None:
+    """A tensor of these lengths that is there already."""
+    shapes = node.graph.facts.shapes
+    return next((node.graph.resolve(name, node.name) for name, shape in shapes.items()
+                 if shape is not None and tuple(shape) == tuple(lengths) and node.graph.is_defined(name)), None)
+
+
+def _zeros(node, lengths) -> Step:
+    """Zeros of a shape some of whose lengths are open."""
+    tensor = like(node, lengths)
+    if tensor is None:
+        raise Refused(f"of the shape {shown(lengths)}, which leaves sizes open")
+    return node.helper("zeros_like", tensor)
+
+
+def _constant_of_shape(node) -> list:
+    """A number for each place; where all sizes are known, it was evaluated before."""
+    value = node.take("value")
+    zeros = _zeros(node, list(node.known(0)))
+    number = 0.0 if value is None else float(onnx.numpy_helper.to_array(value).reshape(-1)[0])
+    return [zeros, node.joined("_plus_scalar", zeros.outputs[0], scalar=number)]
+
+
 def _expand(node) -> list:
     target = node.known(1)
     if node.sizes() is None:
         raise Refused("of an input of unknown shape")
+    if any(map(is_open, target)) and len(target) >= node.rank():
+        tensor = like(node, list(target))
+        if tensor is not None and node.is_constant(0):
+            zeros, array = node.helper("zeros_like", tensor), node.constant(0)
+            stored = node.stored(f"{node.inputs[0]}_of_{node.name}", array.reshape(
+                (1,) * (len(target) - array.ndim) + array.shape))
+            return [zeros, node.joined("broadcast_add", zeros.outputs[0], stored)]
+        if tensor is not None and len(target) == node.rank():
+            return [node.joined("broadcast_like", node.value(), tensor)]
     try:
         after: tuple[Any, ...] = expanded(node.sizes(), list(target), node.graph.fixed)
     except OpenSize as error:
@@ -182,6 +215,7 @@ OPERATORS = {
     "Squeeze": _squeeze,
     "Unsqueeze": _unsqueeze,
     "Expand": _expand,
+    "ConstantOfShape": _constant_of_shape,
     "Tile": _tile,
     "DepthToSpace": _depth_to_space,
     "SpaceToDepth": _space_to_depth,

@@ -146,6 +146,13 @@ def _poolings():
 def _elementwise():
     pair, three = {"data": (3, 4, 5), "other": (3, 4, 5)}, {"data": (3, 4, 5), "other": (3, 1, 1), "last": (5,)}
     cases = {op: one(ir.Elementwise, pair, "data", "other", op=op) for op in ("add", "sub", "mul", "max", "min")}
+    for op, shape in (("max", (3, 1, 1)), ("min", (1, 4, 5)), ("max", (1, 1, 5)), ("min", (3, 4, 5))):
+        cases[f"{op} {shape}"] = model((3, 4, 5), [ir.Constant("c", ("data",), ("c",), value=real(*shape)),
+                                                   ir.Elementwise("x", ("data", "c"), ("x",), op=op)])
+    cases["max of rows"] = model((4, 5), [ir.Constant("c", ("data",), ("c",), value=real(4, 1)),
+                                          ir.Elementwise("x", ("c", "data"), ("x",), op="max")])
+    cases["max of numbers"] = model((5,), [ir.Constant("c", ("data",), ("c",), value=real(5)),
+                                           ir.Elementwise("x", ("c", "data"), ("x",), op="max")])
     cases["three"] = one(ir.Elementwise, three, "data", "other", "last", op="add")
     cases["short"] = one(ir.Elementwise, {"data": (5,), "other": (5, 4, 5)}, "data", "other", op="sub")
     cases["square by mul"] = one(ir.Elementwise, (3, 4, 5), "data", "data", op="mul")

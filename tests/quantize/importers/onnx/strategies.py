@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from hypothesis import strategies as st
-from onnx import TensorProto
+from onnx import TensorProto, numpy_helper
 
 from tests.quantize.importers.onnx.judge import arr, ints, node
 
@@ -151,6 +151,14 @@ def matmul(draw, opset):
                 dict(constants, b=arr(units, seed=1)))
 
 
+def volumes(draw):
+    """A mean over neighbouring channels, as PyTorch writes LocalResponseNorm."""
+    x, reach = arr(draw(st.integers(1, 3)), 1, draw(st.integers(4, 7)), 3, 2), draw(st.integers(1, 4))
+    pads = [0, 0, reach // 2, 0, 0, 0, 0, (reach - 1) // 2, 0, 0]
+    return Case([node("Pad", "x p", "q"), node("AveragePool", "q", kernel_shape=[reach, 1, 1], **optional(
+        draw, strides=[1, 1, 1], count_include_pad=1, pads=[0] * 6))], x, dict(p=ints(*pads)))
+
+
 def sequences(draw, op):
     """A pooling of (N, C, W)."""
     kernel = draw(st.integers(1, 4))
@@ -168,7 +176,7 @@ def global_pooling(op):
 def pooling(op):
     def make(draw, opset):
         if draw(st.integers(0, 3)) == 0:
-            return sequences(draw, op)
+            return volumes(draw) if op == "AveragePool" and opset >= 11 and draw(st.booleans()) else sequences(draw, op)
         kernel = pair(draw, 1, 4)
         attrs = dict(windows(draw, kernel, dilated=False), kernel_shape=kernel)
         if op == "AveragePool":
@@ -441,7 +449,22 @@ def unsqueeze(draw, opset):
         [node("Unsqueeze", axes=axes)], x)
 
 
+def constant_of_shape(draw, opset):
+    x = tensor(draw, (2, 4))
+    last = node(draw(st.sampled_from(["Add", "Mul", "Max"])), draw(st.sampled_from(["x c", "c x"])))
+    value = optional(draw, value=numpy_helper.from_array(np.float32([0.7])))
+    return Case([node("Shape", "x", "s"), node("ConstantOfShape", "s", "c", **value), last], x)
+
+
 def expand(draw, opset):
+    way = draw(st.sampled_from(["sizes", "sizes", "like", "constant"]))
+    if way != "sizes":  # as expand_as and full_like of PyTorch
+        x = tensor(draw, (3, 4))
+        source = node("GlobalMaxPool", "x", "e") if way == "like" else node("Relu", "x", "r")
+        shape = [size if draw(st.booleans()) else 1 for size in x.shape][draw(st.integers(1, x.ndim)):]
+        return Case([source, node("Shape", "x", "s"), node("Expand", "e s" if way == "like" else "k s", "f"),
+                     node("Sub", "x f")], x, {} if way == "like" else dict(k=np.asarray(
+                         arr(*shape) if shape else 0.3, "float32")))
     x = arr(2, draw(sizes), 1, draw(sizes))
     n, c, _, w = x.shape
     target = draw(st.sampled_from([[1, c, 5, w], [n, c, 4, 1], [3, 1], [1], [n, 1, 1, w], [1, 1, c, 1, w]][:5]))
@@ -633,6 +656,7 @@ STRATEGIES = {
     "Softmax": (7, softmax("Softmax")), "LogSoftmax": (7, softmax("LogSoftmax")), "ArgMax": (7, arg("ArgMax")),
     "ArgMin": (7, arg("ArgMin")), "TopK": (7, top_k), "Reshape": (7, reshape), "Flatten": (9, flatten),
     "Transpose": (7, transpose), "Squeeze": (7, squeeze), "Unsqueeze": (7, unsqueeze), "Expand": (8, expand),
+    "ConstantOfShape": (9, constant_of_shape),
     "Tile": (7, tile), "DepthToSpace": (7, depth_to_space), "SpaceToDepth": (7, space_to_depth),
     "Concat": (7, concat), "Split": (7, split), "Slice": (7, slice_), "Gather": (7, gather), "Pad": (7, pad),
     "Resize": (10, resize), "Upsample": (7, upsample),

@@ -60,3 +60,65 @@ def test_pytorch(options, tmp_path):
     x = np.random.RandomState(0).uniform(-1, 1, (2, 3, 8, 8)).astype("float32")
     want = np.concatenate([judged_by_name(onnx.load(path), x[index:index + 1]) for index in range(2)])
     np.testing.assert_allclose(import_onnx(path)(mx.nd.array(x)).asnumpy(), want, rtol=1e-5, atol=1e-5)
+
+
+def shapes_of_networks(layers, torch):
+    """Name -> a small network in the forms that people write."""
+    functional = layers.functional
+
+    class Gate(layers.Module):
+        """Squeeze and excitation by view and expand_as, a hard swish, a mean instead of a pooling."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.down, self.up = layers.Conv2d(3, 8, 3, 2, 1), layers.Linear(8, 4), layers.Linear(4, 8)
+
+        def forward(self, x):
+            x = functional.hardswish(self.first(x))
+            count, channels, _, _ = x.size()
+            gate = functional.adaptive_avg_pool2d(x, 1).view(count, channels)
+            gate = torch.sigmoid(self.up(functional.relu6(self.down(gate)))).view(count, channels, 1, 1)
+            return (x * gate.expand_as(x)).mean([2, 3])
+
+    class View(layers.Module):
+        """LeNet by view(x.size(0), -1), its images normalised inside, LocalResponseNorm, a normalised output."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.norm, self.last = layers.Conv2d(3, 6, 5), layers.LocalResponseNorm(4), layers.Linear(96, 5)
+            self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
+
+        def forward(self, x):
+            x = functional.max_pool2d(self.norm(functional.relu(self.first((x - 0.45) / self.std))), 3)
+            return functional.normalize(self.last(x.view(x.size(0), -1)), dim=1)
+
+    class Levels(layers.Module):
+        """Two levels of resolution, joined; a clamp by a tensor of zeros; chunks of channels."""
+
+        def __init__(self):
+            super().__init__()
+            self.first, self.low = layers.Conv2d(3, 8, 3, padding=1), layers.Conv2d(8, 8, 3, 2, 1, groups=8)
+
+        def forward(self, x):
+            x = functional.leaky_relu(self.first(x), 0.1)
+            low = functional.interpolate(self.low(x), size=x.shape[2:], mode="bilinear", align_corners=False)
+            left, right = torch.cat([x, low], 1).chunk(2, dim=1)
+            return torch.where(left > 0, right, torch.zeros_like(left)).flip(1).amax(dim=(2, 3))
+
+    return {"gate": Gate, "view": View, "levels": Levels}
+
+
+@pytest.mark.parametrize("network", ["gate", "view", "levels"])
+@pytest.mark.parametrize("opset, newer", [(11, False), (13, False), (17, False), (18, True)])
+def test_pytorch_networks(network, opset, newer, tmp_path):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnxscript")
+    import onnx
+    torch.manual_seed(0)
+    net = shapes_of_networks(torch.nn, torch)[network]().eval()
+    path, example = str(tmp_path / "net.onnx"), torch.zeros(2, 3, 16, 16)
+    shapes = dict(dynamic_shapes=({0: torch.export.Dim("batch")},)) if newer else dict(dynamic_axes={"x": {0: "batch"}})
+    torch.onnx.export(net, (example,), path, input_names=["x"], opset_version=opset, dynamo=newer, **shapes)
+    x = np.random.RandomState(0).uniform(-1, 1, (3, 3, 16, 16)).astype("float32")
+    want = judged_by_name(onnx.load(path), x)
+    np.testing.assert_allclose(import_onnx(path)(mx.nd.array(x)).asnumpy(), want, rtol=1e-5, atol=1e-5)

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: MIT
 """Forms that exporters give to files: what is named, left out, listed or written in another way."""
 
+import mxnet as mx
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from tests.quantize.importers.onnx.judge import arr, check, ints, make_model, node
+from tests.quantize.importers.onnx.judge import arr, check, close, import_model, ints, judged, make_model, node
 
 W = arr(4, 3, 3, 3, seed=1)
 X = arr(2, 3, 8, 8, seed=2)
@@ -105,3 +106,19 @@ FORMS = {
 def test_forms(form, tmp_path):
     nodes, constants = FORMS[form]
     check(make_model(nodes, ["N", 3, 8, 8], constants), tmp_path, X)
+
+
+def test_all_values_of_a_batch_get_their_shape_again(tmp_path):
+    """PyTorch's as_strided, in a file that was traced with one image: a Gather of all values in their order."""
+    nodes = [node("GlobalAveragePool", "x", "g"), node("Reshape", "g flat", "f"),
+             node("Gather", "f places", "s", axis=0), node("Reshape", "s rows", "r"), node("Gemm", "r v", transB=1)]
+    constants = dict(flat=ints(-1), places=np.arange(3).reshape(1, 3, 1, 1), rows=ints(1, 3), v=arr(5, 3))
+    model = make_model(nodes, [1, 3, 8, 8], constants)
+    want = np.concatenate([judged(model, X[index:index + 1])[0] for index in range(len(X))])
+    close(import_model(model, tmp_path)(mx.nd.array(X)), [want])
+
+
+def test_a_negative_axis_of_concat_before_opset_11(tmp_path):
+    """PyTorch wrote them; ONNX Runtime reads them, onnx's inference of shapes does not."""
+    nodes = [node("Relu", "x", "r"), node("Concat", "x r", "c", axis=-3), node("Reshape", "c s")]
+    check(make_model(nodes, ["N", 3, 8, 8], dict(s=ints(0, -1)), opset=9), tmp_path, X)

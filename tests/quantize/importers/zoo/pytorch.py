@@ -125,4 +125,32 @@ def dynamo():
     return model
 
 
-NETWORKS = [mobilenetv2_7, shufflenet_v2_10, resnet_traced, squeeze_and_excitation, same_padding, dynamo]
+def local_response_norm():
+    """torch.nn.LocalResponseNorm: a mean of squares over neighbouring channels, as a pooling of a volume."""
+    b = Builder(17, ["N", 3, 32, 32], "x")
+    x = b.add("Relu", b.conv("x", 3, 8, 3, strides=[2, 2]))
+    squares = b.add("Unsqueeze", b.add("Mul", x, x), b.ints(1))
+    squares = b.add("Pad", squares, b.ints(0, 0, 2, 0, 0, 0, 0, 1, 0, 0), mode="constant")
+    mean = b.add("AveragePool", squares, kernel_shape=[4, 1, 1], strides=[1, 1, 1], pads=[0] * 6, ceil_mode=0,
+                 count_include_pad=1)
+    scaled = b.add("Mul", b.add("Squeeze", mean, b.ints(1)), b.put(np.float32(1e-2)))
+    root = b.add("Pow", b.add("Add", scaled, b.put(np.float32(1))), b.put(np.float32(0.75)))
+    x = b.conv(b.add("Div", x, root), 8, 12, 3)
+    return b.model(b.gemm(b.add("Flatten", b.add("GlobalAveragePool", x)), 12, 10))
+
+
+def normalized():
+    """full_like, expand_as in front of a division (functional.normalize), clamping per channel, BGR inside."""
+    b = Builder(13, ["N", 3, 32, 32], "x")
+    x = b.add("Slice", "x", b.ints(-1), b.ints(-2 ** 63), b.ints(1), b.ints(-1))
+    x = b.conv(x, 3, 8, 3, strides=[2, 2])
+    x = b.add("Max", x, b.put(b.array(8, 1, 1, scale=0.3)))
+    ones = b.add("ConstantOfShape", b.add("Shape", x), value=numpy_helper.from_array(np.float32([1])))
+    x = b.add("Add", x, ones)
+    x = b.gemm(b.add("Flatten", b.add("GlobalAveragePool", x)), 8, 10)
+    length = b.add("Clip", b.add("ReduceL2", x, axes=[1], keepdims=1), b.put(np.float32(1e-12)))
+    return b.model(b.add("Div", x, b.add("Expand", length, b.add("Shape", x))))
+
+
+NETWORKS = [mobilenetv2_7, shufflenet_v2_10, resnet_traced, squeeze_and_excitation, same_padding, dynamo,
+            local_response_norm, normalized]
