@@ -74,6 +74,7 @@ SAMPLES = {
     "Resize": ("a _ i", {"mode": "linear"}, {"i": np.float32([1, 1, 2, 2])}),
     "Reshape": ("a i", {}, {"i": np.array([0, 2, 72])}), "Transpose": ("a", {"perm": [0, 2, 3, 1]}, {}),
     "Squeeze": ("m i", {}, {"i": np.array([2, 3])}), "Unsqueeze": ("v i", {}, {"i": np.array([2])}),
+    "ConstantOfShape": ("s", {}, {}),
     "Expand": ("m i", {}, {"i": np.array([1, 4, 6, 6])}), "Tile": ("a i", {}, {"i": np.array([1, 1, 2, 1])}),
     "DepthToSpace": ("a", {"blocksize": 2}, {}), "SpaceToDepth": ("a", {"blocksize": 2}, {}),
     "ArgMax": ("a", {"axis": 1}, {}), "ArgMin": ("a", {"axis": 1}, {}), "TopK": ("a i", {"axis": 1}, {
@@ -114,12 +115,15 @@ def sample(operator):
                "d": [add("Exp", ["a"], ["d_0"]), add("Add", ["d_0", "one"], ["d"])],
                "f": [add("Greater", ["a", "one"], ["f"])], "g": [add("Less", ["a", "one"], ["g"])],
                "m": [add("GlobalAveragePool", ["a"], ["m"])], "q": [add("QuantizeLinear", ["a", "one"], ["q"])],
-               "v": [add("Flatten", ["a"], ["v"])]}
+               "s": [add("Shape", ["a"], ["s"])], "v": [add("Flatten", ["a"], ["v"])]}
     nodes = [add("Conv", ["x", "weight"], ["a"], pads=[1, 1, 1, 1])]
     for name in dict.fromkeys(names.split()):
         nodes += helpers.get(name, [])
     outputs = ["y", "z"] if operator in ("Split", "TopK") else ["y"]
-    nodes.append(add(operator, ["" if name == "_" else name for name in names.split()], outputs, **attributes))
+    made = ["k"] if operator == "ConstantOfShape" else outputs
+    nodes.append(add(operator, ["" if name == "_" else name for name in names.split()], made, **attributes))
+    if made != outputs:  # by itself it would depend on no image
+        nodes.append(add("Add", ["a", *made], outputs))
     arrays = {name: random.uniform(0.2, 1, shape).astype("float32") if isinstance(shape, tuple) else np.asarray(shape)
               for name, shape in constants.items()}
     arrays.update(weight=random.uniform(-0.3, 0.3, (4, 3, 3, 3)).astype("float32"), one=np.float32(1))

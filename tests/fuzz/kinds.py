@@ -225,6 +225,8 @@ def split(maker, blob):
     if shape[axis] < 3:
         return None
     first = maker.between(1, shape[axis] - 2)
+    if maker.chance(0.3) and shape[axis] % 2 == 0:  # equal parts, all of them read
+        first = shape[axis] // 2
     sizes = [first, shape[axis] - first] if maker.chance(0.5) else [first, 1, shape[axis] - first - 1]
     number = len(maker.steps)
     parts = [f"b{number}_{k}" for k in range(len(sizes))]

@@ -42,6 +42,7 @@ APPROXIMATED = ("sigmoid", "tanh", "swish", "exp", "softplus", "gelu", "elu", "r
 ORDER = "float sums of products: ncnn adds them in another order, last bits differ"
 SUM = "float sums: ncnn adds in another order, last bits differ"
 DIVISION = "ncnn divides by an approximate reciprocal made better: last bits differ"
+ROOT = "ncnn takes some roots by an approximate reciprocal root made better: last bits differ"
 POWER = "ncnn computes powers by polynomials of its own: last bits differ"
 INTERPOLATION = "ncnn rounds the weights of neighbours, and their sums, in another order: last bits differ"
 
@@ -69,6 +70,8 @@ def _reason(node: Node) -> Optional[str]:
     function = activation(node)
     if isinstance(node, (Convolution, Deconvolution, InnerProduct)) and integers(node) is None:
         return ORDER
+    if function is not None and function.kind == "sqrt":
+        return ROOT
     if function is not None and function.kind in APPROXIMATED:
         return FUNCTION.format(function.kind)
     if isinstance(node, Elementwise) and node.op == "div" or isinstance(node, ScalarOp) and node.op == "rdiv":
