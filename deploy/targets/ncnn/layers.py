@@ -113,8 +113,7 @@ def axes_of(name: str, shape: Tuple[int, ...]) -> Dict[int, Optional[int]]:
     """The parameters that state a shape; ncnn counts axes from the fastest one, and depth came later, as number 11."""
     if not 1 <= len(shape) <= 4:
         raise DeployError(f"{name}: ncnn's blobs have 1 to 4 axes without the batch, not {len(shape)}")
-    ids = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)]
-    sizes = dict(zip(ids, map(int, shape)))
+    sizes = dict(zip({1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 11, 1, 0)}[len(shape)], map(int, shape)))
     return {number: sizes.get(number) for number in (0, 1, 11, 2)}
 
 
@@ -170,8 +169,7 @@ def _pooling(node, build):
 
 
 def _pads(pads):
-    top, left, bottom, right = pads
-    return {0: top or None, 1: bottom or None, 2: left or None, 3: right or None}
+    return {number: pads[side] or None for number, side in enumerate((0, 2, 1, 3))}
 
 
 def _check_size(node, build):
