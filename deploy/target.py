@@ -344,6 +344,10 @@ class Target(ABC):
             LOG.warning("%s", problem)
         return self.write_files(model, folder)
 
+    def weight_bytes(self, files: Sequence[pathlib.Path]) -> int:
+        """Bytes that the weights of a network take, from its files: by default those of the file `weights_suffix`."""
+        return next(path for path in files if path.name.endswith(self.weights_suffix)).stat().st_size
+
     def files(self, name: str = "model") -> Tuple[str, ...]:
         """Names of the files of one network."""
         return tuple(name + suffix for suffix in self.suffixes)

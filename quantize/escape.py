@@ -57,7 +57,7 @@ def cpp_text(text: str) -> str:
 
 def comment(text: Any) -> str:
     """The text as part of a comment to the line's end: one line, which no backslash joins to the next."""
-    return shown(text).replace("\\", "/").replace("*/", "* /")
+    return shown(text).replace("\\", "/").replace("*/", "* /").replace("/*", "/ *")
 
 
 def markdown(text: Any) -> str:

@@ -139,8 +139,7 @@ def accuracies(task: Task, images: Batches, deployed: Deployment, folder: Option
 
 def sizes(deployed: Deployment, folder: pathlib.Path) -> Dict[str, object]:
     """Bytes of the weights, and their ratio."""
-    found = {kind: (folder / (deployed.stem(kind) + deployed.target.weights_suffix)).stat().st_size
-             for kind in (FLOAT, INTEGER)}
+    found = {kind: deployed.target.weight_bytes(deployed.paths(folder, kind)) for kind in (FLOAT, INTEGER)}
     return dict(found, ratio=found[INTEGER] / found[FLOAT])
 
 
