@@ -29,9 +29,10 @@ from deploy.ir import (
     Slice,
     integers,
 )
+from deploy.ir.affine import factor_and_shift
 from deploy.lower.draft import Draft
 from deploy.lower.grids import drop_roundings
-from deploy.lower.preprocessing import absorb_preprocessing, factor_and_shift
+from deploy.lower.preprocessing import absorb_preprocessing
 
 # what engines apply to a layer's sums before they leave the registers
 FUSED_KINDS = ("relu", "leaky_relu", "clip", "sigmoid", "hard_swish")

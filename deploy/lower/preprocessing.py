@@ -2,16 +2,13 @@
 """A network's own preprocessing, (x - mean) / std in front of its first layer, becomes part of that layer."""
 
 from dataclasses import replace
-from typing import Any, List, Optional, Tuple
+from typing import Any, List, Optional
 
 import numpy as np
 
 from deploy.ir import Affine, Convolution, InnerProduct, ScalarOp
+from deploy.ir.affine import NUMBERS, factor_and_shift
 from deploy.lower.draft import Draft
-
-# op -> (factor, shift) of a number on the right; on the left for rsub
-NUMBERS = {"add": lambda c: (1.0, c), "sub": lambda c: (1.0, -c), "rsub": lambda c: (-1.0, c),
-           "mul": lambda c: (c, 0.0), "div": lambda c: (1 / c, 0.0)}
 
 
 def absorb_preprocessing(draft: Draft) -> None:
@@ -28,19 +25,6 @@ def absorb_preprocessing(draft: Draft) -> None:
                 factor, shift = _composed(steps, draft.shapes[steps[0].inputs[0]][0])
                 if not (getattr(node, "pads", None) and any(node.pads) and shift.any()):
                     draft.put(replace(_absorbed(node, factor, shift), inputs=steps[0].inputs))
-
-
-def factor_and_shift(node: Any) -> Tuple[Any, Any]:
-    """g and h of g * x + h, float64, for each channel or for all."""
-    if isinstance(node, ScalarOp):
-        return NUMBERS[node.op](np.float64(node.scalar))
-    if isinstance(node, Affine):
-        factor = node.scale.astype(np.float64)
-        return factor, np.zeros_like(factor) if node.shift is None else node.shift.astype(np.float64)
-    gamma, beta, mean, variance = (array.astype(np.float64) for array in (
-        node.gamma, node.beta, node.mean, node.variance))
-    factor = gamma / np.sqrt(variance + node.epsilon)
-    return factor, beta - mean * factor
 
 
 def _steps(draft, blob) -> List[Any]:

@@ -29,7 +29,7 @@ from deploy.ir import (
     Rounding,
     integers,
 )
-from deploy.lower.preprocessing import factor_and_shift
+from deploy.ir.affine import factor_and_shift
 from deploy.targets.c.grids import grids
 from deploy.targets.c.scaling import SCALINGS, Scaling
 

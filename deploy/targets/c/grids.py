@@ -33,7 +33,7 @@ from deploy.ir import (
     integers,
     producers,
 )
-from deploy.lower.preprocessing import factor_and_shift
+from deploy.ir.affine import factor_and_shift
 
 FIXED_BITS = 23
 COMMUTING = ("relu", "clip")  # rounding before these gives the codes that rounding behind them does

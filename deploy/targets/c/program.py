@@ -26,7 +26,7 @@ from deploy.ir import (
     Rounding,
     activation,
 )
-from deploy.lower.preprocessing import factor_and_shift
+from deploy.ir.affine import factor_and_shift
 from deploy.targets.c import arithmetic as numbers
 from deploy.targets.c.arithmetic import FixedArithmetic
 from deploy.targets.c.memory import places
@@ -103,7 +103,8 @@ def type_of(grid: Optional[Grid]) -> str:
     return "uint8_t" if grid.qmin >= 0 and grid.qmax <= 255 else "int32_t"
 
 
-def byte_table(model: Model, grid: Optional[Grid], arithmetic: Optional[FixedArithmetic]):
+def byte_table(model: Model, grid: Optional[Grid],
+               arithmetic: Optional[FixedArithmetic]) -> Optional[Tuple[str, np.ndarray]]:
     """(Type, (channels, 256)): what each byte of an image becomes; None without a stated preprocessing."""
     stated = model.metadata.get("preprocessing")
     if stated is None:
