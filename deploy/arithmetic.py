@@ -11,6 +11,9 @@ from deploy.ir import Grid, Model, QuantizedNode
 from quantize.errors import DeployError
 from quantize.reference import ROUND
 
+# 16 bits, with a step that is still to be found
+UNSETTLED = Grid(1.0, 0, -(2 ** 15 - 1), 2 ** 15 - 1)
+
 
 class Arithmetic:
     """The textbook's arithmetic: divide by the scale, round to the nearest, round after each float32 operation.
@@ -25,12 +28,16 @@ class Arithmetic:
         Kind of activation function -> function that replaces the one of `deploy.engine.activation`.
     rounding : str
         What happens to exact halves, as `QuantSpec.rounding` says it: formats that say otherwise are refused.
+    takes_reals : bool
+        Layers of which the weight alone is quantized compute in integers, too: the grid of their input is `UNSETTLED`,
+        until somebody who knows how large the input can be finds one.
     codes : (int, int) or None
         The only smallest and largest code that the engine clips inputs to; None: whatever a grid says.
     """
 
     name = "plain"
     rounding = "half_away"
+    takes_reals = False
     codes: Optional[Tuple[int, int]] = None
     operations: Mapping[type, Callable] = {}
     functions: Mapping[str, Callable] = {}

@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
 from mxnet.gluon import Block, nn
 
 from deploy import ir
-from deploy.arithmetic import Arithmetic
+from deploy.arithmetic import UNSETTLED, Arithmetic
 from deploy.lower.call import Call, Value
 from deploy.lower.draft import Draft, Unsupported
 from deploy.lower.grids import grid_of
@@ -125,7 +125,8 @@ class Builder:
 
     def grid_of(self, blob: str) -> Optional[ir.Grid]:
         """The grid on which all elements of a blob lie, or None."""
-        return grid_of(self.draft, blob, self.input_grid)
+        found = grid_of(self.draft, blob, self.input_grid)
+        return UNSETTLED if found is None and self.arithmetic.takes_reals else found
 
     def quantized_layer(self, node: Node) -> Optional[Block]:
         """The quantized layer that an operator belongs to, or None."""

@@ -115,7 +115,7 @@ def _layer_problems(node) -> Iterator[str]:
     if isinstance(node, Convolution) and node.pad_value != 0:
         yield f"pads with {node.pad_value:g}; C source pads with 0"
     grid, largest = quantization.input, bound(node)
-    if not BYTE[0] <= grid.qmin <= grid.qmax <= BYTE[1]:
-        yield f"its input has codes {grid.qmin} to {grid.qmax}, which no byte holds"
+    if not -2 ** 15 <= grid.qmin <= grid.qmax < 2 ** 15:
+        yield f"its input has codes {grid.qmin} to {grid.qmax}; 16 bits hold -32768 to 32767"
     if largest > INT32_MAX:
         yield f"its sums can reach {largest}, int32 ends at {INT32_MAX}. Use fewer bits for its weights"

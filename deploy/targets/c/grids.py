@@ -10,7 +10,7 @@ from typing import Dict, List, Optional, Set
 
 import numpy as np
 
-from deploy.arithmetic import real
+from deploy.arithmetic import UNSETTLED, real
 from deploy.ir import (
     Activation,
     Affine,
@@ -50,6 +50,20 @@ def hands_on(node: Optional[Node]) -> bool:
     """Whether the codes of a node's output are some of its input's."""
     return (isinstance(node, (Reshape, Padding)) or isinstance(node, Pooling) and node.kind == "max"
             or isinstance(node, Activation) and node.function.kind in COMMUTING)
+
+
+def with_settled_inputs(model: Model) -> Model:
+    """The model with a step of 16-bit fixed point for every input whose grid is `UNSETTLED`: as fine as can be."""
+    found, nodes = dict.fromkeys(model.inputs, 1.0), []
+    for node in model.nodes:
+        quantization = integers(node)
+        if quantization is not None and quantization.input == UNSETTLED:
+            step = 2.0 ** np.ceil(np.log2(max(found[node.inputs[0]], 2.0 ** -40) / UNSETTLED.qmax))
+            node = replace(node, quantization=replace(quantization, input=replace(UNSETTLED, scale=float(step))))
+        nodes.append(node)
+        bound = _reach(node.grid) if isinstance(node, Rounding) else _bound(node, found)
+        found.update(dict.fromkeys(node.outputs, bound))
+    return replace(model, nodes=tuple(nodes))
 
 
 # ---- roundings in front of integer layers

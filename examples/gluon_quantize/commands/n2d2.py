@@ -28,6 +28,8 @@ def build_parser(prog: str = PROG) -> Parser:
     parser.add_argument("-w", dest="weights", metavar="FOLDER",
                         help="start from the numbers that an earlier run wrote into this folder (weights)")
     parser.add_argument("-test", action="store_true", help="test only, without training")
+    parser.add_argument("-qat-sat", action="store_true",
+                        help="fuse the network to whole numbers, and say in every scaling how many codes stay")
     parser.add_argument("-valid-metric", choices=METRICS, metavar="NAME",
                         help=f"keep the epoch that has most of it: {', '.join(METRICS)}")
     parser.add_argument("-seed", type=int, default=1, metavar="N", help="of all random numbers (default: 1)")
@@ -52,9 +54,11 @@ def work(args: argparse.Namespace) -> None:
     from gluon_quantize.report import n2d2 as report
     from gluon_quantize.runs import n2d2 as runs
     request = runs.IniRequest(args.ini, args.output, args.learn_epoch, args.data_dir, args.weights, args.valid_metric,
-                              run=RunRequest(seed=args.seed))
+                              args.qat_sat, run=RunRequest(seed=args.seed))
     result = runs.run_ini(request, Terminal(report.step_text))
     say(report.closing_text(result.scores))
+    if result.fused:
+        say(report.fused_text(result.fused))
     say(f"written to {pathlib.Path(args.output) / runs.WEIGHTS}")
 
 

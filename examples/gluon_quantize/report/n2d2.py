@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
 """What a run of an INI file says, in N2D2's words."""
 
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 from gluon_quantize.report.steps import step_text
+from gluon_quantize.runs.fusion import Fused
 from gluon_quantize.runs.n2d2 import METRICS, IniEpoch, IniOpened
 
 WORDS = {value: key for key, value in METRICS.items()}
@@ -45,3 +46,10 @@ def closing_text(scores: Mapping[str, Any]) -> str:
             f"    Sensitivity: {share('sensitivity')} / Specificity: {share('specificity')} / "
             f"Precision: {share('precision')}\n"
             f"    Accuracy: {share('accuracy')} / F1-score: {share('f1')} / Informedness: {share('informedness')}")
+
+
+def fused_text(found: Sequence[Fused]) -> str:
+    """What each scaling of the fused network came to."""
+    rows = [f"    {result.scaling:<13}{result.same / result.codes:>11.5%} of the codes as before fusion, "
+            f"recognition rate {result.right / result.images:.2%}" for result in found]
+    return "\n".join([f"Fused, {found[0].codes} codes of {found[0].images} images:", *rows])

@@ -23,6 +23,7 @@ from gluon_quantize.models.metrics import NAMES
 from gluon_quantize.models.params import save_params
 from gluon_quantize.models.request import RunRequest
 from gluon_quantize.progress import SILENT, Silent
+from gluon_quantize.runs.fusion import Fused, bytes_grid, compare_fused
 from gluon_quantize.runs.outputs import claimed
 from gluon_quantize.runs.ownership import TRAINING
 from gluon_quantize.runs.train import scores
@@ -70,6 +71,8 @@ class IniRequest:
     valid_metric : str, optional
         Of `METRICS`: what the best epoch has most of; with the file's validation images, else with the test images.
         None: recognition rate, where the file keeps validation images; else the last epoch counts.
+    qat_sat : bool
+        Fuse the network, and compare every code (`runs.fusion`).
     pictures : bool
         Draw the network and the distributions of its weights.
     """
@@ -80,6 +83,7 @@ class IniRequest:
     data_dir: Optional[str] = None
     weights: Optional[str] = None
     valid_metric: Optional[str] = None
+    qat_sat: bool = False
     pictures: bool = True
     run: RunRequest = RunRequest(seed=1)
 
@@ -119,6 +123,8 @@ class IniResult:
         On the test images, see `gluon_quantize.runs.train.scores`.
     history : list of dict
         A record for each epoch.
+    fused : list of Fused
+        A record for each scaling; empty where it was not asked for.
     """
 
     model: Model
@@ -126,6 +132,7 @@ class IniResult:
     scores: Dict[str, Any]
     history: List[Dict[str, Any]]
     best_epoch: Optional[int] = None
+    fused: Sequence[Fused] = ()
 
 
 def run_ini(request: IniRequest, progress: Silent = SILENT) -> IniResult:
@@ -202,6 +209,7 @@ class _IniRun:
         predictions = loop.validate(self.network.built, ProvidedBatches(self.provider, "Test"), self.ctx, "test",
                                     self.progress)
         found = scores(predictions, self._classes)
+        fused = self._fused() if self.request.qat_sat else []
         export_parameters(self.network, self.folder / WEIGHTS)
         self._save()
         write_stats(self.network, self.folder, f"{self.model.name}.stats")
@@ -209,7 +217,7 @@ class _IniRun:
             draw_network(self.network, self.folder / self.model.name)
             draw_distributions(self.network, self.folder / WEIGHTS)
         shutil.rmtree(str(self.folder / CHECKPOINTS), ignore_errors=True)
-        return IniResult(self.model, self.network, found, history, best)
+        return IniResult(self.model, self.network, found, history, best, fused)
 
     def _save(self) -> None:
         """The network as a checkpoint, where a file can hold it."""
@@ -219,6 +227,13 @@ class _IniRun:
                            provenance={"command": "n2d2", "settings": self.settings})
         except ConversionError as error:
             logger.warning("no checkpoint %s.qnet is written: %s", self.model.name, error)
+
+    def _fused(self) -> List[Fused]:
+        stated = preprocessing_of(self.model)
+        width, height, channels = self.model.size
+        batches = self.progress.bar(ProvidedBatches(self.provider, "Test"), "fused")
+        return compare_fused(self.network.built, (channels, height, width), batches,
+                             bytes_grid(None if stated is None else stated["scale"]))
 
     @property
     def _classes(self) -> int:

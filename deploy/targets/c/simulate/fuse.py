@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """N2D2's `fuse_qat`: a retrained network as whole numbers alone, BatchNorms absorbed, quantizers gone.
 
-What a layer's sums are multiplied by takes up the BatchNorm behind it in float64, so that every code stays what it was.
+Layers of which the weight alone was quantized read 16 bits of fixed point. What a layer's sums are multiplied by takes
+up the BatchNorm behind it in float64, so that every code stays what it was.
 `unfused` computes the same network as it stands, BatchNorm by BatchNorm, in float64: the judge of the fusion.
 """
 
@@ -20,7 +21,7 @@ from deploy.lower.passes import scaled_quantization
 from deploy.target import raise_problems
 from deploy.targets.c import constraints
 from deploy.targets.c.arithmetic import FixedArithmetic
-from deploy.targets.c.grids import settled
+from deploy.targets.c.grids import settled, with_settled_inputs
 from deploy.targets.c.scaling import SCALINGS
 from quantize.errors import ConfigError
 from quantize.registry import closest
@@ -90,7 +91,8 @@ def unfused_codes(net: Block, input_shape: Tuple[int, ...], images: np.ndarray,
 
 
 def _as_it_stands(net, input_shape, input_grid) -> Model:
-    return lower(net, input_shape, merge_norms=False, input_grid=input_grid)
+    model = lower(net, input_shape, arithmetic=_Float64(), merge_norms=False, input_grid=input_grid)
+    return with_settled_inputs(model)
 
 
 def _absorbed(model: Model) -> Model:
@@ -117,7 +119,7 @@ def _absorbed(model: Model) -> Model:
 class _Float64(Arithmetic):
     """The formulas of layers, BatchNorms and quantizers, each in float64."""
 
-    name = "float64"
+    name, takes_reals = "float64", True
 
     def quantize(self, x, grid: Grid) -> np.ndarray:
         """Halves up, as the fused network has them."""

@@ -9,7 +9,7 @@ from mxnet.gluon import nn
 from deploy.ir import BatchNorm, Grid, Rounding, quantized
 from deploy.targets.c.simulate import FusedNetwork, fuse_qat, unfused_codes
 from quantize.convert import convert_model
-from quantize.errors import ConfigError, DeployError
+from quantize.errors import ConfigError
 from quantize.modes import quantizers, set_mode
 from quantize.spec import QParams
 
@@ -87,8 +87,26 @@ def test_the_network_is_not_changed(net, images):
 def test_wrong_calls(net):
     with pytest.raises(ConfigError, match="scaling must be one of NONE, .* got 'FIXED_MULT8'; did you mean"):
         fuse_qat(net, SHAPE, "FIXED_MULT8")
-    with pytest.raises(DeployError, match="only its weight is quantized"):
-        fuse_qat(net, SHAPE)
+
+
+def test_a_layer_that_reads_real_numbers_reads_16_bits(images):
+    """The printed LeNet's last layer reads a fully connected one without a quantizer."""
+    net = nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(nn.Conv2D(4, 5), nn.Activation("relu"), nn.Dense(12), nn.Dropout(0.5), nn.Dense(5))
+    net.initialize(mx.init.Xavier(magnitude=3))
+    net(mx.nd.zeros((1,) + SHAPE))
+    net = convert_model(net, config_list=[
+        {"op_types": ["Conv2D", "Dense"], "weight": "int4/layer", "weight_method": "sat", "input": "float"},
+        {"op_types": ["Activation"], "output": "uint4", "output_method": "sat"}])
+    set_mode(net, "offline", "activation")
+    fused, codes = fuse_qat(net, SHAPE, input_grid=BYTES), unfused_codes(net, SHAPE, images, BYTES)
+    assert [node.quantization.input.qmax for node in quantized(fused.model)] == [255, 15, 2 ** 15 - 1]
+    assert 2 ** 6 < np.abs(codes["4"]).max() < 2 ** 15
+    for name, values in fused.codes(images).items():
+        np.testing.assert_array_equal(values, codes[name], err_msg=name)
+    want = net(mx.nd.array(images)).asnumpy()
+    assert (np.abs(fused(images) - want).max(axis=1) <= 0.05 * np.abs(want).max()).mean() > 0.9
 
 
 def test_roundings_stand_in_front_of_integer_layers_only(net):

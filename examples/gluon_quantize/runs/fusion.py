@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""A retrained network fused to whole numbers, in every scaling: how many codes stay, and what the network is worth."""
+
+from dataclasses import dataclass
+from typing import Any, Dict, Iterable, List, Optional, Tuple
+
+import numpy as np
+from mxnet.gluon import Block
+
+from deploy.ir import Grid
+from deploy.targets.c.scaling import SCALINGS
+from deploy.targets.c.simulate import fuse_qat, unfused_codes
+
+
+@dataclass
+class Fused:
+    """What one scaling came to.
+
+    Attributes
+    ----------
+    scaling : str
+    codes, same : int
+        Codes that layers read, and how many of them are those before the fusion.
+    images, right : int
+        Test images, and how many are recognized.
+    """
+
+    scaling: str
+    codes: int = 0
+    same: int = 0
+    images: int = 0
+    right: int = 0
+
+
+def bytes_grid(scale: Optional[float]) -> Optional[Grid]:
+    """The grid of images whose bytes are multiplied by a scale; None without one."""
+    return None if scale is None else Grid(float(np.float32(scale)), 0, 0, 255)
+
+
+def compare_fused(net: Block, input_shape: Tuple[int, ...], batches: Iterable[Tuple[Any, np.ndarray]],
+                  input_grid: Optional[Grid]) -> List[Fused]:
+    """Every scaling of a network on images, each against the network as it stands.
+
+    Parameters
+    ----------
+    batches : iterable of (NDArray (n, channels, height, width), labels (n,))
+    input_grid : Grid, optional
+        On which the images lie.
+    """
+    networks = {name: fuse_qat(net, input_shape, name, input_grid) for name in SCALINGS}
+    found: Dict[str, Fused] = {name: Fused(name) for name in networks}
+    for images, labels in batches:
+        images = images.asnumpy()
+        before = unfused_codes(net, input_shape, images, input_grid)
+        for name, network in networks.items():
+            result, codes = found[name], network.codes(images)
+            result.codes += sum(values.size for values in codes.values())
+            result.same += sum(int((values == before[layer]).sum()) for layer, values in codes.items())
+            result.images += len(images)
+            result.right += int((network(images).reshape(len(images), -1).argmax(axis=1) == labels).sum())
+    return list(found.values())
