@@ -6,7 +6,7 @@ the weights make possible, so that nothing overflows whatever the image, and flo
 """
 
 from dataclasses import dataclass, replace
-from typing import Dict, List, Optional, Set
+from typing import Dict, List, Optional, Set, cast
 
 import numpy as np
 
@@ -54,12 +54,14 @@ def hands_on(node: Optional[Node]) -> bool:
 
 def with_settled_inputs(model: Model) -> Model:
     """The model with a step of 16-bit fixed point for every input whose grid is `UNSETTLED`: as fine as can be."""
-    found, nodes = dict.fromkeys(model.inputs, 1.0), []
+    found: Dict[str, float] = dict.fromkeys(model.inputs, 1.0)
+    nodes: List[Node] = []
     for node in model.nodes:
         quantization = integers(node)
         if quantization is not None and quantization.input == UNSETTLED:
             step = 2.0 ** np.ceil(np.log2(max(found[node.inputs[0]], 2.0 ** -40) / UNSETTLED.qmax))
-            node = replace(node, quantization=replace(quantization, input=replace(UNSETTLED, scale=float(step))))
+            settled_one = replace(quantization, input=replace(UNSETTLED, scale=float(step)))
+            node = replace(cast(Convolution, node), quantization=settled_one)
         nodes.append(node)
         bound = _reach(node.grid) if isinstance(node, Rounding) else _bound(node, found)
         found.update(dict.fromkeys(node.outputs, bound))

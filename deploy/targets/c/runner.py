@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from typing import Any, Callable, Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from deploy.arithmetic import real
 from deploy.ir import Model, Rounding, consumers, integers
 from deploy.ir.file import load
 from deploy.proof.compare import Observed
-from deploy.target import Session
+from deploy.target import Inputs, Session
 from deploy.targets.c.writer import identifier, program_of, rendered, sources
 from quantize.errors import DeployError
 from quantize.files import read_text
@@ -75,9 +75,9 @@ class Runner(Session):
         """For the certificate."""
         return {"compiler": self._compiler, "flags": " ".join(FLAGS)}
 
-    def run(self, inputs: np.ndarray, extract: Iterable[str]) -> Dict[str, np.ndarray]:
+    def run(self, inputs: Inputs, extract: Iterable[str]) -> Dict[str, np.ndarray]:
         """Blobs of a batch, as real numbers."""
-        found = self.numbers(inputs)
+        found = self.numbers(_only(inputs))
         grids = {} if self.arithmetic is None else self.arithmetic.grids
         return {name: real(found[name], grids[name]) if name in grids else found[name] for name in extract}
 
@@ -108,9 +108,9 @@ class Runner(Session):
                               f"{size * len(fed)} bytes")
         return _parted(found.stdout, layout, len(fed))
 
-    def latency(self, inputs: np.ndarray, extract: Iterable[str], repeats: int = 20, warmup: int = 3) -> np.ndarray:
+    def latency(self, inputs: Inputs, extract: Iterable[str], repeats: int = 20, warmup: int = 3) -> np.ndarray:
         """Seconds of single runs on the first image, in increasing order: a process's start is taken off."""
-        first, seconds = np.asarray(inputs)[:1], []
+        first, seconds = _only(inputs)[:1], []
         for _ in range(warmup + repeats):
             times = []
             for batch in (np.repeat(first, 2, axis=0), first):
@@ -119,6 +119,11 @@ class Runner(Session):
                 times.append(time.perf_counter() - start)
             seconds.append(max(times[0] - times[1], 0.0))
         return np.sort(seconds[warmup:])
+
+
+def _only(inputs: Inputs) -> np.ndarray:
+    """The images: C source has one input (`constraints`)."""
+    return np.asarray(next(iter(inputs.values())) if isinstance(inputs, Mapping) else inputs)
 
 
 def _parted(data: bytes, layout: List[Tuple[str, Any, int]], images: int) -> Dict[str, np.ndarray]:

@@ -101,6 +101,7 @@ class CTarget(Target):
         found = session.run(inputs, session.model.outputs)
         return tuple(found[name] for name in session.model.outputs)
 
-    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str]) -> Dict[str, str]:
+    def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
+                 class_names: Sequence[str] = ()) -> Dict[str, str]:
         """`main.c`."""
-        return writer.main_program(title, steps, files)
+        return writer.main_program(title, steps, files, class_names)

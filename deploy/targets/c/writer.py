@@ -16,7 +16,7 @@ from deploy.targets.c.arithmetic import FixedArithmetic
 from deploy.targets.c.program import REAL, Program, build
 from deploy.targets.c.scaling import SCALINGS
 from quantize.errors import DeployError
-from quantize.escape import comment
+from quantize.escape import comment, cpp_text
 from quantize.files import read_text, write_whole
 
 TEMPLATES = pathlib.Path(__file__).resolve().parent / "templates"
@@ -76,12 +76,13 @@ def _words(model: Model, arithmetic: Optional[FixedArithmetic]) -> str:
     return f"{len(quantized(model))} integer layers; scaling {arithmetic.scaling.name}: {arithmetic.scaling.help}."
 
 
-def main_program(title: str, steps: ImageSteps, files: Sequence[str]) -> Dict[str, str]:
+def main_program(title: str, steps: ImageSteps, files: Sequence[str], names: Sequence[str]) -> Dict[str, str]:
     """`main.c`, which prints the classes of raw images in a file."""
     name = pathlib.Path(files[0]).stem
     order = ("one grey byte" if steps.colour_order == "L" else f"{steps.colour_order} bytes") + " for each of the"
     values = {"title": title, "source": files[0], "header": files[1], "prefix": identifier(name),
-              "macro": identifier(name).upper(), "steps": order, "score": "int32_t"}
+              "macro": identifier(name).upper(), "steps": order, "score": "int32_t",
+              "names": [Encoded(cpp_text(name)) for name in names]}
     return {"main.c": rendered("main.c.txt", values)}
 
 
