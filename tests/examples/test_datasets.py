@@ -252,7 +252,7 @@ def test_truncated_npz(tmp_path, keep):
 
 
 def test_files_that_are_no_npz(tmp_path):
-    with pytest.raises(DataError, match="digits.npz: no such file"):
+    with pytest.raises(DataError, match="digits.npz: cannot be read: no such file"):
         open_dataset("digits", tmp_path)
     with (tmp_path / "digits.npz").open("wb") as file:
         np.save(file, np.zeros(3))

@@ -119,7 +119,8 @@ def test_the_python_program_names_the_class(whole):
                               check=True, stdout=subprocess.PIPE, text=True)
         found = [float(number) for number in done.stdout.splitlines()[0].split()]
         scores = engine.run(model, digits().apply(test.load(index))[None], arithmetic=NcnnArithmetic()).outputs[0][0]
-        assert found == [scores.argmax(), pytest.approx(scores.max(), rel=1e-6)]
+        # the digits' classes are named by themselves
+        assert found == [scores.argmax(), pytest.approx(scores.max(), rel=1e-6), scores.argmax()]
         right += scores.argmax() == test.labels[index]
     assert right == 3
 
@@ -253,7 +254,7 @@ def cut_and_certify(path):
     ("digits_lenet-int8.bin", cut, ["digits_lenet-int8.bin: is no more the file that the certificate is about"]),
     ("digits_lenet-int8.bin", lambda path: path.unlink(), ["digits_lenet-int8.bin: is missing"]),
     ("digits_lenet.ir", lambda path: path.unlink(), ["0 .ir files"]),
-    ("certificate.json", cut, ["certificate.json: is no certificate"]),
+    ("certificate.json", cut, ["certificate.json: line "]),
     ("certificate.json", lambda path: path.unlink(), ["certificate.json: cannot be read"]),
     ("certificate.json", lambda path: path.write_text("{}"), ["certificate.json: is no certificate"])])
 def test_damaged_files_are_refused(whole, tmp_path, capsys, name, damage, says):

@@ -23,7 +23,7 @@ OFFLINE = DIGITS + ("--quantize-input-offline",)
 # the network, and without a network the program explains itself.
 PREDECESSOR = {
     "--model": None, "--print-model": False, "--list-models": False, "--use-gpu": -1, "--dataset": None,
-    "--use-gn": False, "--batch-norm": False, "--use-se": False, "--last-gamma": False, "--merge-bn": False,
+    "--use-gn": False, "--batch-norm": False, "--use-se": False, "--last-gamma": False, "--merge-bn": None,
     "--weight-bits-width": 8, "--input-signed": "auto", "--input-bits-width": 8, "--quant-type": "layer",
     "--num-data-workers": 4, "--batch-size": 128, "--num-sample": 5, "--quantize-input-offline": False,
     "--calib-mode": "naive", "--calib-epoch": 3, "--disable-cudnn-autotune": False, "--eval-per-calib": False,
@@ -65,7 +65,7 @@ def test_result_file(simulated):
     result, plan, out = simulated(*OFFLINE)
     assert set(result) == {"settings", "images", "float", "quantized", "agreement_count", "images_per_second",
                            "thresholds", "top1_count_per_calibration", "calibration", "comparison",
-                           "bias_corrections"}
+                           "bias_corrections", "answers"}
     for network in ("float", "quantized"):
         assert {"top1_count", "top5_count"} <= set(result[network])
         assert 355 <= result[network]["top1_count"] <= result[network]["top5_count"] <= 364

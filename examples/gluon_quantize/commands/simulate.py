@@ -197,8 +197,9 @@ def calibration(args: argparse.Namespace) -> Optional[CalibrationRequest]:
 def quantization(args: argparse.Namespace) -> QuantizationRequest:
     """The formats that are asked for."""
     usual = PREDECESSOR if args.predecessor else RECOMMENDED
-    # not said: the engine, the checkpoint or the file decides
-    free = (args.target or args.checkpoint or args.onnx) and args.quant_type == usual.granularity
+    # not said: the engine, the checkpoint or the file decides; with none of them a scale for each channel
+    decided = args.target or args.checkpoint or args.onnx and not args.predecessor
+    free = decided and args.quant_type == usual.granularity
     signed = {"auto": None, "true": True, "false": False}[args.input_signed]
     return QuantizationRequest(
         weight_bits=args.weight_bits, input_bits=args.input_bits, input_signed=signed,

@@ -132,12 +132,14 @@ class Server:
         clock = time.thread_time if self.net.opt.num_threads == 1 else time.perf_counter
         whole: List[float] = []
         parts: List[List[float]] = []
+        images = self._images(inputs)
         for number in range(runs):
             self.memory[:PROGRESS] = number.to_bytes(PROGRESS, "little")
             for names in (extract, blobs):
-                extractor, found = self._extractor(inputs, 0), []
+                extractor, found = self._extractor(images, 0), []
                 extractor.set_light_mode(True)
-                with _limited(seconds):
+                with _limited(seconds) as begin:
+                    begin()
                     for name in names:
                         blob = self.ncnn.Mat()
                         start = clock()
