@@ -52,6 +52,10 @@ class Progress:
         if not path.exists():
             return None
         arrays = read_npz(path, ("codes", "scale", "bias", "error", "nearest_error"))
+        if any(values.dtype.kind not in "if" for values in arrays.values()) or arrays["error"].size != 1 or arrays[
+                "nearest_error"].size != 1:
+            raise ConfigError(f"{path}: holds no layer's codes, scales and errors; remove it, and the layer is "
+                              "computed again")
         return Solution(arrays["codes"].astype(np.float64), arrays["scale"], arrays["bias"], float(arrays["error"]),
                         float(arrays["nearest_error"]))
 

@@ -12,6 +12,7 @@ from gluon_quantize.data.loader import open_loader
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.data.sampling import balanced_indices
 from quantize.errors import ConfigError, DataError
+from quantize.files import PathLike
 from quantize.registry import closest
 
 __all__ = ["DATASETS", "balanced_indices", "batches", "open_calibration", "open_dataset", "open_images"]
@@ -53,7 +54,18 @@ def open_dataset(name: str, data_dir: Union[None, str, pathlib.Path] = None, spl
         raise ConfigError(f"unknown data set {name!r}; known: {', '.join(sorted(DATASETS))}{closest(name, DATASETS)}")
     if split not in ("train", "test"):
         raise ConfigError(f"unknown split {split!r}; use 'train' or 'test'")
-    return DATASETS[name](None if data_dir is None else pathlib.Path(data_dir).expanduser(), split)
+    return DATASETS[name](None if data_dir is None else _possible(data_dir), split)
+
+
+def _possible(data_dir: PathLike) -> pathlib.Path:
+    """The folder; DataError for a name that no system could have."""
+    folder = pathlib.Path(data_dir).expanduser()
+    try:
+        folder.exists()
+    except (OSError, ValueError) as error:  # too long, or with a zero in it
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{str(data_dir):.100}: is no folder's name: {reason}") from None
+    return folder
 
 
 def open_images(request: ImagesRequest, dataset: str, split: str, labels: bool = True) -> ImageSet:
