@@ -110,7 +110,8 @@ def _load(path: str, operand: str, quantizer: Optional[FakeQuantize], numbers: D
     if quantizer is None or bits != quantizer.spec.bits:
         here = "no quantizer" if quantizer is None else f"{quantizer.spec.bits} bits"
         raise ConfigError(f"calibration config: {path}: {operand} has {here} here, the config says {bits} bits")
-    if any(value is None or np.size(value) != np.prod(quantizer.scale.shape) for value in (scale, zero)):
+    size = np.prod(quantizer.scale.shape)
+    if scale is None or zero is None or np.size(scale) != size or np.size(zero) != size:
         raise ConfigError(f"calibration config: {path}: '{operand}_scale' and '{operand}_zero_point' must be "
                           f"{int(np.prod(quantizer.scale.shape))} numbers")
     if operand == "weight" and quantizer.training_mode == "online":
