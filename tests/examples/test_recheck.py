@@ -132,7 +132,7 @@ def forgets_the_samples(folder):
     (names_elsewhere, "digits_lenet.ir: calls itself '../elsewhere/digits_lenet'"),
     (states_no_files, "the certificate says nothing about this file"),
     (forgets_the_samples, "verification.npz: the certificate says nothing about this file"),
-    (replaces_the_samples, "verification.npz: cannot be read"),
+    (replaces_the_samples, "verification.npz: not a complete npz file"),
     (scales_to_infinity, "verification.npz")])
 def test_it_is_not_led_astray(folder, bare, capsys, change, says):
     change(folder)

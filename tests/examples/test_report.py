@@ -160,8 +160,8 @@ def test_without_images(folders):
 
 @pytest.mark.parametrize("spoil, message", [
     (lambda folder: shutil.rmtree(folder), "holds no result.json"),
-    (lambda folder: (folder / "result.json").write_text("{"), "is no JSON"),
-    (lambda folder: (folder / "result.json").write_text("[]"), "is no result of this program")])
+    (lambda folder: (folder / "result.json").write_text("{"), "result.json: line 1 column 2"),
+    (lambda folder: (folder / "result.json").write_text("[]"), "result.json: Expected `object`, got `array`")])
 def test_bad_folders(folders, tmp_path, spoil, message):
     folder = tmp_path / "folder"
     shutil.copytree(folders / "simulated", folder)

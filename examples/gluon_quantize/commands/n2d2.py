@@ -26,12 +26,15 @@ def build_parser(prog: str = PROG) -> Parser:
     parser.add_argument("ini", metavar="FILE.ini", help="database, transformations and cells, as N2D2 writes them")
     parser.add_argument("-learn-epoch", type=int, default=0, metavar="N", help="train so many epochs (default: none)")
     parser.add_argument("-w", dest="weights", metavar="FOLDER",
-                        help="start from the numbers that an earlier run wrote into this folder (weights)")
-    parser.add_argument("-test", action="store_true", help="test only, without training")
+                        help="start from the numbers that an earlier run wrote into this folder, its weights "
+                             "(default: none)")
+    parser.add_argument("-test", action="store_true", help="test only, without training (default: no)")
     parser.add_argument("-qat-sat", action="store_true",
-                        help="fuse the network to whole numbers, and say in every scaling how many codes stay")
+                        help="fuse the network to whole numbers, and say in every scaling how many codes stay "
+                             "(default: no)")
     parser.add_argument("-valid-metric", choices=METRICS, metavar="NAME",
-                        help=f"keep the epoch that has most of it: {', '.join(METRICS)}")
+                        help=f"keep the epoch that has most of it: {', '.join(METRICS)} (default: RecognitionRate, "
+                             "where the file keeps validation images; else the last epoch)")
     parser.add_argument("-seed", type=int, default=1, metavar="N", help="of all random numbers (default: 1)")
     parser.add_argument("--data-dir", metavar="FOLDER",
                         help="folder of the images (default: DataPath of the file, or the data set's in $N2D2_DATA)")
