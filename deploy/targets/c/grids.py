@@ -15,7 +15,6 @@ from deploy.ir import (
     Activation,
     Affine,
     BatchNorm,
-    Concat,
     Convolution,
     Elementwise,
     Function,
@@ -207,8 +206,3 @@ def _activated(function: Optional[Function], bound: float) -> float:
             1] else max(bound, *map(abs, function.parameters))
     return bound * max(1.0, abs(function.parameters[0])) if function is not None and function.kind == "leaky_relu" \
         else bound
-
-
-def joined(node: Node) -> bool:
-    """Whether a node's inputs are brought to its output's grid first."""
-    return isinstance(node, (Concat, Elementwise))
