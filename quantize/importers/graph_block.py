@@ -152,7 +152,7 @@ class GraphBlock(HybridBlock):
             shapes = tuple(each.shape for each in (x, *args))
             if shapes not in self._sized:
                 self._sized.add(shapes)
-                self._measure(shapes)
+                self.measure(shapes)
             if self._active and self._reshaping and shapes not in self._fitting:
                 self._check_traced_reshapes(x, *args)
                 self._fitting.add(shapes)
@@ -168,13 +168,14 @@ class GraphBlock(HybridBlock):
             self._outputs, self._finished = kept, finished
         return {name: value.shape for name, value in zip(tensors, found if isinstance(found, list) else [found])}
 
-    def _measure(self, shapes) -> None:
-        """DataError where images do not fit the file's network, or make a tensor that takes too much memory.
+    def measure(self, shapes: Sequence[Tuple[int, ...]]) -> Dict[str, Tuple[int, ...]]:
+        """Shapes of all tensors and parameters by MXNet's names for images of these shapes, before anything runs.
 
-        Only of the network as it was imported: quantized layers take the same sizes.
+        Only of the network as it was imported, else empty: quantized layers take the same sizes. DataError where images
+        do not fit the network, or make a tensor that takes too much memory.
         """
         if any(type(child).__module__.split(".")[0] != "mxnet" for child in self._children.values()):
-            return
+            return {}
         reshaped, named = self._reshaped, {f"{_IMAGES}{i or ''}": shape for i, shape in enumerate(shapes)}
         shape = shapes[0] if len(shapes) == 1 else shapes
         try:
@@ -187,8 +188,10 @@ class GraphBlock(HybridBlock):
                             "--resize and --crop choose them") from None
         finally:
             self._reshaped = reshaped
-        for name, size in zip(inside.list_outputs(), found or ()):
+        sizes = dict(zip(inside.list_outputs(), found or ()))
+        for name, size in sizes.items():
             claim(4 * prod(size), f"{name} for images of shape {shape}")
+        return sizes
 
     def _check_traced_reshapes(self, *images) -> None:
         """Look at the reshapes of the hybridized network before it runs: MXNet's own check none."""

@@ -12,6 +12,7 @@ from mxnet.gluon import nn
 
 from calib.rounding.problem import Solution
 from calib.rounding.store import Progress as Finished
+from deploy import ir
 from deploy.ir import file as ir_file
 from deploy.proof import verify
 from deploy.proof.certificate import Circumstances, certificate, file_facts
@@ -34,7 +35,7 @@ from quantize.convert import convert_model
 from quantize.storage import Facts, save_quantized
 from quantize.train import start_training
 from tests.deploy.proof.test_verify import faithful
-from tests.deploy.targets.caffe.models import quantized_model
+from tests.deploy.targets.ncnn.models import conv, dense, model
 from tests.hostile import fuzzing, structures
 
 
@@ -157,9 +158,17 @@ def of_storage(folder):
 # ---- folders of commands
 
 
+def small_model():
+    """Two layers in integers: the format `ir` has all kinds of them, and what is read here is read for every mutant."""
+    return model((3, 5, 5), [
+        conv("c", "data", (4, 3, 3, 3), largest=2.0, qmax=31, activation=ir.Function("relu")),
+        ir.Pooling("gap", ("c",), ("gap",), kind="avg", global_=True),
+        ir.Reshape("flat", ("gap",), ("flat",), shape=(4,)), dense("fc", "flat", (2, 4), largest=4.0)])
+
+
 def deployment(folder):
     """The folder of a deployment, made by hand."""
-    model, target = quantized_model(), find("ncnn")
+    model, target = small_model(), find("ncnn")
     model.metadata.update(name="m", target="ncnn", dataset="digits", preprocessing=json.dumps(
         {"colour_order": "RGB", "scale": 1.0, "mean": [0.0] * 3, "std": [1.0] * 3}))
     folder.mkdir()

@@ -109,12 +109,12 @@ def data(content, rng):
     return bytes(content)
 
 
-def lines(content, rng):
-    """A text of fields and lines with one to three changes."""
+def lines(content, rng, marks=" "):
+    """A text of lines, and of fields with a mark between them, with one to three changes."""
     rows = content.split("\n")
     for _ in range(rng.randint(1, 3)):
         number = rng.randrange(len(rows))
-        fields = rows[number].split(" ")
+        fields = rows[number].split(marks)
         change = rng.randrange(6)
         if change == 0:
             del rows[number]
@@ -123,11 +123,11 @@ def lines(content, rng):
             rows.insert(number, rng.choice(rows))
         elif change == 2:
             del fields[rng.randrange(len(fields))]
-            rows[number] = " ".join(fields)
+            rows[number] = marks.join(fields)
         else:
-            other = rng.choice(rng.choice(rows).split(" "))
+            other = rng.choice(rng.choice(rows).split(marks))
             fields[rng.randrange(len(fields))] = str(value(rng)) if change < 5 else other
-            rows[number] = " ".join(fields)
+            rows[number] = marks.join(fields)
     joined = "\n".join(rows).encode("utf-8", "surrogatepass")
     return data(joined, rng) if rng.random() < 0.2 else joined
 

@@ -40,6 +40,7 @@ from quantize.params_file import read_params
 from tests.deploy.targets.caffe.models import quantized_model, tiny
 from tests.hostile import fuzzing, structures
 from tests.hostile.bundles import bundles
+from tests.hostile.n2d2 import of_n2d2
 
 
 class Format(NamedTuple):
@@ -291,5 +292,6 @@ def of_engines(folder):
 def formats(folder):
     """Name -> Format; `folder` gets the undamaged files."""
     quantized = convert_model(network(), config_list=[{"op_types": ["Conv2D"], "weight": "int8", "input": "int8"}])
+    others = {**bundles(folder), **of_n2d2(folder)}
     return {**of_importers(folder, network()), **of_images(), **of_quantization(folder, quantized),
-            **of_engines(folder), **{name: Format(*parts) for name, parts in bundles(folder).items()}}
+            **of_engines(folder), **{name: Format(*parts) for name, parts in others.items()}}

@@ -4,16 +4,19 @@
     python -m pytest -q -m slow tests/hostile/test_fuzz.py                    50,000 of each format
     PYTHONPATH=.:examples python -m tests.hostile.test_fuzz FIRST COUNT [FORMAT...]  these, with what went wrong
 
-A mutant is made again by its number. What once failed is in `corpus/` and is tried first.
+A mutant is made again by its number. What once failed is in `corpus.json` and is tried first.
 """
 
 import base64
+import collections
 import json
+import os
 import pathlib
 import re
 import shutil
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 
@@ -26,10 +29,12 @@ from tests.hostile.seeds import formats
 
 QUICK, SLOW = 2000, 50_000
 LIMIT = 2 ** 28
+MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # files on a disk take longer than to read them
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus.json"
 NAMES = ("params", "symbol", "onnx", "onnx external", "preprocessing", "npz", "image", "labels", "synset", "state",
          "table", "rules", "nni", "nni config", "simqat", "ncnn table", "ncnn param", "ncnn bin", "ir", "prototxt",
-         "checkpoint", "optimizer", "qnet", "certificate", "verification", "deployment", "training", "rounding")
+         "checkpoint", "optimizer", "qnet", "certificate", "verification", "deployment", "training", "rounding",
+         "ini", "cells", "idx", "cifar", "image list")
 
 
 def put(form, content, folder):
@@ -45,8 +50,8 @@ def put(form, content, folder):
     return folder / "of"
 
 
-def fault(form, content, folder):
-    """What is wrong with how a file is answered; "" where nothing is."""
+def answer(form, content, folder):
+    """(What came of a file: "read", "refused" or "failed"; what is wrong with that, "" where nothing is)."""
     path = put(form, content, folder)
     try:
         with warnings.catch_warnings():
@@ -55,21 +60,30 @@ def fault(form, content, folder):
     except QuantizeError as error:
         text = str(error)
         several = 1 + 50 * ("model" in text)  # a model's problems, a line for each
-        return "" if len(text) < 4000 and text.count("\n") <= several else f"long: {text[:300]}"
+        short = len(text) < 4000 and text.count("\n") <= several
+        return ("refused", "") if short else ("failed", f"long: {text[:300]}")
     except BaseException as error:
         where = [row for row in traceback.extract_tb(error.__traceback__) if "site-packages" not in row.filename]
-        return f"{type(error).__name__}: {str(error)[:200]} at {where[-1].filename}:{where[-1].lineno}"
-    return ""
+        place = f"{where[-1].filename}:{where[-1].lineno}"
+        return "failed", f"{type(error).__name__}: {str(error)[:200]} at {place}"
+    return "read", ""
 
 
-def faults(form, first, count, folder):
-    """Number -> fault of damaged files."""
-    found = {}
+def answers(form, first, count, folder):
+    """(How many damaged files were answered how, number -> what is wrong)."""
+    counts, found = collections.Counter(), {}
     for number in range(first, first + count):
-        text = fault(form, form.damage(generator(number)), folder)
+        what, text = answer(form, form.damage(generator(number)), folder)
+        counts[what] += 1
         if text:
             found[number] = text
-    return found
+    return counts, found
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(dir=MEMORY) as made:
+        yield pathlib.Path(made)
 
 
 @pytest.fixture(scope="module")
@@ -82,13 +96,13 @@ def test_every_format_is_tried(known):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_undamaged_file_is_read(known, name, tmp_path):
+def test_the_undamaged_file_is_read(known, name, folder):
     """Or the damage would be none: nine of ten mutants of some seed must not fail for the same reason."""
     said = {}
     with memory_limit(LIMIT):
         for number in range(60):
             try:
-                known[name].read(put(known[name], known[name].damage(generator(number)), tmp_path))
+                known[name].read(put(known[name], known[name].damage(generator(number)), folder))
             except QuantizeError as error:
                 text = "".join(letter for letter in str(error) if not letter.isdigit())[-40:]
                 said[text] = said.get(text, 0) + 1
@@ -96,34 +110,37 @@ def test_the_undamaged_file_is_read(known, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_damaged_files(known, name, tmp_path):
+def test_damaged_files(known, name, folder):
     with memory_limit(LIMIT):
-        assert faults(known[name], 0, QUICK, tmp_path) == {}
+        assert answers(known[name], 0, QUICK, folder)[1] == {}
 
 
-def test_what_once_failed(known, tmp_path):
+def test_what_once_failed(known, folder):
     with memory_limit(LIMIT):
         for name, content in json.loads(CORPUS.read_text(encoding="utf-8")):
             files = base64.b64decode(content) if isinstance(content, str) else {
                 path: base64.b64decode(part) for path, part in content.items()}
-            assert fault(known[name], files, tmp_path) == "", name
+            assert answer(known[name], files, folder)[1] == "", name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_damaged_files_at_length(known, name, tmp_path):
+def test_damaged_files_at_length(known, name, folder):
     with memory_limit(LIMIT):
-        assert faults(known[name], 10 ** 6, SLOW, tmp_path) == {}
+        assert answers(known[name], 10 ** 6, SLOW, folder)[1] == {}
 
 
 def run(names, first, count):
     """Try damaged files, and say what came of it, a line for each format and each kind of fault."""
-    with tempfile.TemporaryDirectory() as seeds, tempfile.TemporaryDirectory() as work, memory_limit(LIMIT):
+    with tempfile.TemporaryDirectory() as seeds, memory_limit(LIMIT):
         known = formats(pathlib.Path(seeds))
         for name in names or NAMES:
-            found = faults(known[name], first, count, pathlib.Path(work))
-            print(f"{name}: {count} tried, {len(found)} failed", flush=True)
-            kinds = {re.sub(r"\d|/tmp\S*", "", reason)[-60:]: number for number, reason in found.items()}
+            started = time.process_time()
+            with tempfile.TemporaryDirectory(dir=MEMORY) as work:
+                counts, found = answers(known[name], first, count, pathlib.Path(work))
+            print(f"{name}: {count} tried from {first} on, {counts['read']} read, {counts['refused']} refused, "
+                  f"{len(found)} failed, {time.process_time() - started:.0f} s", flush=True)
+            kinds = {re.sub(r"\d|/(tmp|dev)\S*", "", reason)[-60:]: number for number, reason in found.items()}
             for number in sorted(kinds.values()):
                 print(f"    {number}: {found[number]}", flush=True)
 

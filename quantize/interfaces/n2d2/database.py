@@ -2,9 +2,12 @@
 """N2D2's databases: labelled images in three partitions, as arrays or as files that are decoded when asked for."""
 
 import gzip
+import io
 import os
 import pathlib
+import re
 import struct
+import zlib
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
@@ -12,8 +15,10 @@ from PIL import Image
 
 from quantize import npz
 from quantize.errors import ConfigError, DataError
+from quantize.escape import shown
+from quantize.files import read_bytes, read_text
 from quantize.interfaces.n2d2.transform import PARTITIONS
-from quantize.limits import claim
+from quantize.limits import claim, limit
 
 PathLike = Union[str, "os.PathLike[str]"]
 Images = Union[np.ndarray, List[pathlib.Path]]
@@ -21,6 +26,8 @@ Part = Tuple[Images, np.ndarray]
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".ppm", ".pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "PPM")
 PLAIN_BYTES = 64  # per pixel, of decoding and what follows
+CLASS = re.compile(r"[0-9]{1,10}")
+MOST_CLASSES = 2 ** 31  # a class's number beyond it is none
 
 
 class Database:
@@ -111,8 +118,7 @@ def decoded(path: pathlib.Path) -> np.ndarray:
             return np.asarray(image.convert("RGB"))
     # Pillow raises SyntaxError, ValueError, struct.error and others by format for a broken file
     except Exception as error:
-        raise DataError(f"{path}: cannot be decoded ({str(error).splitlines()[0]}); replace or remove the file"
-                        ) from None
+        raise DataError(f"{path}: cannot be decoded ({shown(error):.200}); replace or remove the file") from None
 
 
 class MNIST(Database):
@@ -137,7 +143,7 @@ def _idx(folder: pathlib.Path, name: str, axes: int) -> np.ndarray:
     if not plain.is_file() and not packed.is_file():
         raise DataError(f"{folder}: holds neither mnist.npz nor {name}, packed or not; name the folder of MNIST with "
                         "--data-dir or DataPath")
-    content = plain.read_bytes() if plain.is_file() else gzip.decompress(packed.read_bytes())
+    content = read_bytes(plain) if plain.is_file() else _unpacked(packed)
     head = 4 + 4 * axes
     if len(content) < head or content[:4] != bytes((0, 0, 8, axes)):
         raise DataError(f"{plain if plain.is_file() else packed}: is no IDX file of bytes in {axes} axes")
@@ -145,6 +151,17 @@ def _idx(folder: pathlib.Path, name: str, axes: int) -> np.ndarray:
     if len(content) - head != int(np.prod(sizes, dtype=np.int64)):
         raise DataError(f"{plain if plain.is_file() else packed}: says {sizes} and holds {len(content) - head} bytes")
     return np.frombuffer(content, np.uint8, offset=head).reshape(sizes)
+
+
+def _unpacked(path: pathlib.Path) -> bytes:
+    """What a .gz file holds; no more of it is unpacked than memory is allowed."""
+    try:
+        with gzip.GzipFile(fileobj=io.BytesIO(read_bytes(path))) as stream:
+            content = stream.read(limit() + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be unpacked ({shown(error):.200}); fetch it again") from None
+    claim(len(content), f"{path}: unpacked")
+    return content
 
 
 def _checked(path: Any, images: np.ndarray, labels: np.ndarray) -> Part:
@@ -179,7 +196,7 @@ def _npz_pieces(paths: Sequence[pathlib.Path]) -> Part:
 def _binary(paths: Sequence[pathlib.Path]) -> Part:
     rows = []
     for path in paths:
-        content = np.frombuffer(path.read_bytes(), np.uint8)
+        content = np.frombuffer(read_bytes(path), np.uint8)
         if not len(content) or len(content) % 3073:
             raise DataError(f"{path}: holds {len(content)} bytes, which is no multiple of 3073 (label and 3x32x32)")
         rows.append(content.reshape(-1, 3073))
@@ -236,10 +253,7 @@ class DIR(Database):
 
 def _classes(folder: pathlib.Path, label_path: Optional[pathlib.Path]) -> Dict[str, int]:
     if label_path is not None:
-        try:
-            lines = label_path.read_text(encoding="utf-8").splitlines()
-        except (OSError, ValueError) as error:
-            raise DataError(f"{label_path}: cannot be read: {error}") from None
+        lines = read_text(label_path).splitlines()
         return {line.split()[0]: number for number, line in enumerate(line for line in lines if line.strip())}
     return {path.name: number for number, path in enumerate(sorted(p for p in folder.iterdir() if p.is_dir()))}
 
@@ -247,9 +261,9 @@ def _classes(folder: pathlib.Path, label_path: Optional[pathlib.Path]) -> Dict[s
 def _files(folder: pathlib.Path, classes: Dict[str, int]) -> Part:
     listed = folder / "labels.txt"
     if listed.is_file():
-        rows = [line.rsplit(None, 1) for line in listed.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if any(len(row) != 2 or not row[1].isdigit() for row in rows):
-            raise DataError(f"{listed}: lines 'file class' are wanted")
+        rows = [line.rsplit(None, 1) for line in read_text(listed).splitlines() if line.strip()]
+        if any(len(row) != 2 or not CLASS.fullmatch(row[1]) or int(row[1]) >= MOST_CLASSES for row in rows):
+            raise DataError(f"{listed}: lines 'file class' are wanted, the class a number")
         return [folder / name for name, _ in rows], np.array([int(number) for _, number in rows], np.int64)
     images: List[pathlib.Path] = []
     labels: List[int] = []

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Cells become a Gluon network, and what training has made of it becomes the cells' again."""
 
+from math import prod
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import mxnet as mx
@@ -15,6 +16,7 @@ from quantize.importers.graph_block import GraphBlock, Names, Program
 from quantize.interfaces.n2d2.cells import base, operators
 from quantize.interfaces.n2d2.quantizer import LSQAct, LSQCell, Quantizer, SATCell
 from quantize.interfaces.n2d2.solver import Solver
+from quantize.limits import claim
 from quantize.modes import clear_cached_graphs
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.registry import closest
@@ -104,7 +106,10 @@ class CellNetwork:
     def build(self, ctx: Optional[mx.Context] = None) -> GraphBlock:
         """Make the Gluon network, with the values that the cells have."""
         program, self.places = self._program()
+        for cell in self.computed:  # before layers of that size are made
+            claim(4 * (cell.nb_outputs or 0), f"cell {cell.name!r}: its NbOutputs", ConfigError)
         net = GraphBlock(program, ctx=ctx)
+        self._check_memory(net)
         example = mx.nd.zeros((1, *self.size), ctx=ctx)
         mean_global_pooling(net)
         self.shapes = self._measured(net, example)
@@ -133,12 +138,25 @@ class CellNetwork:
             raise ConfigError("the network has no cells")
         return Program(INPUT, (tensors[self.computed[-1].name],), steps, self.constants, (None, *self.size)), places
 
+    def _check_memory(self, net: GraphBlock) -> None:
+        """ConfigError where the images do not fit the cells, or the cells want more memory than is allowed."""
+        claim(4 * prod(self.size), f"an image of {self.size} (channels, height, width)", ConfigError)
+        try:
+            sizes = net.measure([(1, *self.size)])
+        except DataError as error:
+            raise self._misfit(error) from None
+        weights = sum(prod(sizes.get(name, ())) for name in net.collect_params())
+        claim(4 * weights, "what the cells learn", ConfigError)
+
+    def _misfit(self, error: Exception) -> ConfigError:
+        return ConfigError(f"images of {self.size} (channels, height, width) do not fit the cells: "
+                           f"{last_line(error)[:300]}")
+
     def _measured(self, net: GraphBlock, example: mx.nd.NDArray) -> Dict[str, Shape]:
         try:
             found = net.shapes_of(example, [place.output for place in self.places.values()])
         except (mx.MXNetError, ValueError, AssertionError, DataError) as error:
-            raise ConfigError(f"images of {self.size} (channels, height, width) do not fit the cells: "
-                              f"{last_line(error)[:300]}") from None
+            raise self._misfit(error) from None
         shapes = {name: found[place.output][1:] for name, place in self.places.items()}
         for name, cell in self.cells.items():
             shape = shapes.get(name, ())

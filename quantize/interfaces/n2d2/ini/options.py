@@ -7,6 +7,7 @@ from quantize.errors import ConfigError
 from quantize.interfaces.n2d2.ini.reader import Document, Entry, Section
 from quantize.registry import closest
 
+LARGEST = 2 ** 31 - 1  # of whole numbers: sizes and counts
 TRUE, FALSE = ("1", "true", "True"), ("0", "false", "False")
 
 
@@ -61,8 +62,8 @@ class Options:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not value.is_integer() or value < least:
-            raise self.error(key, f"a whole number from {least} is wanted, got {text!r}")
+        if not value.is_integer() or not least <= value <= LARGEST:
+            raise self.error(key, f"a whole number from {least} is wanted, got {text[:60]!r}")
         return int(value)
 
     def switch(self, key: str, default: bool = False) -> bool:

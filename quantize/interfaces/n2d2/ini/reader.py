@@ -21,6 +21,8 @@ VARIABLE = re.compile(r"\$\{([^{}]+)\}")
 REFERENCE = re.compile(r"\[([^\[\]]+)\]([A-Za-z][\w.]*)")
 CONFIG_SECTION = "ConfigSection"
 DEEPEST = 32
+LONGEST = 10_000  # letters of a value whose variables are put in
+MOST_STEPS = 200_000  # of a whole file's variables, references and base blocks: a few lines can ask for billions
 
 
 class Entry(NamedTuple):
@@ -50,12 +52,15 @@ class Document:
         What stands before the first section.
     variables : dict of str to Entry
         ``$NAME=value``, without the dollar.
+    steps : int
+        What has been put in so far.
     """
 
     path: str
     globals: Section
     variables: Dict[str, Entry] = field(default_factory=dict)
     sections: Dict[str, Section] = field(default_factory=dict)
+    steps: int = field(default=0, repr=False, compare=False)
 
     def error(self, line: int, text: str) -> ConfigError:
         """The error that says where it was found."""
@@ -71,6 +76,7 @@ class Document:
         """What a section says with its base blocks (later ones win, the section itself last) and ConfigSection."""
         if depth > DEEPEST:
             raise self.error(section.line, f"[{section.name}] is based on itself")
+        self._count(section.line)
         found: Dict[str, Entry] = {}
         for base in section.bases:
             found.update(self.merged(self.section(base, section.line, "base block"), depth + 1))
@@ -85,9 +91,19 @@ class Document:
     def resolved(self, entry: Entry, depth: int = 0) -> str:
         """A value with its variables and references put in."""
         if depth > DEEPEST:
-            raise self.error(entry.line, f"{entry.value!r} refers to itself")
+            raise self.error(entry.line, f"{entry.value[:60]!r} refers to itself")
+        self._count(entry.line)
         text = VARIABLE.sub(lambda match: self._variable(match.group(1), entry.line, depth), entry.value)
-        return REFERENCE.sub(lambda match: self._reference(match, entry.line, depth), text).strip()
+        text = REFERENCE.sub(lambda match: self._reference(match, entry.line, depth), text).strip()
+        if len(text) > LONGEST:
+            raise self.error(entry.line, f"{entry.value[:60]!r} becomes longer than {LONGEST} letters")
+        return text
+
+    def _count(self, line: int) -> None:
+        self.steps += 1
+        if self.steps > MOST_STEPS:
+            raise self.error(line, f"the file's variables, references and base blocks take more than {MOST_STEPS} "
+                                   "steps to put in")
 
     def _variable(self, expression: str, line: int, depth: int) -> str:
         name = expression.strip()

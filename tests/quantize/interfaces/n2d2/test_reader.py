@@ -122,3 +122,22 @@ def test_arithmetic(text, value):
 def test_no_arithmetic(text):
     with pytest.raises(ConfigError):
         evaluated(text, {})
+
+
+@pytest.mark.parametrize("text", [
+    "".join(f"$V{i}=${{V{i + 1}}}${{V{i + 1}}}\n" for i in range(31)) + "$V31=\n[a]\nKey=${V0}\n",
+    "".join(f"[s{i}]s{i + 1} s{i + 1}\n" for i in range(31)) + "[s31]\n[a]s0\nKey=1\n",
+    "".join(f"[s{i}]\nKey=[s{i + 1}]Key[s{i + 1}]Key\n" for i in range(31)) + "[s31]\nKey=\n[a]s0\n"])
+def test_a_few_lines_that_ask_for_billions_of_steps_are_refused_at_once(tmp_path, text):
+    (tmp_path / "net.ini").write_text(text)
+    document = read_ini(tmp_path / "net.ini")
+    with pytest.raises(ConfigError, match="more than 200000 steps"):
+        Options(document, document.sections["a"]).text("Key")
+
+
+def test_a_value_does_not_grow_without_end(tmp_path):
+    text = "".join(f"$V{i}=${{V{i + 1}}}${{V{i + 1}}}\n" for i in range(15)) + "$V15=xxxx\n[a]\nKey=${V0}\n"
+    (tmp_path / "net.ini").write_text(text)
+    document = read_ini(tmp_path / "net.ini")
+    with pytest.raises(ConfigError, match=r"net.ini:\d+: .*longer than 10000 letters"):
+        Options(document, document.sections["a"]).text("Key")
