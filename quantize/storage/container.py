@@ -17,9 +17,12 @@ from typing import Any, Dict, Mapping, NamedTuple, Tuple
 
 import numpy as np
 
+from quantize.documents import checked, parse_json
 from quantize.errors import ModelFileError
 from quantize.files import PathLike, opened, whole_file
+from quantize.limits import claim
 from quantize.npz import PLAIN
+from quantize.storage.schema import Entry, Manifest
 
 FORMAT, VERSION = "quantize network", 1
 MANIFEST, NETWORK, FACTS = "manifest.json", "network.json", "facts.json"
@@ -109,7 +112,7 @@ class _Reader:
                      if not name.startswith(ARRAYS)}
         return Stored(documents, arrays, digest)
 
-    def _manifest(self) -> Tuple[Dict[str, Any], str]:
+    def _manifest(self) -> Tuple[Dict[str, Entry], str]:
         infos = self._archive.infolist()
         names = [info.filename for info in infos]
         outside = os.path.getsize(str(self._path))
@@ -120,25 +123,24 @@ class _Reader:
                 raise self._error(f"{info.filename} is compressed, which no file of save_quantized is")
         if sum(info.file_size for info in infos) > outside:
             raise self._error("its entries overlap")
+        claim(2 * outside, str(self._path), ModelFileError)  # the bytes, and the arrays made of them
         data = self._archive.read(MANIFEST)
-        manifest = self._document(MANIFEST, data)
-        found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else (None, None)
-        if found[0] != FORMAT:
+        manifest = checked(self._document(MANIFEST, data), Manifest, f"{self._path}: {MANIFEST}", ModelFileError)
+        if manifest.format != FORMAT:
             raise self._error(f"{MANIFEST} does not say that this is a {FORMAT}")
-        if found[1] != VERSION:
-            raise self._error(f"has version {found[1]!r} of the format, this program reads {VERSION}; use the release "
-                              "that wrote it")
-        entries = manifest.get("entries")
-        if not isinstance(entries, dict) or set(entries) != set(names) - {MANIFEST}:
+        if manifest.version != VERSION:
+            raise self._error(f"has version {manifest.version!r} of the format, this program reads {VERSION}; use the "
+                              "release that wrote it")
+        if set(manifest.entries) != set(names) - {MANIFEST}:
             raise self._error(f"its entries are not those that {MANIFEST} names")
-        return entries, hashlib.sha256(data).hexdigest()
+        return manifest.entries, hashlib.sha256(data).hexdigest()
 
-    def _entry(self, name: str, stated: Any) -> bytes:
+    def _entry(self, name: str, stated: Entry) -> bytes:
         size = self._archive.getinfo(name).file_size
-        if not isinstance(stated, dict) or stated.get("bytes") != size:
+        if stated.bytes != size:
             raise self._error(f"{name} has {size} bytes, {MANIFEST} says otherwise")
         data = self._archive.read(name)
-        if hashlib.sha256(data).hexdigest() != stated.get("sha256"):
+        if hashlib.sha256(data).hexdigest() != stated.sha256:
             raise self._error(f"{name} was changed: its SHA-256 is not the one in {MANIFEST}")
         return data
 
@@ -146,9 +148,10 @@ class _Reader:
         if len(data) > MAX_DOCUMENT:
             raise self._error(f"{name} has {len(data)} bytes, {MAX_DOCUMENT} at most are read")
         try:
-            return json.loads(data.decode("utf-8"))
-        except (ValueError, RecursionError) as error:
-            raise self._error(f"{name} is no JSON: {error}") from None
+            text = data.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise self._error(f"{name} is no text: {error}") from None
+        return parse_json(text, f"{self._path}: {name}", ModelFileError)
 
     def _array(self, name: str, data: bytes) -> np.ndarray:
         """The array of a .npy file (version 1.0), whose header must fit the bytes behind it."""

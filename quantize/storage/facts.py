@@ -9,10 +9,11 @@ from typing import Any, Dict, Mapping, Optional, Tuple
 import numpy as np
 
 from quantize import __version__
+from quantize.documents import checked
 from quantize.errors import ConfigError, ModelFileError
 from quantize.files import PathLike
 from quantize.storage import container
-from quantize.storage.container import expect
+from quantize.storage.schema import Known
 
 Step = Dict[str, Any]
 
@@ -73,16 +74,10 @@ def versions() -> Dict[str, str]:
 
 def facts_of(document: Any, digest: str) -> Facts:
     """Facts of ``facts.json``; ModelFileError where it holds something else."""
-    expect(document, dict, container.FACTS)
-    names, steps = document.get("class_names"), expect(document.get("provenance"), list, "provenance")
-    for key, kind in (("target", str), ("preprocessing", dict), ("class_names", list)):
-        if document.get(key) is not None:
-            expect(document[key], kind, key)
-    for item, kind in [(name, str) for name in names or ()] + [(step, dict) for step in steps]:
-        expect(item, kind, container.FACTS)
-    return Facts(document.get("target"), expect(document.get("target_options"), dict, "target_options"),
-                 document.get("preprocessing"), None if names is None else tuple(names), tuple(steps),
-                 expect(document.get("extra"), dict, "extra"), digest)
+    known = checked(document, Known, container.FACTS, ModelFileError)
+    names = None if known.class_names is None else tuple(known.class_names)
+    return Facts(known.target, known.target_options, known.preprocessing, names, tuple(known.provenance), known.extra,
+                 digest)
 
 
 def read_facts(path: PathLike) -> Facts:

@@ -9,12 +9,14 @@ from typing import Any, Dict, Mapping, Optional
 import mxnet as mx
 from mxnet.gluon import Block
 
+from quantize.documents import checked
 from quantize.errors import ModelFileError
 from quantize.files import PathLike
 from quantize.storage import container
 from quantize.storage.facts import Facts, facts_of
 from quantize.storage.graph import StoredNet
 from quantize.storage.network import documented, restored
+from quantize.storage.schema import Network
 
 logger = logging.getLogger(__name__)
 
@@ -101,9 +103,9 @@ def load_quantized(path: PathLike, ctx: Optional[mx.Context] = None, *, as_float
     stored = container.read(path)
     try:
         document: Any = stored.documents.get(container.NETWORK)
-        names = document.get("arrays") if isinstance(document, dict) else None
+        names = checked(document, Network, container.NETWORK, ModelFileError).arrays
         numbers = [f"{number:05d}" for number in range(len(stored.arrays))]
-        if not isinstance(names, list) or sorted(stored.arrays) != numbers or len(names) != len(numbers):
+        if sorted(stored.arrays) != numbers or len(names) != len(numbers):
             raise ModelFileError("its arrays are not those that the network names")
         net = restored(document, {name: stored.arrays[number] for name, number in zip(names, numbers)}, ctx, as_float)
         net.facts = facts_of(stored.documents.get(container.FACTS), stored.digest)

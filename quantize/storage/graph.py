@@ -10,7 +10,6 @@ from mxnet.gluon import Block, HybridBlock, Parameter
 from quantize.convert.graph import Graph, trace
 from quantize.errors import ConversionError, ModelFileError
 from quantize.modes import clear_cached_graphs
-from quantize.storage.container import expect
 from quantize.storage.layers import is_layer
 from quantize.storage.operators import ALLOWED
 from quantize.tree import replace_blocks, walk
@@ -114,7 +113,7 @@ class StoredNet(HybridBlock):
         self.params.update({parameter.name: parameter for parameter in others.values()})
         self._nodes = _checked(graph, layers)
         self.inputs = 1 + max((node["input"] for node in self._nodes if "input" in node), default=0)
-        self._outputs = [_source(head, len(self._nodes)) for head in expect(graph.get("outputs"), list, "outputs")]
+        self._outputs = [_source(head, len(self._nodes)) for head in graph["outputs"]]
 
     def _parameter(self, F: ModuleType, name: str, like: Tensor) -> Tensor:
         *path, short = name.split(".")
@@ -156,30 +155,21 @@ def _operator(F: ModuleType, op: str) -> Any:
 
 def _checked(graph: Any, layers: Mapping[str, Block]) -> List[Dict[str, Any]]:
     """Nodes of a file; ModelFileError for one that reads what is not there, or does what it may not."""
-    nodes = expect(expect(graph, dict, "graph").get("nodes"), list, "nodes")
-    for index, node in enumerate(nodes):
-        where = f"node {index}"
-        expect(node, dict, where)
-        if "input" in node:
-            expect(node["input"], int, where)
-        elif "parameter" in node:
-            expect(node["parameter"], str, where)
-        elif "layer" in node:
-            if node["layer"] not in layers:
-                raise ModelFileError(f"{where}: there is no layer {node['layer']!r}")
-        else:
-            attrs = expect(node.get("attrs"), dict, where)
-            expect(node.get("name"), str, where)
-            if node.get("op") not in ALLOWED or not all(isinstance(text, str) for text in attrs.values()):
-                raise ModelFileError(f"{where}: the operator {node.get('op')!r} with {attrs} is none that a file may "
-                                     "hold")
+    nodes = []
+    for index, stated in enumerate(graph["nodes"]):
+        node, where = {key: value for key, value in stated.items() if value is not None}, f"node {index}"
         if "input" not in node and "parameter" not in node:
-            node["inputs"] = [_source(source, index) for source in expect(node.get("inputs"), list, where)]
+            if "layer" in node and node["layer"] not in layers:
+                raise ModelFileError(f"{where}: there is no layer {node['layer']!r}")
+            if "layer" not in node and (node.get("op") not in ALLOWED or "attrs" not in node or "name" not in node):
+                raise ModelFileError(f"{where}: the operator {node.get('op')!r} with {node.get('attrs')} is none that "
+                                     "a file may hold")
+            node["inputs"] = [_source(source, index) for source in node.get("inputs", ())]
+        nodes.append(node)
     return nodes
 
 
 def _source(source: Any, before: int) -> Source:
-    if (not isinstance(source, list) or len(source) != 2 or not all(type(part) is int for part in source)
-            or not 0 <= source[0] < before or source[1] < 0):
+    if source[0] >= before:
         raise ModelFileError(f"{source!r} is no output of a node before number {before}")
     return source[0], source[1]

@@ -11,7 +11,6 @@ from quantize.escape import one_line
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, Place, ReLU6, SkippableReLU, WinogradConv2D
 from quantize.nn.batchnorm import FrozenBatchNorm
 from quantize.nn.layer import QuantizedBlock, retyped
-from quantize.storage.container import expect
 
 Options = Dict[str, Any]
 CONVOLUTIONS = (nn.Conv1D, nn.Conv2D, nn.Conv3D)
@@ -100,17 +99,16 @@ def made(record: Any, where: str, as_float: bool = False) -> Tuple[Block, Option
 
     Raises ModelFileError for a record that makes no layer.
     """
-    expect(record, dict, where)
-    kind = KINDS.get(expect(record.get("type"), str, where))
+    kind = KINDS.get(record["type"])
     if kind is None:
         raise ModelFileError(f"{where}: {record['type']!r} is no layer; known: {', '.join(sorted(KINDS))}")
     gluon = _QUANTIZED.get(kind) or _BECOME.get(kind) or kind
     options = {name: tuple(value) if isinstance(value, list) else value
-               for name, value in expect(record.get("options"), dict, where).items()}
+               for name, value in record["options"].items()}
     if not NAMES.issuperset(options):
         raise ModelFileError(f"{where}: {sorted(set(options) - NAMES)[0]!r} is no option of a layer")
     try:
-        layer = gluon(prefix=expect(record.get("prefix"), str, where), **options)
+        layer = gluon(prefix=record["prefix"], **options)
     except Exception as error:  # whatever Gluon's constructors raise for values that cannot be
         raise ModelFileError(f"{where}: a {gluon.__name__} cannot be made of {options}: {one_line(error)}") from None
     if record.get("activation") is not None:

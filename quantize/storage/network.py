@@ -96,25 +96,21 @@ def _readers(blocks: Mapping[str, Block]) -> Dict[str, List[str]]:
 
 def restored(document: Document, arrays: Mapping[str, np.ndarray], ctx: Optional[mx.Context],
              as_float: bool = False) -> StoredNet:
-    """The network of a document, or the float one under it; ModelFileError for what makes none."""
+    """The network of a document that its schema allows, or the float one under it (else ModelFileError)."""
     ctx = ctx or mx.cpu()
-    expect(document, dict, "network")
-    records = expect(document.get("layers"), dict, "layers")
-    order = expect(document.get("order"), list, "order")
+    records, order, additions = document["layers"], document["order"], document["additions"]
     if sorted(order) != sorted(records):
         raise ModelFileError("the order of layers names others than there are")
     made = {path: kinds.made(records[path], path, as_float) for path in order}
     others = _other_parameters(document, arrays)
-    net = StoredNet(document.get("graph"), {path: layer for path, (layer, _) in made.items()}, others,
-                    expect(document.get("prefix"), str, "prefix"))
-    additions = expect(document.get("additions"), dict, "additions")
+    net = StoredNet(document["graph"], {path: layer for path, (layer, _) in made.items()}, others, document["prefix"])
     becoming = {path: become for path, (_, become) in made.items() if become is not None}
     if as_float:
         return _float(net, (document, additions, becoming), arrays, ctx)
     _become(net, becoming)
     _add(net, additions)
     blocks = dict(walk(net))
-    quantizers.link_relus(blocks, expect(document.get("readers"), dict, "readers"))
+    quantizers.link_relus(blocks, document["readers"])
     _set_parameters(net, document, arrays, ctx)
     for path, layer in quantized_layers(net):
         quantizers.restore_arrays(path, layer, arrays, ctx)
@@ -132,13 +128,12 @@ def _float(net: StoredNet, parts: Tuple[Document, Document, Mapping[str, type]],
            ctx: mx.Context) -> StoredNet:
     """Layers without what conversion added; BatchNorms that were folded compute again, merged ones stay merged."""
     document, additions, becoming = parts
-    folded = {expect(record, dict, path).get("norm", {}).get("block") for path, record in additions.items()
-              if record.get("norm")}
+    folded = {record["norm"]["block"] for record in additions.values() if record.get("norm")}
     blocks = dict(walk(net))
     _become(net, {path: kind for path, kind in becoming.items() if blocks[path].name not in folded})
     found = net._collect_params_with_prefix()
     fixed = {VALUES + name: array for name, array in quantizers.float_arrays(arrays).items()}
-    kept = {part: {name: value for name, value in expect(document.get(part), dict, part).items() if name in found}
+    kept = {part: {name: value for name, value in document[part].items() if name in found}
             for part in ("parameters", "shared")}
     _set_parameters(net, kept, {**arrays, **fixed}, ctx)
     clear_cached_graphs(net)
@@ -147,12 +142,12 @@ def _float(net: StoredNet, parts: Tuple[Document, Document, Mapping[str, type]],
 
 def _other_parameters(document: Document, arrays: Mapping[str, np.ndarray]) -> Dict[str, Parameter]:
     found = {}
-    said = expect(document.get("parameters"), dict, "parameters")
-    for name in expect(document.get("others"), list, "others"):
+    said = document["parameters"]
+    for name in document["others"]:
         if name not in said or VALUES + name not in arrays:
             raise ModelFileError(f"parameter {name!r} has no value")
         array = arrays[VALUES + name]
-        found[name] = Parameter(expect(said[name].get("name"), str, name), shape=array.shape, dtype=array.dtype)
+        found[name] = Parameter(said[name]["name"], shape=array.shape, dtype=array.dtype)
     return found
 
 
@@ -176,7 +171,7 @@ def _add(net: Block, additions: Mapping[str, Any]) -> None:
             raise ModelFileError(f"{path}: no layer there holds quantizers")
         quantizers.add(path, layer, record, shared)
         if record.get("norm") is not None:
-            aside = norms.get(expect(record["norm"], dict, path).get("block"))
+            aside = norms.get(record["norm"]["block"])
             if aside is None:
                 raise ModelFileError(f"{path}: the BatchNorm folded into it is missing")
             quantizers.fold(path, layer, record["norm"], kinds.stepped_back(aside))
@@ -184,7 +179,7 @@ def _add(net: Block, additions: Mapping[str, Any]) -> None:
 
 def _set_parameters(net: Block, document: Document, arrays: Mapping[str, np.ndarray], ctx: mx.Context) -> None:
     """Values and properties; names must be those of the network, no more and no fewer."""
-    said, same = expect(document["parameters"], dict, "parameters"), expect(document.get("shared"), dict, "shared")
+    said, same = document["parameters"], document["shared"]
     found = net._collect_params_with_prefix()
     wanted = set(said) | set(same)
     if set(found) != wanted:
@@ -202,11 +197,8 @@ def _set_parameters(net: Block, document: Document, arrays: Mapping[str, np.ndar
             raise ModelFileError(f"parameter {name!r} holds NaN, infinity or no real numbers")
         parameter.initialize(ctx=ctx)
         parameter.set_data(mx.nd.array(array, dtype=array.dtype))
-        try:
-            for key in PROPERTIES:
-                setattr(parameter, key, properties[key])
-        except (KeyError, AssertionError, TypeError) as error:
-            raise ModelFileError(f"parameter {name!r}: {error!r}") from None
+        for key in PROPERTIES:
+            setattr(parameter, key, properties[key])
     for parameter in net.collect_params().values():
         if parameter._data is None:
             parameter.initialize(ctx=ctx)  # constants of Winograd transforms

@@ -1,24 +1,27 @@
 # SPDX-License-Identifier: MIT
 """Quantizers as records: format, method, mode, and whatever of their state is no parameter."""
 
+from math import prod
 from typing import Any, Dict, Iterator, Mapping, Optional, Tuple
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block, Parameter
 
+from quantize.documents import checked
 from quantize.errors import ConversionError, ModelFileError, QuantizeError
 from quantize.modes import Unrounded
 from quantize.nn import METHODS, FoldedBatchNorm, SkippableReLU, WinogradTransform
-from quantize.nn.fake_quantize import MODES, FakeQuantize
+from quantize.nn.fake_quantize import FakeQuantize
 from quantize.spec import QuantSpec
 from quantize.storage.container import expect
+from quantize.storage.schema import Quantizer, Same
 from quantize.storage.values import decoded, encoded
 from quantize.winograd import WinogradSpec
 
 SLOTS = ("input_quantizer", "weight_quantizer", "output_quantizer", "tile_quantizer")
-# state that is neither parameter nor format: attribute -> its kind
-STATE = {"frozen": bool, "reorder_first": bool, "momentum": float, "backend": str}
+# attributes that are neither parameter nor format
+STATE = ("frozen", "reorder_first", "momentum", "backend")
 FLOAT_WEIGHT, FLOAT_BIAS = "float_weight:", "float_bias:"
 UNROUNDED = {name: f"unrounded_{name}:" for name in ("weight", "bias", "scale")}
 Arrays = Mapping[str, np.ndarray]
@@ -58,30 +61,25 @@ def _request(quantizer: FakeQuantize, name: str) -> str:
 def made(record: Any, where: str) -> FakeQuantize:
     """The quantizer of a record; ModelFileError for one that cannot be. Numbers are set with the network's others."""
     try:
-        return _made(expect(record, dict, where), where)
+        checked(record, Quantizer, where, ModelFileError)
+        return _made(record)
     except QuantizeError as error:
         raise ModelFileError(f"{where}: {error}") from None
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ModelFileError(f"{where}: no quantizer can be made of this record: {error!r}") from None
 
 
-def _made(record: Dict[str, Any], where: str) -> FakeQuantize:
-    role = record["role"]
-    if role not in ("weight", "activation"):
-        raise ModelFileError(f"{role!r} is no role of a quantizer")
-    kind = getattr(METHODS.get(record["method"]), role)
+def _made(record: Dict[str, Any]) -> FakeQuantize:
+    kind = getattr(METHODS.get(record["method"]), record["role"])
     spec = expect(decoded(record["spec"]), QuantSpec, "spec")
     options = {name: value for name, value in record["options"].items() if name in (*kind.options, *kind.facts)}
-    shape = tuple(expect(size, int, "scale_shape") for size in record["scale_shape"])
-    if not 1 <= len(shape) <= 8 or min(shape) < 1 or int(np.prod(shape)) > 1 << 24:
+    shape = tuple(record["scale_shape"])
+    if prod(shape) > 1 << 24:
         raise ModelFileError(f"{shape} is no shape of scales")
-    quantizer = kind(spec, shape, mode="float", prefix=expect(record["prefix"], str, "prefix"), **options)
-    kinds = {**STATE, **({"clamp_only": bool} if kind.clamp_stage else {})}
-    for name, kind_of in kinds.items():
-        setattr(quantizer, name, expect(record["state"][name], kind_of, name))
+    quantizer = kind(spec, shape, mode="float", prefix=record["prefix"], **options)
+    for name in (*STATE, *(["clamp_only"] if kind.clamp_stage else [])):
+        setattr(quantizer, name, record["state"][name])
     for name in quantizer.trained:
-        if record["requests"][name] not in ("write", "add", "null"):
-            raise ModelFileError(f"{record['requests'][name]!r} is no request for a gradient")
         quantizer._requests[name] = record["requests"][name]
     quantizer.mode = record["mode"]
     return quantizer
@@ -104,10 +102,10 @@ class Shared:
 
     def read(self, path: str, record: Any) -> FakeQuantize:
         """The quantizer of a record."""
-        place = record.get("same_as") if isinstance(record, dict) else None
-        if place is None:
+        if "same_as" not in record:
             self.made[path] = made(record, path)
             return self.made[path]
+        place = checked(record, Same, path, ModelFileError).same_as
         if place not in self.made:
             raise ModelFileError(f"{path}: there is no quantizer {place!r} before it")
         return self.made[place]
@@ -131,16 +129,13 @@ def additions_of(path: str, layer: Block, shared: Shared) -> Dict[str, Any]:
 
 def add(path: str, layer: Block, record: Any, shared: Shared) -> None:
     """Give a layer what `additions_of` wrote down, but for its folded BatchNorm."""
-    expect(record, dict, path)
     if record.get("gradient_bits") is not None:
-        layer.gradient_bits = expect(record["gradient_bits"], int, path)
+        layer.gradient_bits = record["gradient_bits"]
     if record.get("winograd") is not None:
         spec = expect(decoded(record["winograd"]), WinogradSpec, path)
         layer.weight_transform = WinogradTransform(spec, layer.weight.shape, layer._kwargs["num_group"],
-                                                   prefix=expect(record.get("winograd_prefix"), str, path))
-    for slot, written in expect(record.get("quantizers"), dict, path).items():
-        if slot not in SLOTS:
-            raise ModelFileError(f"{path}: layers hold no {slot!r}")
+                                                   prefix=record["winograd_prefix"])
+    for slot, written in record["quantizers"].items():
         setattr(layer, slot, shared.read(f"{path}.{slot}", written))
 
 
@@ -148,7 +143,7 @@ def fold(path: str, layer: Block, record: Any, norm: Block) -> None:
     """Give a layer its folded BatchNorm, whose block has stepped aside in the network."""
     try:
         layer.norm = FoldedBatchNorm(norm, tuple(record["shape"]), record["statistics"])
-        layer.norm.frozen = expect(record["frozen"], bool, path)
+        layer.norm.frozen = record["frozen"]
     except (QuantizeError, KeyError, TypeError) as error:
         raise ModelFileError(f"{path}: no BatchNorm can be folded as the record says: {error!r}") from None
     layer.params.update(norm.params)
@@ -200,8 +195,6 @@ def restore_unrounded(path: str, layer: Block, record: Any, arrays: Arrays, ctx:
                                  "shape")
         if array is not None:
             found[part] = mx.nd.array(array, ctx=ctx)
-    if record not in MODES:
-        raise ModelFileError(f"{path}: there is no mode {record!r:.40}")
     layer.unrounded = Unrounded(mode=record, **found)
 
 

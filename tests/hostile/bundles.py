@@ -23,7 +23,7 @@ from deploy.target import find
 from deploy.targets.ncnn import writer
 from gluon_quantize.models.loading import open_model
 from gluon_quantize.models.request import NetworkRequest
-from gluon_quantize.report.page import charts, words
+from gluon_quantize.report.page import charts, table, words
 from gluon_quantize.report.page import write as page
 from gluon_quantize.runs import ownership, recheck
 from gluon_quantize.runs.report import ReportRequest, report
@@ -182,12 +182,18 @@ def deployment(folder):
     stated = Circumstances("m", {"cpu": "c", "architecture": "x86_64", "flags": ["avx"], "ncnn": "1"},
                            file_facts(sorted(folder.iterdir())), "0", {"ncnn exact": {"num_threads": 1}})
     (folder / "certificate.json").write_text(json.dumps(certificate(model, found, stated)))
-    counts = {"top1_count": 2, "agreement_count": 2}
+    counts = {"top1_count": 2, "agreement_count": 2, "sqnr_db": [20.0], "agreement": 0.5}
+    best = [{"class": 1, "share": 0.5}]
     (folder / "result.json").write_text(json.dumps({
         "accuracy": {"ncnn int8": counts}, "float": counts, "images": 2, "files": sorted(files_of(folder)),
         "sizes": {"int8": 3, "float": 12, "ratio": 0.25}, "settings": {"model": "m", "data_dir": None},
-        "latency_ms": {"float": 2.0, "int8": 1.0, "ratio": 2.0, "runs": 3, "threads": 1},
-        "calibration": {"movement": {"conv.input_quantizer": 0.2}, "never_active_channels": {}, "dead_channels": {}}}))
+        "latency_ms": {"float": 2.0, "int8": 1.0, "ratio": 2.0, "runs": 3, "threads": 1,
+                       "spread": {"float": [1.0, 3.0], "int8": [0.5, 2.0]}},
+        "calibration": {"movement": {"conv.input_quantizer": 0.2}, "never_active_channels": {}, "dead_channels": {}},
+        "answers": {"by": "ncnn", "images": 2, "agreement": 1, "pairs": [[0, 1, 1], [1, 1, 1]], "changed": [
+            {"index": 0, "label": 1, "float": best, "quantized": best}]},
+        "sensitivity": {"rows": [{"layer": "c", "operand": operand, "bits": 4, "sqnr_db": 9.0}
+                                 for operand in ("weight", "layer")], "everything": {"4": {"sqnr_db": 7.0}}}}))
     return model
 
 
@@ -208,6 +214,10 @@ def report_of(folder):
     words.glance(contents), words.machines(contents), words.warnings(contents)
     page._specs(contents, contents["layers"]), page._settings(contents)
     charts.training(contents["training"] or [{"epoch": 0}])
+    charts.confusion(contents["answers"]) if contents["answers"] else None
+    charts.sensitivity(contents["sensitivity"], []) if contents["sensitivity"] else None
+    words.better_float(contents), words.metrics(contents)
+    table.with_sensitivities(contents["layers"], contents["sensitivity"])
     json.dumps(contents, allow_nan=False)
 
 
@@ -237,7 +247,9 @@ def of_commands(folder):
     log = {"epochs": [{"epoch": n, "loss": 0.5, "top1": 0.9, "ranges": {"a": 1.0}} for n in range(2)],
            "settings": {"model": "m"}}
     result = {"best": {"top1": 0.9, "top1_count": 9, "images": 10}, "final": {"top1": 0.9, "top1_count": 9,
-                                                                              "images": 10}, "settings": {"onnx": "a"}}
+                                                                              "images": 10}, "settings": {"onnx": "a"},
+              "before": {"float": {"top1": 0.8}, "calibrated": None}, "float": {"metrics": {"mAP": 0.5}},
+              "responses": {"sqnr_db": [21.5, 30.0], "agreement": 0.75}}
     training = {"log.json": json.dumps(log).encode(), "result.json": json.dumps(result).encode(), "plan.txt": b"plan"}
 
     def read_alone(path):

@@ -5,11 +5,10 @@ import pathlib
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional
 
-import msgspec
-
 from deploy.ir import Model
 from deploy.ir.file import load
 from deploy.proof.machines import certificates
+from gluon_quantize.runs.result_schema import Log, Result
 from quantize.documents import checked, read_json
 from quantize.errors import DataError
 from quantize.files import read_text
@@ -74,93 +73,6 @@ def material(path: Any) -> Material:
 def _checkpoint(folder: pathlib.Path) -> Optional[pathlib.Path]:
     named = [folder / name for name in BEST_FIRST if (folder / name).is_file()]
     return next(iter(named + sorted(folder.glob("*" + CHECKPOINT))), None)
-
-
-class Counts(msgspec.Struct):
-    """How many of the images are right."""
-
-    top1_count: int = 0
-    agreement_count: Optional[int] = None
-    metrics: Optional[Dict[str, float]] = None
-
-
-class Sizes(msgspec.Struct):
-    """Of the files."""
-
-    int8: int
-    float_: int = msgspec.field(name="float")
-    ratio: float
-
-
-class Latency(msgspec.Struct):
-    """Milliseconds."""
-
-    int8: float
-    float_: float = msgspec.field(name="float")
-    ratio: float
-    runs: int
-
-
-class Trust(msgspec.Struct):
-    """How far a calibration can be trusted."""
-
-    movement: Optional[Dict[str, Optional[float]]] = None
-    never_active_channels: Optional[Dict[str, int]] = None
-    dead_channels: Optional[Dict[str, int]] = None
-
-
-class Scores(msgspec.Struct):
-    """Of an epoch."""
-
-    top1: float = 0.0
-    top1_count: int = 0
-    images: int = 0
-    sensitivity: float = 0.0
-    specificity: float = 0.0
-    precision: float = 0.0
-    accuracy: float = 0.0
-    f1: float = 0.0
-    informedness: float = 0.0
-
-
-class Settings(msgspec.Struct, frozen=True):
-    """What was asked for."""
-
-    data_dir: Optional[str] = None
-    model: Optional[str] = None
-    onnx: Optional[str] = None
-    symbol: Optional[str] = None
-
-
-class Result(msgspec.Struct):
-    """What a report reads of `result.json`, of which there are several kinds; each holds more."""
-
-    images: Optional[int] = None
-    settings: Settings = Settings()
-    float_: Optional[Counts] = msgspec.field(name="float", default=None)
-    quantized: Optional[Counts] = None
-    accuracy: Optional[Dict[str, Counts]] = None
-    best: Optional[Scores] = None
-    final: Optional[Scores] = None
-    sizes: Optional[Sizes] = None
-    latency_ms: Optional[Latency] = None
-    calibration: Optional[Trust] = None
-
-
-class Epoch(msgspec.Struct):
-    """One row of a training."""
-
-    epoch: int
-    loss: Optional[float] = None
-    top1: Optional[float] = None
-    ranges: Optional[Dict[str, float]] = None
-
-
-class Log(msgspec.Struct):
-    """What a report reads of `log.json`."""
-
-    epochs: List[Epoch] = []
-    settings: Settings = Settings()
 
 
 def _json(path: pathlib.Path, schema: Any) -> Dict[str, Any]:

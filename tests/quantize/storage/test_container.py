@@ -13,6 +13,7 @@ from quantize import load_quantized, read_facts, save_quantized
 from quantize.config import Format, Rule
 from quantize.convert import convert_model
 from quantize.errors import ConversionError, DataError, ModelFileError, QuantizeError
+from quantize.limits import memory_limit
 from quantize.nn import QConv2D
 from quantize.storage import Facts, container
 from tests.quantize.storage.cases import converted, images, network, ranged
@@ -175,12 +176,47 @@ def test_arrays_that_are_none_are_refused(saved, tmp_path, data):
     (lambda d: d["arrays"].pop(), "arrays"),
     (lambda d: d["parameters"].popitem(), "in no layer|missing"),
     (lambda d: d.update(order=[]), "order"),
-    (lambda d: d.update(additions=3), "dict"),
+    (lambda d: d.update(additions=3), r"Expected `object`, got `int` - at `\$.additions`"),
+    (lambda d: next(iter(d["parameters"].values())).update(lr_mult="fast"), r"Expected `float`.*parameters.*lr_mult"),
+    (lambda d: next(iter(d["parameters"].values())).update(lr_mult=-1), "lr_mult"),
+    (lambda d: next(iter(d["parameters"].values())).update(wd_mult=[1.0]), "wd_mult"),
+    (lambda d: next(iter(d["parameters"].values())).update(wd_mult=1e300), "wd_mult"),
+    (lambda d: next(iter(d["parameters"].values())).update(grad_req="always"), "grad_req"),
+    (lambda d: d["graph"]["nodes"][0].update(input=10 ** 9), "graph.nodes.0..input"),
+    (lambda d: d["graph"].update(outputs=[]), "length >= 1"),
+    (lambda d: d["additions"]["0"]["quantizers"]["weight_quantizer"]["state"].update(momentum=2.0), "momentum"),
+    (lambda d: d["additions"]["0"]["quantizers"]["weight_quantizer"]["state"].update(backend="os"), "backend"),
+    (lambda d: d["additions"]["0"].update(gradient_bits=10 ** 6), "gradient_bits"),
     (lambda d: d.clear(), "network|arrays")])
 def test_a_network_that_cannot_be_is_refused(saved, tmp_path, edit, match):
     path = rewritten(saved[0], tmp_path / "a.qnet", lambda contents: edited(contents, "network.json", edit))
     with pytest.raises(ModelFileError, match=match):
         load_quantized(path)
+
+
+@pytest.mark.parametrize("edit, match", [
+    (lambda d: d.update(class_names=["a", 2]), r"class_names\[1\]"), (lambda d: d.pop("extra"), "extra"),
+    (lambda d: d.update(provenance=[1]), r"provenance\[0\]"), (lambda d: d.update(target=3), "target"),
+    (lambda d: d.update(preprocessing=[]), "preprocessing")])
+def test_facts_that_cannot_be_are_refused_by_both_readers(saved, tmp_path, edit, match):
+    path = rewritten(saved[0], tmp_path / "a.qnet", lambda contents: edited(contents, "facts.json", edit))
+    for read in (load_quantized, read_facts):
+        with pytest.raises(ModelFileError, match=r"a\.qnet: facts\.json: .*" + match):
+            read(path)
+
+
+@pytest.mark.parametrize("text, match", [
+    (b"[" * 100_000, "nested too deep"), (b'{"a": 1, "a": 2}', "comes twice"), (b"\xff", "no text"),
+    (b"[%s]" % (b"9" * 5000), "a number of 5000 characters"), (b'{"prefix": NaN}', "no number")])
+def test_documents_are_read_within_bounds(saved, tmp_path, text, match):
+    path = rewritten(saved[0], tmp_path / "a.qnet", lambda contents: contents.update({"network.json": text}))
+    with pytest.raises(ModelFileError, match=rf"network\.json.*{match}"):
+        load_quantized(path)
+
+
+def test_a_file_larger_than_memory_allows_is_refused(saved):
+    with memory_limit(1000), pytest.raises(ModelFileError, match="more than the limit"):
+        load_quantized(saved[0])
 
 
 def test_another_version_says_so(saved, tmp_path):

@@ -52,7 +52,8 @@ def _accuracy_cards(result: Mapping[str, Any]) -> List[Card]:
 
 def _training_cards(result: Mapping[str, Any]) -> List[Card]:
     before = (result.get("before") or {}).get("float")
-    cards = [_card("Top-1 float, before", f"{before['top1']:.2%}", "on the validation images")] if before else []
+    cards = [_card("Top-1 float, before", f"{before['top1']:.2%}", "on the validation images")] if (
+        before and "top1" in before) else []
     for name in ("best", "final"):
         scores = result.get(name)
         if scores and {"top1", "top1_count", "images"} <= set(scores):
