@@ -56,12 +56,24 @@ def _taken(path, what):
                            error)
             return handle
         if _is_at(handle, path):
-            handle.truncate(0)
-            handle.write(f"{os.getpid()}\n")
-            handle.flush()
+            _sign(handle, path)
             return handle
         handle.close()  # its owner removed it before we had it
     raise DataError(f"{what}: other processes keep taking {path}")
+
+
+def _sign(handle, path):
+    """Write this process's number into its lock file; on a full disk the file goes again, and is nobody's."""
+    try:
+        handle.truncate(0)
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
+    except OSError:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        with contextlib.suppress(OSError):
+            handle.close()  # which tries to write once more
+        raise
 
 
 def _owner(handle):
