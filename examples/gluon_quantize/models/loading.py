@@ -4,7 +4,8 @@
 import dataclasses
 import logging
 import pathlib
-from typing import Any, List, Optional, Tuple
+from functools import partial
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Tuple
 
 import mxnet as mx
 
@@ -13,7 +14,7 @@ from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.steps import with_origin
 from gluon_quantize.models import zoo
 from gluon_quantize.models.detection import RandomWeights, build_other, layers_of_embedded, other_models, preset_of
-from gluon_quantize.models.nets import digits_lenet, mnist_lenet
+from gluon_quantize.models.nets import cifar_vgg, digits_lenet, mnist_lenet
 from gluon_quantize.models.params import load_params
 from gluon_quantize.models.request import NetworkRequest
 from quantize.convert import trace
@@ -29,8 +30,23 @@ from quantize.tree import walk
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "digits_lenet"
-LENET = "mnist_lenet"
 EMBEDDED_PARAMS = pathlib.Path(__file__).resolve().parent.parent / "assets" / "digits_lenet.params"
+
+
+class _Untrained(NamedTuple):
+    """A network that comes without weights: its constructor, data set and preprocessing."""
+
+    build: Callable[..., mx.gluon.HybridBlock]
+    dataset: str
+    steps: Callable[[], Preprocessing]
+    shape: Tuple[int, int, int]
+
+
+UNTRAINED: Dict[str, _Untrained] = {
+    "mnist_lenet": _Untrained(mnist_lenet, "mnist", preprocess.mnist, (1, 28, 28)),
+    "cifar_vgg": _Untrained(cifar_vgg, "cifar10", preprocess.cifar10, (3, 32, 32)),
+    "cifar_vgg_0.5": _Untrained(partial(cifar_vgg, width=0.5), "cifar10", preprocess.cifar10, (3, 32, 32)),
+}
 # Data sets by the (channels, height) of their images; larger colour images are taken for ImageNet's.
 HINTS = {(1, 8): "digits", (1, 28): "mnist", (3, 32): "cifar10"}
 
@@ -83,7 +99,7 @@ class LoadedModel:
 
 def list_models() -> List[str]:
     """Names for `NetworkRequest.model`, sorted, the embedded network first."""
-    return [EMBEDDED] + sorted([LENET] + list(zoo.classification_models()))
+    return [EMBEDDED] + sorted([*UNTRAINED] + list(zoo.classification_models()))
 
 
 def open_model(source: NetworkRequest, ctx: Optional[mx.Context] = None, as_float: bool = False) -> LoadedModel:
@@ -115,24 +131,25 @@ def open_model(source: NetworkRequest, ctx: Optional[mx.Context] = None, as_floa
         return _open_onnx(source, ctx)
     if source.symbol:
         return _open_symbol(source, ctx)
-    if source.model in (EMBEDDED, LENET):
+    if source.model == EMBEDDED or source.model in UNTRAINED:
         return _open_small(source, ctx)
     return _open_zoo(source, ctx)
 
 
 def _open_small(source, ctx):
-    """digits_lenet with the embedded or the given weights; mnist_lenet with the given or random ones."""
+    """digits_lenet with the embedded or the given weights; the untrained ones with the given or random ones."""
     unknown = [option for option in source.options if option != "classes"]
     if unknown:
         raise ConfigError(f"option {unknown[0]!r} is not known to model {source.model!r}; leave it out"
                           f"{closest(unknown[0], ['classes'])}")
-    if source.model == LENET:
-        net = mnist_lenet(**source.options)
+    if source.model in UNTRAINED:
+        row = UNTRAINED[source.model]
+        net = row.build(**source.options)
         if source.params:
-            load_params(net, source.params, ctx, LENET)
+            load_params(net, source.params, ctx, source.model)
         else:
-            _random_weights(net, LENET, ctx)
-        return LoadedModel(net, LENET, with_origin(preprocess.mnist(), "the network's own"), "mnist", (1, 28, 28))
+            _random_weights(net, source.model, ctx)
+        return LoadedModel(net, source.model, with_origin(row.steps(), "the network's own"), row.dataset, row.shape)
     net = digits_lenet(**source.options)
     load_params(net, source.params or EMBEDDED_PARAMS, ctx, EMBEDDED)
     return LoadedModel(net, EMBEDDED, with_origin(preprocess.digits(), "the network's own"), "digits", (1, 8, 8))

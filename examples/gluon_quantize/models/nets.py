@@ -75,6 +75,48 @@ def mnist_lenet(classes: int = 10) -> MnistLeNet:
     return MnistLeNet(classes=classes, prefix="mnistlenet_")
 
 
+class CifarVgg(nn.HybridBlock):
+    """The VGG that networks of signs are measured with (Courbariaux et al., arXiv:1602.02830, section 2.3).
+
+    Input (N, 3, 32, 32) float32, output (N, classes) logits, behind a BatchNorm of their own. Six 3x3 convolutions,
+    a pooling behind every second one, three Dense layers; what is pooled is the sum, so that a sign comes last. In float
+    the activations are tanh. Every input size is given, as in `DigitsLeNet`.
+
+    Parameters
+    ----------
+    classes : int
+    width : float
+        Share of the published 128, 256 and 512 maps and 1024 units.
+    """
+
+    def __init__(self, classes: int = 10, width: float = 1.0, **kwargs: Any):
+        super().__init__(**kwargs)
+        maps, units = [int(width * number) for number in (128, 128, 256, 256, 512, 512)], int(width * 1024)
+        with self.name_scope():
+            self.features = nn.HybridSequential(prefix="features_")
+            with self.features.name_scope():
+                for index, (inputs, outputs) in enumerate(zip([3] + maps, maps)):
+                    self.features.add(nn.Conv2D(outputs, 3, padding=1, use_bias=False, in_channels=inputs))
+                    if index % 2:
+                        self.features.add(nn.MaxPool2D(2, 2))
+                    self.features.add(nn.BatchNorm(in_channels=outputs), nn.Activation("tanh"))
+                self.features.add(nn.Flatten())
+                for inputs in (maps[-1] * 4 * 4, units):
+                    self.features.add(nn.Dense(units, use_bias=False, in_units=inputs),
+                                      nn.BatchNorm(in_channels=units), nn.Activation("tanh"))
+            self.output = nn.Dense(classes, use_bias=False, in_units=units)
+            self.norm = nn.BatchNorm(in_channels=classes, center=False, scale=False)
+
+    def hybrid_forward(self, F: Any, x: Any) -> Any:
+        """Logits of a batch."""
+        return self.norm(self.output(self.features(x)))
+
+
+def cifar_vgg(classes: int = 10, width: float = 1.0) -> CifarVgg:
+    """An uninitialised `CifarVgg`; its flat parameter names are the same in every process."""
+    return CifarVgg(classes=classes, width=width, prefix="cifarvgg_")
+
+
 class GroupNorm(nn.HybridBlock):
     """(x - mean) / sqrt(var + epsilon) * gamma + beta, mean and variance over each group of channels.
 

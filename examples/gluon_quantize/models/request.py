@@ -14,7 +14,7 @@ class NetworkRequest:
     Parameters
     ----------
     model : str
-        'digits_lenet', 'mnist_lenet' or a classification network of gluoncv.
+        'digits_lenet', 'mnist_lenet', 'cifar_vgg', 'cifar_vgg_0.5' or a classification network of gluoncv.
     onnx : str or path
         An ONNX file.
     symbol : str or path

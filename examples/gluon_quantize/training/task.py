@@ -13,7 +13,7 @@ from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.data.steps import check_size, steps_for
 from gluon_quantize.models.device import start
 from gluon_quantize.models.inputs import input_names
-from gluon_quantize.models.loading import LENET, LoadedModel, open_model
+from gluon_quantize.models.loading import UNTRAINED, LoadedModel, open_model
 from gluon_quantize.training.augmentation import Augmentation
 from gluon_quantize.training.distillation import Distillation, LabelLoss
 from gluon_quantize.training.images import TrainingImages
@@ -93,7 +93,7 @@ def augmentation(request: TrainingImagesRequest, dataset: str) -> Augmentation:
 
 def starts_random(request: TrainRequest) -> bool:
     """Whether the float network has random weights at the start."""
-    return request.start.from_scratch or (request.network.model == LENET and not request.network.params)
+    return request.start.from_scratch or (request.network.model in UNTRAINED and not request.network.params)
 
 
 def loss_of(request: TrainRequest, ctx: mx.Context) -> LabelLoss:
