@@ -135,26 +135,16 @@ def quantize_input(net: Block, enable: bool = True, online: bool = True) -> None
     set_mode(net, ("online" if online else "offline") if enable else "float", "activation")
 
 
-def update_ema(net: Block, begin: bool = False) -> None:
+def update_ema(net: Block) -> None:
     """After a forward pass in training: activations in `ema` mode store the range their moving average has reached.
 
     Waits for the pass to end: a static graph does not tell MXNet's engine that an operator of ours changes its state,
-    so reading the state alone would not wait for it.
-
-    Parameters
-    ----------
-    begin : bool
-        Put activations that compute with each batch's range into `ema` mode for the batches to come.
+    so reading the state alone would not wait for it. `quantize.convert.moving` takes in batches of other modes.
     """
     nd.waitall()
     for _, quantizer in quantizers(net, "activation"):
         if quantizer.mode == "ema":
             quantizer.update_ema()
-    online = [quantizer for _, quantizer in quantizers(net, "activation") if quantizer.mode == "online"]
-    if begin and online:
-        for quantizer in online:
-            quantizer.mode = "ema"
-        clear_cached_graphs(net)
 
 
 def fix_params(net: Block) -> None:

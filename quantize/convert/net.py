@@ -10,6 +10,7 @@ from mxnet.gluon import Block
 
 from quantize import modes
 from quantize.config import Rule
+from quantize.convert.moving import LastBatch, follow_last_batch
 from quantize.convert.plan import Plan
 from quantize.errors import ModelFileError
 from quantize.files import PathLike
@@ -43,6 +44,7 @@ class QuantizedNet(_Base):
         The engine that it was converted for.
     """
 
+    _last_batch: Optional[LastBatch] = None
     plan: Optional[Plan] = None
     rules: Tuple[Rule, ...] = ()
     target: Any = None
@@ -59,13 +61,26 @@ class QuantizedNet(_Base):
         """See `quantize.modes.quantize_input`."""
         modes.quantize_input(self, enable, online)
 
-    def update_ema(self) -> None:
-        """See `quantize.modes.update_ema`.
+    def __call__(self, *args: Any) -> Any:
+        """As Gluon's; the batch is remembered for `update_ema`."""
+        output = super().__call__(*args)
+        self._last_batch = LastBatch.of(args) or self._last_batch
+        return output
 
-        As in Quantization.MXNet a loop that calls this needs no other switch: activations that compute with each
-        batch's range begin to keep a moving average.
+    def update_ema(self, momentum: Optional[float] = None) -> None:
+        """After a forward pass: the moving averages of activations take in this batch, and store their range.
+
+        As in Quantization.MXNet a loop that calls this needs no other switch: the first batch counts, activations that
+        compute with each batch's range begin to keep a moving average, and those that compute with stored ranges or in
+        float (``quantize_input(enable=False)``, ``disable_quantize()``) stay so while their ranges follow the batches.
+        For these the batch goes through the network a second time.
+
+        Parameters
+        ----------
+        momentum : float, optional
+            Of the averages, from now on (0.9 at first).
         """
-        modes.update_ema(self, begin=True)
+        follow_last_batch(self, self._last_batch, momentum)
 
     def fix_params(self) -> None:
         """See `quantize.modes.fix_params`."""
