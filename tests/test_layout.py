@@ -128,6 +128,8 @@ EXCEPTIONS: Dict[Tuple[str, str, str], str] = {
     ("import", "quantize/targets.py", "deploy.targets"):
         "convert_model(target='ncnn') must work before anything of deploy was imported: the table of targets is below, "
         "and deploy, where it is installed, enters its targets when a name is first looked for",
+    ("arguments", "quantize/convert/convert.py", "convert_model"):
+        "the four arguments of Quantization.MXNet, which scripts give by position, and ours by name behind them",
     **{("import", "examples/gluon_quantize/runs/fusion.py", room):
        "fuse_qat is no offer of a target: it is asked for by N2D2's name, and its scalings are those of the C source"
        for room in ("deploy.targets", "deploy.targets.*.simulate")},

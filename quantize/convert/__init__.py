@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: MIT
 """From a float network to a fake-quantized one."""
 
-from quantize.convert.convert import (
-                                      convert_model,
-                                      default_convert_fn,
-                                      gen_act_converter,
-                                      gen_conv2d_converter,
-                                      gen_dense_converter,
+from quantize.convert.convert import convert_model
+from quantize.convert.converters import (
+    default_convert_fn,
+    gen_act_converter,
+    gen_conv2d_converter,
+    gen_dense_converter,
 )
 from quantize.convert.fake_bn import fake_bn, merge_fake_bn, remove_fake_bn
 from quantize.convert.graph import trace

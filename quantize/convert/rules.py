@@ -5,7 +5,7 @@ import contextlib
 import fnmatch
 import logging
 from dataclasses import replace
-from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence, Set, Tuple, Union
 
 from mxnet.gluon import Block
 
@@ -27,13 +27,15 @@ DEFAULT_RULES = (Rule(op_types=DEFAULT_TYPES, weight=Format(8, True, "layer"),
                       input=Format(8, None, "layer"), reason="default"),)
 
 
-def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph]) -> Plan:
+def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph], required: bool = True) -> Plan:
     """The Plan that rules make for a network.
 
     Parameters
     ----------
     graph : Graph or None
         None when the network cannot be traced: `auto` inputs are then signed.
+    required : bool
+        Something is to be quantized.
 
     Raises
     ------
@@ -46,7 +48,7 @@ def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph]) -> Plan:
     norms = {} if graph is None else batchnorm_partners(graph)
     entries = tuple(replace(_entry(path, block, rules, proven), norm=norms.get(path, "")) for path, block in layers)
     check_winograd(rules, layers, entries, _matches)
-    if not any(entry.quantized for entry in entries):
+    if required and not any(entry.quantized for entry in entries):
         raise ConfigError(f"nothing to quantize: the network has {len(layers)} layers of the types {', '.join(NAMES)}, "
                           "and the rules leave all of them float")
     kept = tuple(replace(entry, weights=0 if row.operator == "" else size_of(block.weight))
@@ -190,3 +192,13 @@ def exclusions(net: Block, exclude: Iterable[Union[str, Block]]) -> List[Rule]:
             name = item.name if isinstance(item, Block) else item
             raise ConfigError(f"exclude: {name!r} is neither a block of this network nor a path pattern")
     return [Rule(op_names=tuple(names), exclude=True, reason="exclude")] if names else []
+
+
+def excluded_blocks(net: Block, exclude: Iterable[Union[str, Block]]) -> Set[int]:
+    """ids of all blocks that the `exclude` argument names, with everything in them."""
+    found: Set[int] = set()
+    items = list(exclude)
+    for path, block in walk(net):
+        if any(block is item or (isinstance(item, str) and path and fnmatch.fnmatchcase(path, item)) for item in items):
+            found.update(id(part) for _, part in walk(block))
+    return found
