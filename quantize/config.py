@@ -6,6 +6,7 @@ A config list is a list of dictionaries; later entries win over earlier ones, ke
     [{"op_types": ["Conv2D"], "weight": "int4/channel", "input": "auto4"},
      {"op_names": ["features.0", "output*"], "weight": "int8/channel", "input": "auto8"},
      {"op_names": ["*.se.*"], "exclude": true},
+     {"kernel": [1, 1], "weight": "int4/channel"},
      {"op_types": ["Dense"], "method": "sat", "options": {"alpha": 6.0}}]
 
 A format is ``int``, ``uint`` or ``auto`` (unsigned where the input is proven non-negative), the bits (1 to 16), or in
@@ -34,7 +35,7 @@ from quantize.winograd import WinogradSpec, parse_winograd
 
 GRANULARITIES = ("layer", "group", "channel")
 METHOD_KEYS = ("weight_method", "input_method", "output_method")
-KEYS = ("op_types", "op_names", "exclude", "weight", "input", "output", "method") + METHOD_KEYS + (
+KEYS = ("op_types", "op_names", "kernel", "exclude", "weight", "input", "output", "method") + METHOD_KEYS + (
     "options", "winograd", "fold_bn")
 
 
@@ -100,6 +101,8 @@ class Rule:
         Layer type names ("Conv2D"); empty selects every type.
     op_names : tuple of str
         Shell wildcards on structural paths ("features.3.*"); empty selects every layer.
+    kernel : tuple of int
+        The shape of a convolution's kernel; empty selects every layer.
     exclude : bool or None
         True leaves the layer float whatever other rules say; False takes an earlier exclusion back.
     weight, input, output : Format, "float" or None
@@ -129,11 +132,12 @@ class Rule:
     options: Tuple[Tuple[str, Any], ...] = ()
     winograd: Union[None, str, WinogradSpec] = None
     fold_bn: Optional[bool] = None
+    kernel: Tuple[int, ...] = ()
 
     def settings(self) -> Dict[str, Any]:
         """What the rule says of the layers it selects, but for `options`."""
         values = {field.name: getattr(self, field.name) for field in fields(self)
-                  if field.name not in ("op_types", "op_names", "options", "reason")}
+                  if field.name not in ("op_types", "op_names", "kernel", "options", "reason")}
         return {name: value for name, value in values.items() if value is not None}
 
     def then(self, later: "Rule") -> "Rule":
@@ -203,7 +207,17 @@ def _rule(entry: Dict[str, Any], where: str) -> Rule:
             raise ConfigError(f"{where}, key {key!r}: activations have one scale per layer")
     settings: Dict[str, Any] = {**flags, **_methods(entry, where), **operands}
     return Rule(_names(entry, "op_types", where), _names(entry, "op_names", where), reason=where,
-                options=_options(entry, where), winograd=_winograd(entry, where), **settings)
+                options=_options(entry, where), winograd=_winograd(entry, where), kernel=_kernel(entry, where),
+                **settings)
+
+
+def _kernel(entry: Dict[str, Any], where: str) -> Tuple[int, ...]:
+    kernel = entry.get("kernel", ())
+    if "kernel" in entry and (not isinstance(kernel, (list, tuple)) or not 1 <= len(kernel) <= 3 or not all(
+            isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in kernel)):
+        raise ConfigError(f"{where}: 'kernel' must be a list of one to three sides, such as [3, 3], got "
+                          f"{str(kernel)[:60]!r}")
+    return tuple(kernel)
 
 
 def _winograd(entry: Dict[str, Any], where: str) -> Union[None, str, WinogradSpec]:

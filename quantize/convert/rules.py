@@ -57,10 +57,17 @@ def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph], required:
     return Plan(kept, float_entries(net, graph))
 
 
-def _matches(rule: Rule, path: str, op_type: str) -> bool:
-    if rule.op_types and op_type not in rule.op_types:
+def _matches(rule: Rule, path: str, block: Block) -> bool:
+    if rule.op_types and type(block).__name__ not in rule.op_types:
+        return False
+    if rule.kernel and kernel_of(block) != rule.kernel:
         return False
     return not rule.op_names or any(fnmatch.fnmatchcase(path, pattern) for pattern in rule.op_names)
+
+
+def kernel_of(block: Block) -> Tuple[int, ...]:
+    """The shape of a convolution's kernel; () for other layers."""
+    return tuple(getattr(block, "_kwargs", {}).get("kernel", ()))
 
 
 def _check_matches(rules: Sequence[Rule], layers: Sequence[Tuple[str, Block]]) -> None:
@@ -73,11 +80,16 @@ def _check_matches(rules: Sequence[Rule], layers: Sequence[Tuple[str, Block]]) -
             if not any(fnmatch.fnmatchcase(path, pattern) for path, _ in layers):
                 raise ConfigError(f"{rule.reason or 'rule'}: pattern {pattern!r} matches no layer of the network"
                                   f"{closest(pattern, [path for path, _ in layers])}")
+        if rule.kernel and not any(_matches(rule, path, block) for path, block in layers):
+            known = sorted({kernel_of(block) for _, block in layers} - {()})
+            raise ConfigError(f"{rule.reason or 'rule'}: no layer that the rule names has the kernel "
+                              f"{list(rule.kernel)}; kernels of the network: "
+                              f"{', '.join(str(list(kernel)) for kernel in known) or 'none'}")
 
 
 def _entry(path: str, block: Block, rules: Sequence[Rule], proven: Optional[Dict[str, bool]]) -> PlanEntry:
     op_type = type(block).__name__
-    merged, reasons = _merged([rule for rule in rules if _matches(rule, path, op_type)])
+    merged, reasons = _merged([rule for rule in rules if _matches(rule, path, block)])
     if merged.exclude:
         return PlanEntry(path, op_type, reason="excluded: " + reasons["exclude"])
     where = f"{path} ({reasons.get('weight_method') or reasons.get('input_method') or 'rules'})"

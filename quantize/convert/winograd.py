@@ -52,7 +52,7 @@ def winograd_of(block: Block, asked: Union[None, str, WinogradSpec],
 
 
 def check_winograd(rules: Sequence[Rule], layers: Sequence[Tuple[str, Block]], entries: Sequence[Any],
-                   matches: Callable[[Rule, str, str], bool]) -> None:
+                   matches: Callable[[Rule, str, Block], bool]) -> None:
     """ConfigError for a rule that asks for Winograd where no layer can take it.
 
     Parameters
@@ -60,11 +60,11 @@ def check_winograd(rules: Sequence[Rule], layers: Sequence[Tuple[str, Block]], e
     layers : list of (path, Block)
     entries : sequence of PlanEntry
     matches : callable
-        ``matches(rule, path, op_type)``.
+        ``matches(rule, path, block)``.
     """
     asking = [rule for rule in rules if rule.winograd not in (None, NONE)]
     for rule in asking:
-        found = [(path, why_not(block)) for path, block in layers if matches(rule, path, type(block).__name__)]
+        found = [(path, why_not(block)) for path, block in layers if matches(rule, path, block)]
         if all(obstacle for _, obstacle in found):
             first = f" ({found[0][0]}: {found[0][1]})" if found else ""
             raise ConfigError(f"{rule.reason or 'rule'}: winograd {rule.winograd} for {len(found)} layers, none of "
