@@ -114,19 +114,25 @@ def factories_for(calibrators: Sequence[Calibrator], per_image: Optional[int] = 
     return factories
 
 
-def calibrate(net: Block, observers: Mapping[str, Any], calibrator: Calibrator) -> Dict[str, float]:
+def calibrate(net: Block, observers: Mapping[str, Any], calibrator: Calibrator,
+              keep_stated: bool = False) -> Dict[str, float]:
     """Decide and store the range of every activation quantizer; returns {path: threshold} in real units.
 
     Parameters
     ----------
     observers : dict
         What `collect` or `observe` returned.
+    keep_stated : bool
+        Leave the quantizers alone whose start the configuration states (``options``, ``alpha``).
     """
     _check_calibrator(calibrator)
     if not isinstance(observers, Mapping):
         raise CalibrationError(f"calibrate: wanted is what observe or collect returned, got {type(observers).__name__}")
     thresholds = {}
     for path, quantizer in quantizers(net, "activation"):
+        if keep_stated and quantizer.stated:
+            thresholds[path] = float(quantizer.threshold.max())
+            continue
         observer = observers.get(path)
         if isinstance(observer, dict):
             observer = observer.get(calibrator.observer)

@@ -238,7 +238,9 @@ def _options(entry: Dict[str, Any], where: str) -> Tuple[Tuple[str, Any], ...]:
     options = entry.get("options", {})
     if not isinstance(options, dict):
         raise ConfigError(f"{where}: 'options' must be a dictionary, got {options!r}")
-    return tuple(sorted(options.items()))
+    # values that can be compared: what tells one quantizer from another is in sets and keys
+    return tuple(sorted((name, tuple(sorted(value.items(), key=str)) if isinstance(value, dict) else value)
+                        for name, value in options.items()))
 
 
 def _names(entry: Dict[str, Any], key: str, where: str) -> Tuple[str, ...]:

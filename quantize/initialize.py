@@ -11,8 +11,8 @@ def qparams_init(net: Block, conv_name: str = "conv", bn_name: str = "batchnorm"
 
     Statistics that hold values already are left alone. Trained steps of weights start from the weights. `convert_model`
     calls it for networks whose parameters are initialized; a script may call it again without harm. Returns the
-    network. `conv_name` and `bn_name`, by which Quantization.MXNet found the BatchNorm of a convolution, are not needed:
-    the traced graph says which belong together.
+    network. `conv_name` and `bn_name`, by which Quantization.MXNet found the BatchNorm of a convolution, are not
+    needed: the traced graph says which belong together.
     """
     initialized = [p for p in net.collect_params().values() if p._data is not None]
     if not initialized:

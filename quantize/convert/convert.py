@@ -2,7 +2,7 @@
 """`convert_model`: a float network comes in, a fake-quantized one goes out."""
 
 import logging
-from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
 from mxnet.gluon import Block, HybridBlock, nn

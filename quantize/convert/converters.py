@@ -53,8 +53,7 @@ def gen_dense_converter(weight_width: int = 8, input_signed: Union[None, bool, s
 
 
 def gen_act_converter(width: int = 8, quantize_act: bool = True) -> Rule:
-    """What `convert_fn[nn.Activation]` may hold: the activation's output is quantized to `width` bits, or stays float.
-    """
+    """What `convert_fn[nn.Activation]` may hold: its output is quantized to `width` bits, or stays float."""
     return Rule(output=Format(width, None) if quantize_act else FLOAT)
 
 

@@ -83,6 +83,12 @@ class FakeQuantize(HybridBlock):
         ``start(array)`` takes the trained numbers from data; None where there is nothing to start.
     options : dict of str to Option
         Constructor arguments that a configuration may set.
+    starts : tuple of str
+        Those of `options` that say where trained or fixed numbers start.
+    stated : bool
+        Such an option was given: calibrations that are asked to (`keep_stated`) leave the numbers alone.
+    solver : tuple of (str, value)
+        Optimizer, lr, wd and momentum for `trained` that the configuration states; what is not in it is the training's.
     facts : tuple of str
         Constructor arguments that the layer knows: ``fan_out`` (outputs times kernel positions), ``scaling`` (no
         BatchNorm makes up for the scale of the weights).
@@ -117,6 +123,9 @@ class FakeQuantize(HybridBlock):
     training_mode = "online"
     start: Optional[Callable[[np.ndarray], None]] = None
     options: Mapping[str, Option] = {}
+    starts: Tuple[str, ...] = ()
+    stated = False
+    solver: Tuple[Tuple[str, Any], ...] = ()
     facts: Tuple[str, ...] = ()
     trains_step = False
     per_tensor = False

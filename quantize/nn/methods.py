@@ -16,6 +16,7 @@ What the rest of a network's life means for them:
 * Exported graphs compute the same from the trained numbers.
 """
 
+import math
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
 
 from quantize.errors import ConfigError, SpecError
@@ -89,6 +90,26 @@ LAYER_OPTIONS = {
 }
 
 
+# a solver of its own for what the quantizers of an operand train: {"optimizer": "adam", "lr": 0.001, "wd": 0}
+SOLVER_OPTIONS = tuple(f"{operand}_solver" for operand in ("weight", "input", "output"))
+_SOLVER_KEYS: Dict[str, Any] = {"optimizer": str, "lr": (int, float), "wd": (int, float), "momentum": (int, float)}
+
+
+def _is_solver(value: Any) -> bool:
+    """Pairs, as rules keep dictionaries."""
+    pairs = value.items() if isinstance(value, dict) else value
+    try:
+        return bool(pairs) and all(name in _SOLVER_KEYS and isinstance(number, _SOLVER_KEYS[name])
+                                   and not isinstance(number, bool) and (name == "optimizer" or 0 <= number < math.inf)
+                                   for name, number in pairs)
+    except (TypeError, ValueError):
+        return False
+
+
+LAYER_OPTIONS.update(dict.fromkeys(SOLVER_OPTIONS, Option(
+    f"a dictionary of {', '.join(_SOLVER_KEYS)}, each as the training's option of that name", _is_solver)))
+
+
 def known_options() -> Dict[str, Option]:
     """What a configuration may set, beside the method: those of all methods, and of layers."""
     found = dict(LAYER_OPTIONS)
@@ -140,8 +161,12 @@ def make_quantizer(cls: Type[FakeQuantize], spec: QuantSpec, shape: Tuple[int, .
     shape : tuple of int
         Of the scale.
     options : mapping, optional
-        Of those the class's options and facts are used.
+        Of those the class's options and facts are used, and of solvers that of the operand, which `prefix` ends with.
     """
     given = options or {}
     own = {name: given[name] for name in (*cls.options, *cls.facts) if name in given}
-    return cls(spec, shape, prefix=prefix, **own)
+    quantizer = cls(spec, shape, prefix=prefix, **own)
+    operand = next((name for name in ("weight", "output") if prefix.endswith(f"{name}_quantizer_")), "input")
+    quantizer.solver = tuple(sorted(dict(given.get(f"{operand}_solver", ())).items()))
+    quantizer.stated = any(name in own for name in cls.starts)
+    return quantizer

@@ -43,6 +43,7 @@ class PACTFakeQuantize(UniformFakeQuantize):
     positive: Tuple[str, ...] = ("alpha",)
     training_mode = "offline"
     options = {"alpha": ALPHA_OPTION}
+    starts: Tuple[str, ...] = ("alpha",)
     per_tensor = True
     calibrated_gradient = False
     clips_negative = True

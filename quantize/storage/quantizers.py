@@ -13,6 +13,7 @@ from quantize.errors import ConversionError, ModelFileError, QuantizeError
 from quantize.modes import Unrounded
 from quantize.nn import METHODS, FoldedBatchNorm, SkippableReLU, WinogradTransform
 from quantize.nn.fake_quantize import FakeQuantize
+from quantize.nn.methods import check_options
 from quantize.spec import QuantSpec
 from quantize.storage.container import expect
 from quantize.storage.schema import Quantizer, Same
@@ -41,6 +42,8 @@ def record_of(quantizer: FakeQuantize) -> Dict[str, Any]:
              "requests": {name: _request(quantizer, name) for name in quantizer.trained}}
     if quantizer.clamp_stage:
         found["state"]["clamp_only"] = quantizer.clamp_only
+    if quantizer.solver:
+        found["solver"] = encoded(quantizer.solver)
     return found
 
 
@@ -82,6 +85,8 @@ def _made(record: Dict[str, Any]) -> FakeQuantize:
     for name in quantizer.trained:
         quantizer._requests[name] = record["requests"][name]
     quantizer.mode = record["mode"]
+    quantizer.solver = decoded(record.get("solver") or [])
+    check_options({"input_solver": quantizer.solver} if quantizer.solver else {})
     return quantizer
 
 

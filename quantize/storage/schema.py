@@ -72,6 +72,7 @@ class Quantizer(msgspec.Struct):
     options: Dict[str, Any]
     state: State
     requests: Dict[str, Request]
+    solver: Optional[List[Tuple[str, Union[str, int, float]]]] = None
 
 
 class Same(msgspec.Struct):

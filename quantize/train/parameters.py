@@ -2,7 +2,7 @@
 """Trained numbers of quantizers, apart from the weights: for rates and optimizers of their own."""
 
 import itertools
-from typing import Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from mxnet.gluon import Block, Parameter
 
@@ -14,6 +14,15 @@ def quantizer_parameters(net: Block) -> Dict[str, Parameter]:
     """Path ("features.3.input_quantizer.alpha") -> Parameter of every number that a quantizer trains."""
     return {f"{path}.{name}": getattr(quantizer, name)
             for path, quantizer in itertools.chain(quantizers(net), tile_quantizers(net)) for name in quantizer.trained}
+
+
+def solver_groups(net: Block) -> Dict[Tuple[Tuple[str, Any], ...], Dict[str, Parameter]]:
+    """`quantizer_parameters`, by the solver that the configuration states for them (() for those without)."""
+    found: Dict[Tuple[Tuple[str, Any], ...], Dict[str, Parameter]] = {}
+    for path, quantizer in itertools.chain(quantizers(net), tile_quantizers(net)):
+        for name in quantizer.trained:
+            found.setdefault(quantizer.solver, {})[f"{path}.{name}"] = getattr(quantizer, name)
+    return found
 
 
 def weight_parameters(net: Block) -> Dict[str, Parameter]:

@@ -4,8 +4,8 @@
 import mxnet as mx
 import numpy as np
 import pytest
-import train_bnn
 
+import train_bnn
 from gluon_quantize.commands.train_options import build_parser, wanted
 from gluon_quantize.models.loading import open_model
 from gluon_quantize.models.request import NetworkRequest

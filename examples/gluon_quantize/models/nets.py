@@ -79,8 +79,8 @@ class CifarVgg(nn.HybridBlock):
     """The VGG that networks of signs are measured with (Courbariaux et al., arXiv:1602.02830, section 2.3).
 
     Input (N, 3, 32, 32) float32, output (N, classes) logits, behind a BatchNorm of their own. Six 3x3 convolutions,
-    a pooling behind every second one, three Dense layers; what is pooled is the sum, so that a sign comes last. In float
-    the activations are tanh. Every input size is given, as in `DigitsLeNet`.
+    a pooling behind every second one, three Dense layers; what is pooled is the sum, so that a sign comes last. In
+    float the activations are tanh. Every input size is given, as in `DigitsLeNet`.
 
     Parameters
     ----------

@@ -103,7 +103,7 @@ class Observation:
     def decided(self, outcome: Outcome, method: Method) -> Outcome:
         """The outcome with another method's thresholds, which the network then holds."""
         net = self.task.net
-        calibrate(net, outcome.observers, method.calibrator)
+        calibrate(net, outcome.observers, method.calibrator, keep_stated=True)
         if method.searches:
             easyquant(net, self._images, ctx=self.task.ctx,
                       progress=lambda items: self.progress.bar(items, "easyquant", "layer"))

@@ -3,7 +3,7 @@
 
 import pathlib
 from dataclasses import dataclass
-from typing import Dict, Tuple
+from typing import Any, Dict, Mapping, Tuple
 
 import mxnet as mx
 from mxnet import gluon
@@ -12,7 +12,7 @@ from gluon_quantize.training.request import OptimizerRequest
 from gluon_quantize.training.states import SUFFIX, read_state, write_state
 from quantize.errors import ConfigError
 from quantize.registry import closest
-from quantize.train import GroupedTrainers, ParameterGroup, quantizer_parameters, weight_parameters
+from quantize.train import GroupedTrainers, ParameterGroup, solver_groups, weight_parameters
 
 WITH_MOMENTUM = ("sgd", "nag")
 
@@ -30,14 +30,25 @@ class OptimizerChoice:
         if self.name.lower() not in known:
             raise ConfigError(f"unknown optimizer {self.name!r}; known: {', '.join(known)}{closest(self.name, known)}")
 
+    def changed(self, solver: Mapping[str, Any]) -> "OptimizerChoice":
+        """As a rule's solver states: what it leaves out stays, but for options that another optimizer does not know."""
+        name, lr = solver.get("optimizer", self.name), solver.get("lr", self.lr)
+        options = {key: value for key, value in self.options.items() if key != "momentum" or name in WITH_MOMENTUM}
+        options.update({key: float(value) for key, value in solver.items() if key not in ("optimizer", "lr")})
+        return OptimizerChoice(name, float(lr), options)
+
 
 class Optimizers(GroupedTrainers):
     """Gluon trainers that step together, whose states can be saved: one for each group of parameters."""
 
     @classmethod
     def of(cls, net: gluon.Block, weights: OptimizerChoice, steps: OptimizerChoice) -> "Optimizers":
-        """Two of them: one for weights, one for the numbers that quantizers train."""
-        chosen = {"weights": (weights_of(net), weights), "quantizers": (quantizer_parameters(net), steps)}
+        """One for weights, one for the numbers that quantizers train, and one more for each solver that rules state."""
+        chosen = {"weights": (weights_of(net), weights)}
+        found = solver_groups(net)
+        for number, solver in enumerate(sorted(found, key=lambda item: (item != (), str(item)))):
+            name = f"quantizers-{number}" if solver else "quantizers"
+            chosen[name] = (found[solver], steps.changed(dict(solver)))
         return cls({name: ParameterGroup(parameters, choice.name, choice.lr, choice.options)
                     for name, (parameters, choice) in chosen.items()})
 

@@ -99,7 +99,7 @@ def start_quantization(request: TrainRequest, task: Task, progress: Silent = SIL
     method = start.calibrator or usual
     if method != "none" and not start.clamp_only:
         calibrator, images = named_calibrator(method), progress.bar(task.calibration, "calibration")
-        calibrate(net, observe(net, images, calibrator, ctx=task.ctx), calibrator)
+        calibrate(net, observe(net, images, calibrator, ctx=task.ctx), calibrator, keep_stated=True)
         winograd = parse_winograd(request.formats.winograd)
         if isinstance(winograd, WinogradSpec) and winograd.inputs:
             quantize_input(net, enable=True, online=False)
