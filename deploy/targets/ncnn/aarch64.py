@@ -235,7 +235,7 @@ class Aarch64Arithmetic(NcnnArithmetic):
         if x.dtype == np.int8:  # codes that were handed on
             return x.astype(np.int32)
         with np.errstate(over="ignore"):  # what becomes infinite has the largest code
-            return _codes(x.astype(np.float32) * multiplier(grid.scale))
+            return nearest_codes(x.astype(np.float32) * multiplier(grid.scale))
 
     def dequantize(self, accumulator: np.ndarray, node: ir.QuantizedNode) -> np.ndarray:
         """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...).
@@ -248,7 +248,7 @@ class Aarch64Arithmetic(NcnnArithmetic):
         return _handed_on(sums, node, multiplier(self.handed_on[node.name].scale)).astype(np.int8)
 
 
-def _codes(scaled, lowest=-QMAX):
+def nearest_codes(scaled: np.ndarray, lowest: int = -QMAX) -> np.ndarray:
     """int32 up to 127 of float32: nearest, halves away from zero; 0 for what is no number."""
     scaled = np.clip(np.nan_to_num(scaled, nan=0.0, posinf=QMAX, neginf=lowest), lowest, QMAX)
     whole = np.trunc(scaled)
@@ -284,12 +284,12 @@ def _handed_on(sums, node, factor):
         scaled = (sums * per_channel(scale, sums.ndim) if node.bias is None
                   else fma(sums, scale, node.bias * factor))
         if kind == "relu":
-            return np.maximum(_codes(scaled), 0)
+            return np.maximum(nearest_codes(scaled), 0)
         slope = np.float32(node.activation.parameters[0])
         if slope > 0:
-            codes = np.maximum(_codes(scaled, LOWEST), _codes(scaled * slope, LOWEST))
+            codes = np.maximum(nearest_codes(scaled, LOWEST), nearest_codes(scaled * slope, LOWEST))
             return np.where(_in_vectors(sums.shape[2:], node), codes, np.maximum(codes, -QMAX))
-    return _codes(_activated(_reals(sums, node), node) * factor)
+    return nearest_codes(_activated(_reals(sums, node), node) * factor)
 
 
 def _activated(x, node):

@@ -14,9 +14,10 @@ from typing import Callable, Dict, Iterator, List, Sequence, Tuple
 import numpy as np
 
 from deploy import engine
-from deploy.ir import Model, quantized
+from deploy.ir import Grid, Model, quantized
 from deploy.target import Problem
-from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
+from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic, nearest_codes
+from deploy.targets.ncnn.arithmetic import multiplier
 from deploy.targets.ncnn.network import without_16_bits
 from deploy.targets.ncnn.param import format_param, parse_param
 from deploy.targets.ncnn.runner import EXACT_AARCH64, Options, Runner
@@ -96,7 +97,7 @@ def _growing(order) -> Iterator[List[str]]:
 
 
 def own_shares(model: Model, images: np.ndarray) -> Dict[str, float]:
-    """Quantized layer -> share of its codes that are others where exact inputs are rounded to 16 bits first.
+    """Quantized layer -> share of its codes that are others where exact inputs are quantized with 16 bits.
 
     Layers that read codes are left out: these are not rounded.
     """
@@ -106,10 +107,18 @@ def own_shares(model: Model, images: np.ndarray) -> Dict[str, float]:
     found = {}
     for node in layers:
         values, grid = blobs[node.inputs[0]], node.quantization.input
-        with np.errstate(over="ignore"):
-            rounded = values.astype(np.float16).astype(np.float32)
-        found[node.name] = float(np.mean(arithmetic.quantize(rounded, grid) != arithmetic.quantize(values, grid)))
+        found[node.name] = float(np.mean(codes_with_16_bits(values, grid) != arithmetic.quantize(values, grid)))
     return found
+
+
+def codes_with_16_bits(values: np.ndarray, grid: Grid) -> np.ndarray:
+    """Codes (int32) as ncnn has them with 16-bit arithmetic: numbers, multiplier, and their product are rounded to 16.
+
+    A product near 100 has steps of 1/16 there, so that it is the product that moves codes, more than the numbers.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        products = values.astype(np.float16) * np.float16(multiplier(grid.scale))
+    return nearest_codes(products.astype(np.float32))
 
 
 def _reads_codes(node, model, arithmetic):

@@ -54,6 +54,7 @@ FUNCTIONS: Dict[str, Tuple[str, Callable[..., Dict[int, Any]]]] = {
     "sin": ("UnaryOp", lambda: {0: 9}),
     "cos": ("UnaryOp", lambda: {0: 10}),
 }
+ACTIVATION = "_activation"  # behind a layer's name: its activation where that is a layer of its own
 # kind of function -> (activation type, its parameters) that ncnn computes within a layer
 FUSED: Dict[str, Tuple[int, Callable]] = {
     "relu": (1, lambda: None),
@@ -304,7 +305,7 @@ def _finish(node, build, make):
     else:
         linear = node.outputs[0] + "_linear"
         make(linear, {})
-        build.add_function(node.name + "_activation", linear, node.outputs[0], function)
+        build.add_function(node.name + ACTIVATION, linear, node.outputs[0], function)
 
 
 def _geometry(node, weight):

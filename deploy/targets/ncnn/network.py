@@ -14,7 +14,7 @@ from typing import Collection, Dict, List, Optional, Set, Tuple, cast
 import numpy as np
 
 from deploy import ir
-from deploy.targets.ncnn.layers import CONVERTERS, Build
+from deploy.targets.ncnn.layers import ACTIVATION, CONVERTERS, Build
 from deploy.targets.ncnn.param import Layer, Network
 from quantize.errors import DeployError
 
@@ -76,10 +76,14 @@ def without_16_bits(network: Network, chosen: Optional[Collection[str]] = None) 
 
 
 def _computing(network, chosen) -> Set[str]:
-    """The chosen layers, all float ones that their inputs come from, and the integer layers before those."""
+    """The chosen layers, what their inputs come from, back to integer layers, and activations that are layers apart."""
     makers = {blob: layer for layer in network.layers for blob in layer.outputs}
     layers = {layer.name: layer for layer in network.layers}
     found, asked, todo = set(chosen), set(), list(chosen)
+    for name in chosen:
+        apart = layers.get(name + ACTIVATION)
+        if apart is not None and apart.inputs == layers[name].outputs:
+            found.add(apart.name)
     while todo:
         name = todo.pop()
         if name in asked:

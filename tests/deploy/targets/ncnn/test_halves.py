@@ -6,6 +6,7 @@ import pytest
 
 from deploy import ir
 from deploy.targets.ncnn import NcnnTarget, halves
+from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
 from quantize.errors import DeployError
 from tests.deploy.targets.ncnn import models
 from tests.deploy.targets.ncnn.models import conv, model
@@ -53,7 +54,7 @@ def test_a_changed_class_costs_too_much_however_close_the_scores_are():
     assert "the class of 1 of 1 images. With 1 of 4" in advice
 
 
-def test_shares_are_those_of_codes_that_rounding_the_input_changes():
+def test_shares_are_those_of_codes_that_16_bits_change():
     case = QUANTIZED["residual"]
     images = models.inputs(case, 8)["data"]
     shares = halves.own_shares(case, images)
@@ -61,10 +62,19 @@ def test_shares_are_those_of_codes_that_rounding_the_input_changes():
     grid = case.nodes[0].quantization.input
     step = np.float32(1) / np.float32(grid.scale)
 
-    def codes(values):
-        return np.clip(np.trunc(values * step + np.copysign(np.float32(0.5), values)), -127, 127)
-    want = np.mean(codes(images) != codes(images.astype(np.float16).astype(np.float32)))
+    def codes(products):
+        products = products.astype(np.float32)
+        return np.clip(np.trunc(products + np.copysign(np.float32(0.5), products)), -127, 127)
+    want = np.mean(codes(images * step) != codes(images.astype(np.float16) * np.float16(step)))
     assert 0 < want == pytest.approx(shares["c1"], abs=1e-3) and all(share < 0.1 for share in shares.values())
+
+
+def test_the_product_is_rounded_to_16_bits_too():
+    """100.5 and its neighbours: steps of 1/16 there, ties to the even one, then halves away from zero."""
+    found = halves.codes_with_16_bits(np.float32([50.2, -50.23, 50.234, np.nan, np.inf, -7e4, 0.2]), ir.Grid(0.5))
+    np.testing.assert_array_equal(found, [100, -100, 100, 0, 127, -127, 0])
+    assert Aarch64Arithmetic().quantize(np.float32([33.49]), ir.Grid(1 / 3))[0] == 100
+    assert halves.codes_with_16_bits(np.float32([33.49]), ir.Grid(1 / 3))[0] == 101
 
 
 def test_numbers_that_16_bits_do_not_reach_suffer_most():
@@ -92,3 +102,15 @@ def test_the_files_hold_the_masks_of_chosen_layers(tmp_path):
     assert kept == {"c3", "r", "add", "splitncnn_0", "c2"}
     floating = NcnnTarget(fp32_layers=["c3"]).write_files(case, tmp_path, "float", integers=False)[0]
     assert "31=" not in floating.read_text()
+
+
+def test_an_activation_that_is_a_layer_apart_shares_the_mask_of_its_layer(tmp_path):
+    apart = conv("b", "a", (8, 8, 1, 1), largest=3, activation=ir.Function("hard_sigmoid", (0.2, 0.5)))
+    case = model((8, 6, 6), [conv("a", "data", (8, 8, 1, 1), largest=2), apart,
+                             conv("x", "b", (4, 8, 1, 1), largest=1)])
+
+    def kept(*layers):
+        lines = NcnnTarget(fp32_layers=layers).write(case, tmp_path)[0].read_text().splitlines()
+        return {line.split()[1] for line in lines if " 31=7" in line}
+    assert kept("b") == {"a", "b", "b_activation"} and kept("a") == {"a"}
+    assert kept("x") == {"x", "b", "b_activation"}
