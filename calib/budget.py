@@ -98,6 +98,21 @@ def curve(losses: Table, costs: Table, points: int = 9) -> List[Allocation]:
     return found
 
 
+def neighbours(allocation: Allocation, losses: Table, costs: Table, cost: float) -> List[Allocation]:
+    """The best allocations within a cost that give one layer other bits than this one does; least loss first.
+
+    Losses are estimates that add up only roughly: one of these may turn out to be better.
+    """
+    found: Dict[Tuple, Allocation] = {}
+    for path, bits in allocation.bits.items():
+        for other in losses[path]:
+            if other != bits:
+                best = allocate(_fixed(losses, path, other), _fixed(costs, path, other), cost=cost)
+                if best.met:
+                    found[tuple(best.bits.items())] = best
+    return sorted(found.values(), key=lambda best: best.loss)
+
+
 def steps_up(allocation: Allocation, losses: Table, costs: Table) -> List[Tuple[str, Bits]]:
     """(layer, more bits), what saves most loss for its cost first: how a plan that loses too much is mended."""
     found = []
@@ -113,6 +128,11 @@ def changed(allocation: Allocation, path: str, bits: Bits, tables: Sequence[Tabl
     """The allocation with other bits for one layer; `tables` are (losses, costs)."""
     losses, costs = tables
     return _allocation(dict(allocation.bits, **{path: bits}), losses, costs, allocation.met)
+
+
+def _fixed(table, path, bits):
+    """The table with one choice for a layer."""
+    return {**table, path: {bits: table[path][bits]}}
 
 
 def _choices(losses, costs):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calib.budget import LayerSize, allocate, changed, curve, steps_up
+from calib.budget import LayerSize, allocate, changed, curve, neighbours, steps_up
 from quantize.errors import ConfigError
 
 CHOICES = [(4, 8), (6, 8), (8, 8)]
@@ -76,6 +76,20 @@ def test_steps_up_begin_with_what_saves_most_for_its_cost():
     better = changed(start, "b", (8, 8), (losses, costs))
     assert (better.cost, better.loss) == (6.0, 1.5)
     assert steps_up(better, losses, costs) == [("a", (8, 8))]
+
+
+def test_neighbours_are_the_next_best_within_the_budget():
+    losses, costs = tables(4, 3)
+    budget = 0.7 * sum(max(of_layer.values()) for of_layer in costs.values())
+    best = allocate(losses, costs, cost=budget)
+    found = neighbours(best, losses, costs, budget)
+    assert len(found) > 3 and all(near.cost <= budget and near.bits != best.bits for near in found)
+    assert len({tuple(near.bits.items()) for near in found}) == len(found)
+    second = sorted(loss for loss, cost in everything(losses, costs) if cost <= budget)[1]
+    assert found[0].loss == pytest.approx(second)
+    assert [near.loss for near in found] == sorted(near.loss for near in found)
+    alone = {"a": {(8, 8): 1.0}}
+    assert neighbours(allocate(alone, alone, cost=1.0), alone, alone, 1.0) == []
 
 
 def test_sizes_and_operations():

@@ -2,11 +2,13 @@
 """Bits for each layer, searched from the command line."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from gluon_quantize.commands.main import main
-from gluon_quantize.runs.search import NetworkRequest, SearchRequest
+from gluon_quantize.runs import search
+from gluon_quantize.runs.search import ImagesRequest, NetworkRequest, SearchRequest
 from quantize.errors import ConfigError
 
 FEW = ("search", "--model", "digits_lenet", "--num-images", 100)
@@ -77,3 +79,20 @@ def test_bad_input(capfd):
         assert "give one limit" in capfd.readouterr().err
     with pytest.raises(ConfigError, match="give one limit"):
         SearchRequest(NetworkRequest(model="digits_lenet"))
+
+
+def test_a_neighbour_that_is_better_is_chosen(monkeypatch):
+    """The first neighbour is better, and the next is one of its own; the third is not, and so the second stays."""
+    drops, tried = [2.0, 1.0, 1.5], []
+
+    def attempt(name, request, *_):
+        tried.append([rule.weight for rule in request.quantization.rules])
+        return SimpleNamespace(drop=drops[len(tried) - 1], agreement=0.5)
+    monkeypatch.setattr(search, "attempt", attempt)
+    request = SearchRequest(NetworkRequest(model="digits_lenet"), ImagesRequest(count=20), size=0.5, points=1,
+                            trials=16, refinements=2)
+    result = search.search(request)
+    assert len(tried) == 3 and len({str(bits) for bits in tried}) == 3
+    assert result.best.attempt.drop == 1.0 and result.met
+    assert sum(point.attempt is not None for point in result.curve) == 3
+    assert all(point.allocation.cost <= 0.5 * result.full_size for point in result.curve if point.attempt)

@@ -50,6 +50,9 @@ def _add_limit(parser):
                        help="what weights may have (default: 3 4 5 6 8)")
     group.add_argument("--curve-points", type=whole(1), default=3, metavar="N",
                        help="evaluate so many points of the curve of accuracy over size (default: %(default)s)")
+    group.add_argument("--refine", type=whole(0), default=1, metavar="N",
+                       help="with --size or --operations: evaluate N neighbours of what the integer program chose, too, "
+                            "and choose the best (default: %(default)s)")
 
 
 def work(args: argparse.Namespace) -> None:
@@ -65,7 +68,8 @@ def work(args: argparse.Namespace) -> None:
         QuantizationRequest(merge_bn=True, exclude_first=args.exclude_first_conv == "true", config=args.config),
         options.calibration_request(args), options.run_request(args), options.repair_request(args),
         size=args.size, operations=args.operations, drop=args.accuracy_drop, agreement=args.agreement,
-        bits=tuple(args.bits), points=args.curve_points)
+        bits=tuple(args.bits), points=args.curve_points,
+        refinements=args.refine)
     with outputs.reserved(args.output, args.force):
         result = search(request, Terminal(deploy_step_text))
         say("\n" + report.search_text(result))

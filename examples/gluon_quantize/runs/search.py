@@ -10,7 +10,7 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
-from calib.budget import Allocation, allocate, changed, curve, steps_up
+from calib.budget import Allocation, allocate, changed, curve, neighbours, steps_up
 from calib.sensitivity import INPUT, WEIGHT, Effect, Sensitivities
 from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
@@ -55,6 +55,9 @@ class SearchRequest(PostTrainingRequest):
         Of the curve of accuracy over size, so many are evaluated.
     trials : int
         Images on which sensitivities are measured.
+    refinements : int
+        With a limit of the size or of operations: so many neighbours of what the integer program chose are evaluated,
+        too, each of the best so far; the best of all is chosen.
     """
 
     quantization: QuantizationRequest = QuantizationRequest(merge_bn=True, exclude_first=False)
@@ -67,6 +70,7 @@ class SearchRequest(PostTrainingRequest):
     bits: Tuple[int, ...] = (3, 4, 5, 6, 8)
     points: int = 3
     trials: int = 32
+    refinements: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,8 +133,9 @@ def search(request: SearchRequest, progress: Silent = SILENT) -> SearchResult:
     points = {id(a): Point(a) for a in work.allocations()}
     if request.drop is None and request.agreement is None:
         limit = (request.size or request.operations or 0) * work.full
-        best = work.evaluated(allocate(*work.tables, cost=limit))
+        best, seen = work.refined(allocate(*work.tables, cost=limit), limit)
         met = best.allocation.met
+        points.update((id(point.allocation), point) for point in seen)
     else:
         best, met, seen = work.cheapest([point.allocation for point in points.values()])
         points.update((id(point.allocation), point) for point in seen)
@@ -139,6 +144,13 @@ def search(request: SearchRequest, progress: Silent = SILENT) -> SearchResult:
     points[id(best.allocation)] = best
     ordered = sorted(points.values(), key=lambda point: point.allocation.cost)
     return SearchResult(best, met, work.rules(best.allocation), ordered, before, int(work.full), work.found)
+
+
+def _worth(point: Point) -> Tuple[float, float]:
+    """What one of two networks within a limit has more of; of equal ones the first stays."""
+    assert point.attempt is not None
+    drop = point.attempt.drop
+    return (0.0 if drop is None else -drop), point.attempt.agreement
 
 
 class _Search:
@@ -190,6 +202,19 @@ class _Search:
         tried = attempt(f"{share:.1%} of int8", request, self._before, self._progress)
         self._progress.tell(tried)
         return Point(allocation, tried)
+
+    def refined(self, allocation: Allocation, limit: float) -> Tuple[Point, List[Point]]:
+        """(the best, all that were evaluated): the allocation, and neighbours of the best so far, likely ones first."""
+        best = self.evaluated(allocation)
+        seen = [best]
+        while allocation.met and len(seen) <= self._request.refinements:
+            known = [point.allocation.bits for point in seen]
+            rest = [near for near in neighbours(best.allocation, *self.tables, limit) if near.bits not in known]
+            if not rest:
+                break
+            seen.append(self.evaluated(rest[0]))
+            best = max(best, seen[-1], key=_worth)
+        return best, seen
 
     def cheapest(self, allocations: List[Allocation]) -> Tuple[Point, bool, List[Point]]:
         """(the cheapest that keeps the drop, whether it does, all that were evaluated): bisection, then small steps."""
