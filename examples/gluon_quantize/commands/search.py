@@ -51,8 +51,8 @@ def _add_limit(parser):
     group.add_argument("--curve-points", type=whole(1), default=3, metavar="N",
                        help="evaluate so many points of the curve of accuracy over size (default: %(default)s)")
     group.add_argument("--refine", type=whole(0), default=1, metavar="N",
-                       help="with --size or --operations: evaluate N neighbours of what the integer program chose, too, "
-                            "and choose the best (default: %(default)s)")
+                       help="with --size or --operations: evaluate N neighbours of what the integer program chose, "
+                            "too, and choose the best (default: %(default)s)")
 
 
 def work(args: argparse.Namespace) -> None:
