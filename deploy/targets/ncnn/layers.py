@@ -16,7 +16,7 @@ from deploy.ir.broadcast import aligned
 from deploy.targets.ncnn import dilation
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
 from deploy.targets.ncnn.constraints import NO_WINOGRAD, by_winograd, of_node
-from deploy.targets.ncnn.param import Layer
+from deploy.targets.ncnn.param import ACTIVATION, Layer
 from deploy.targets.ncnn.scales import multipliers
 from quantize.errors import DeployError
 
@@ -54,7 +54,6 @@ FUNCTIONS: Dict[str, Tuple[str, Callable[..., Dict[int, Any]]]] = {
     "sin": ("UnaryOp", lambda: {0: 9}),
     "cos": ("UnaryOp", lambda: {0: 10}),
 }
-ACTIVATION = "_activation"  # behind a layer's name: its activation where that is a layer of its own
 # kind of function -> (activation type, its parameters) that ncnn computes within a layer
 FUSED: Dict[str, Tuple[int, Callable]] = {
     "relu": (1, lambda: None),

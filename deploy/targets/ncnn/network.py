@@ -14,8 +14,8 @@ from typing import Collection, Dict, List, Optional, Set, Tuple, cast
 import numpy as np
 
 from deploy import ir
-from deploy.targets.ncnn.layers import ACTIVATION, CONVERTERS, Build
-from deploy.targets.ncnn.param import Layer, Network
+from deploy.targets.ncnn.layers import CONVERTERS, Build
+from deploy.targets.ncnn.param import ACTIVATION, Layer, Network
 from quantize.errors import DeployError
 
 TERM = 8  # the parameter int8_scale_term

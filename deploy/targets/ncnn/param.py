@@ -28,6 +28,7 @@ Value = Union[int, float, Tuple[int, ...], Tuple[float, ...]]
 _INT = re.compile(r"-?[0-9]{1,10}")
 _FLOAT = re.compile(r"-?[0-9]{1,9}(\.[0-9]{0,9})?([eE][+-]?[0-9]{1,2})?")
 _NAME = re.compile(r"[^\x00-\x20\x7f-\xa0\ud800-\udfff\s]+")
+ACTIVATION = "_activation"  # behind a layer's name: its activation where that is a layer of its own
 
 
 @dataclass(frozen=True)
