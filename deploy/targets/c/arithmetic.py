@@ -34,6 +34,7 @@ from deploy.targets.c.grids import grids
 from deploy.targets.c.scaling import SCALINGS, Scaling
 
 LIMIT = 62  # bits of what is shifted
+SUM_BITS = 30  # by which the parts of a sum are shifted
 
 
 class FixedArithmetic(Arithmetic):
@@ -127,6 +128,8 @@ def held_sum(factors: np.ndarray, scaling: Scaling) -> Tuple[np.ndarray, int]:
     """(m for each factor, their common shift)."""
     m, shift = scaling.parts(factors)
     common = int(shift[np.argmax(np.abs(factors))])
+    if scaling.shifts:  # the largest is 1 at that shift: smaller ones would be none
+        common = int(min(common + SUM_BITS, shift.max()))
     held = scaling.held(factors)
     return np.rint(np.ldexp(held, common)).astype(np.int64), common
 

@@ -31,6 +31,7 @@ from deploy.targets.c import arithmetic as numbers
 from deploy.targets.c.arithmetic import FixedArithmetic
 from deploy.targets.c.memory import places
 from deploy.targets.c.packing import dead_rows, pack
+from deploy.targets.c.scaling import NO_POWER, powers
 
 BYTES = {"int8_t": 1, "uint8_t": 1, "int32_t": 4, "float": 4}
 REAL = "float"
@@ -212,12 +213,21 @@ class _Builder:
         return ("leaky_relu", *self._one(float(np.float32(function.parameters[0]))))
 
     def _one(self, factor: float) -> Tuple[Any, ...]:
-        """(m, half, shift) of one factor; (factor, 0.0, 0) where scaling is in float."""
+        """(m, half, shift) of one factor, m as `_whole` has it; (factor, 0.0, 0) where scaling is in float."""
         assert self.arithmetic is not None
         if self.arithmetic.scaling.hold is None:
             return factor, 0.0, 0
-        return tuple(int(part[0]) for part in numbers.held_affine(np.array([factor]), np.zeros(1),
-                                                                  self.arithmetic.scaling))
+        m, half, shift = numbers.held_affine(np.array([factor]), np.zeros(1), self.arithmetic.scaling)
+        return self._whole(m[0]), int(half[0]), int(shift[0])
+
+    def _whole(self, m: np.int64) -> Any:
+        """A whole factor, or the powers of two that it is the sum of where the scaling is shifts alone."""
+        assert self.arithmetic is not None
+        shifts = self.arithmetic.scaling.shifts
+        if not shifts:
+            return int(m)
+        found = [int(k) for k in powers(np.array([m]), shifts)[:, 0]]
+        return [k for k in found if k != NO_POWER] or [NO_POWER]
 
     def _scaled(self, step: Step, factor: np.ndarray, term: np.ndarray) -> None:
         """The constants by which values become codes, for each output."""
@@ -226,7 +236,10 @@ class _Builder:
             step.arrays.update(m=("double", factor), b=("double", term))
             return
         m, b, shift = numbers.held_affine(factor, term, self.arithmetic.scaling)
-        step.arrays.update(m=(_narrowest(m), m), b=("int64_t", b), s=("uint8_t", shift))
+        shifts = self.arithmetic.scaling.shifts
+        factors = {name: ("int8_t", k) for name, k in zip("kj", powers(m, shifts))} if shifts else {
+            "m": (_narrowest(m), m)}
+        step.arrays.update(**factors, b=("int64_t", b), s=("uint8_t", shift))
 
     def _layer(self, step, node, sources, grid):
         convolution = isinstance(node, Convolution)
@@ -275,7 +288,7 @@ class _Builder:
             step.values["factors"] = [float(factor) for factor in factors]
         else:
             m, shift = numbers.held_sum(factors, self.arithmetic.scaling)
-            step.values.update(factors=[int(value) for value in m], shift=shift, half=(1 << shift) >> 1)
+            step.values.update(factors=[self._whole(value) for value in m], shift=shift, half=(1 << shift) >> 1)
 
     def _rescaling(self, source: Grid, grid: Grid):
         """(m, half, shift) from one grid to another; None where the steps are the same."""

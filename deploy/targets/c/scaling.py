@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Tuple
 import numpy as np
 
 SHIFT_MAX = 62  # of an int64
+NO_POWER = 127
 Held = Tuple[np.ndarray, np.ndarray]  # m (int64) and shift (int64)
 
 
@@ -25,11 +26,14 @@ class Scaling:
     help : str
     hold : function or None
         From factors (float64, positive) to (m, shift); None: factors stay float64.
+    shifts : int
+        Powers of two that a factor is the sum of; 0: it is any whole number.
     """
 
     name: str
     help: str
     hold: Any = None
+    shifts: int = 0
 
     def held(self, factors: np.ndarray) -> np.ndarray:
         """The factors (float64) that computing really multiplies by; 0 and negative ones are held by magnitude."""
@@ -76,10 +80,25 @@ def _double(factors: np.ndarray) -> Held:
     return np.where(alone, 1, m), np.where(alone, -first, -second)
 
 
+def powers(m: np.ndarray, count: int) -> np.ndarray:
+    """The powers of two that whole numbers are sums of, (count, ...) int8, the largest first.
+
+    k stands for 2^k, -1 - k for -2^k, and `NO_POWER` for 0.
+    """
+    rest = np.abs(m)
+    found = []
+    for _ in range(count):
+        k = np.frexp(rest.astype(np.float64))[1].astype(np.int64) - 1  # exact: a sum of two powers has few digits
+        found.append(np.where(rest > 0, np.where(m < 0, -1 - k, k), NO_POWER))
+        rest = np.where(rest > 0, rest - (np.int64(1) << np.maximum(k, 0)), 0)
+    assert not rest.any()
+    return np.asarray(found, np.int8)
+
+
 SCALINGS: Dict[str, Scaling] = {scaling.name: scaling for scaling in (
     Scaling("FIXED_MULT32", "multiply by 31 bits, shift", _mantissa(31)),
     Scaling("FIXED_MULT16", "multiply by 15 bits, shift", _mantissa(15)),
-    Scaling("SINGLE_SHIFT", "shift: factors become powers of two", _single),
-    Scaling("DOUBLE_SHIFT", "two shifts and a sum: factors become sums of two powers of two", _double),
+    Scaling("SINGLE_SHIFT", "shift: factors become powers of two", _single, 1),
+    Scaling("DOUBLE_SHIFT", "two shifts and a sum: factors become sums of two powers of two", _double, 2),
     Scaling("FLOAT_MULT", "multiply in floating point"),
 )}

@@ -14,7 +14,7 @@ from deploy.ir import Model, quantized
 from deploy.ir.file import save
 from deploy.targets.c.arithmetic import FixedArithmetic
 from deploy.targets.c.program import REAL, Program, build
-from deploy.targets.c.scaling import SCALINGS
+from deploy.targets.c.scaling import NO_POWER, SCALINGS
 from quantize.errors import DeployError
 from quantize.escape import comment, cpp_text
 from quantize.files import read_text, write_whole
@@ -66,6 +66,8 @@ def _values(model: Model, program: Program, arithmetic: Optional[FixedArithmetic
             "prefix": identifier(name), "macro": identifier(name).upper(), "header": f"{name}.h",
             "guard": identifier(name).upper() + "_H", "cell": REAL if arithmetic is None else "int32_t",
             "integers": arithmetic is not None, "fixed": fixed, "lowest": lowest, "ram": program.arena,
+            "shifts": bool(fixed and arithmetic.scaling.shifts), "no_power": NO_POWER,
+            "windows": any(step.kind in ("layer", "pooling") for step in program.steps),
             "bits": any("bits" in step.values for step in program.steps), "order": "bytes of a pixel side by side",
             "plane": int(np.prod(program.shape[1:]))}
 

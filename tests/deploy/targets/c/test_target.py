@@ -2,6 +2,7 @@
 """C source: every code of the compiled network is the integer engine's, under each scaling, compiler and processor."""
 
 import dataclasses
+import re
 import shutil
 import subprocess
 
@@ -15,7 +16,9 @@ from deploy.lower import lower
 from deploy.proof.prove import Subject, engine_sides, prove
 from deploy.target import find
 from deploy.targets.c import runner, writer
+from deploy.targets.c.arithmetic import weighted_sum
 from deploy.targets.c.runner import FLAGS, Runner
+from deploy.targets.c.scaling import SCALINGS as BY_NAME
 from quantize.errors import ConfigError, DeployError
 from quantize.modes import disable_quantize
 from tests.deploy.targets.c.networks import SHAPE, images, quantized_network, settled
@@ -167,6 +170,24 @@ def test_on_a_microcontrollers_instructions(processor, model, tmp_path):
     subprocess.run([*common, "-nostdlib", f"{files[0]}.o", f"{tmp_path / 'bare.c'}.o", "-lc", "-lgcc", "-o", str(out)],
                    capture_output=True, timeout=300, check=True)
     assert bytes_of(out, model, "qemu-arm-static") == want
+
+
+@pytest.mark.parametrize("scaling", ["single_shift", "double_shift"])
+def test_shifts_multiply_nothing_but_weights(scaling, net, tmp_path):
+    """What makes codes of sums has no `*` outside of places in arrays."""
+    target = target_of(scaling)
+    files = target.write(settled(target, net), tmp_path)
+    source = files[0].read_text()
+    scaled = [line for line in source.splitlines() if "shifted(" in line and "static" not in line]
+    # what is left of a line without its places in arrays
+    bare = [re.sub(r"\[[^][]*\]", "", line) for line in scaled]
+    assert len(scaled) > 10 and not any("*" in line.replace("*y++", "") for line in bare)
+    assert " m_" not in source and all("moved(" in line or "shifted(t + " in line for line in scaled)
+
+
+def test_the_small_part_of_a_sum_is_not_lost_where_factors_are_shifts():
+    found = weighted_sum([np.int64([0, 64]), np.int64([100, 100])], np.array([1.0, 0.125]), BY_NAME["SINGLE_SHIFT"])
+    assert found.tolist() == [13, 77]
 
 
 def test_the_same_bytes_every_time(model, tmp_path):
