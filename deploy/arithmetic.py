@@ -31,6 +31,8 @@ class Arithmetic:
     takes_reals : bool
         Layers of which the weight alone is quantized compute in integers, too: the grid of their input is `UNSETTLED`,
         until somebody who knows how large the input can be finds one.
+    spreads : bool
+        Quantized transposed convolutions become convolutions of an input with zeros in it (`deploy.ir.Spread`).
     codes : (int, int) or None
         The only smallest and largest code that the engine clips inputs to; None: whatever a grid says.
     """
@@ -38,6 +40,7 @@ class Arithmetic:
     name = "plain"
     rounding = "half_away"
     takes_reals = False
+    spreads = True
     codes: Optional[Tuple[int, int]] = None
     operations: Mapping[type, Callable] = {}
     functions: Mapping[str, Callable] = {}

@@ -4,7 +4,7 @@
 import numpy as np
 
 from deploy.engine.operations import operation
-from deploy.ir import Concat, Crop, Padding, Permute, Reshape, Resize, Slice
+from deploy.ir import Concat, Crop, Padding, Permute, Reshape, Resize, Slice, Spread
 
 
 @operation(Concat)
@@ -39,6 +39,14 @@ def _padding(node, inputs, arithmetic):
     if node.mode == "constant":
         return np.pad(inputs[0], widths, constant_values=np.float32(node.value))
     return np.pad(inputs[0], widths, mode=node.mode)
+
+
+@operation(Spread)
+def _spread(node, inputs, arithmetic):
+    x, (rows, columns) = inputs[0], node.steps
+    y = np.zeros(x.shape[:2] + ((x.shape[2] - 1) * rows + 1, (x.shape[3] - 1) * columns + 1), x.dtype)
+    y[:, :, ::rows, ::columns] = x
+    return y
 
 
 @operation(Resize)

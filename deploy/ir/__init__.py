@@ -34,6 +34,7 @@ from deploy.ir.model import (
     ScalarOp,
     Slice,
     Softmax,
+    Spread,
     activation,
     consumers,
     integers,
@@ -45,5 +46,5 @@ __all__ = [
     "Activation", "Affine", "BatchNorm", "Concat", "Constant", "Convolution", "Crop", "Deconvolution", "Elementwise",
     "Function", "Grid", "InnerProduct", "Model", "Node", "Padding", "Permute", "Pooling",
     "PReLU", "Quantization", "QuantizedNode", "Reduce", "Reshape", "Resize", "Rounding", "ScalarOp", "Slice",
-    "Softmax", "activation", "consumers", "integers", "producers", "quantized",
+    "Softmax", "Spread", "activation", "consumers", "integers", "producers", "quantized",
 ]

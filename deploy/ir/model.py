@@ -114,7 +114,7 @@ class Convolution(Node):
 
 @dataclass(frozen=True, eq=False)
 class Deconvolution(Node):
-    """Transposed 2-D convolution; weight (inputs, outputs / groups, kh, kw). Never quantized."""
+    """Transposed 2-D convolution; weight (inputs, outputs / groups, kh, kw); in integers `Spread` and `Convolution`."""
 
     weight: np.ndarray = REQUIRED
     bias: Optional[np.ndarray] = None
@@ -262,6 +262,16 @@ class Padding(Node):
     mode: str = "constant"
     value: float = 0.0
     channels: Tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, eq=False)
+class Spread(Node):
+    """`steps` (rows, columns) - 1 zeros between neighbours: (c, h, w) becomes (c, (h - 1) * steps[0] + 1, ...).
+
+    A convolution behind it is a transposed convolution.
+    """
+
+    steps: Tuple[int, int] = (1, 1)
 
 
 @dataclass(frozen=True, eq=False)

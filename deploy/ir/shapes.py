@@ -228,6 +228,13 @@ def _padding(node, shapes):
     return (tuple(before + size + after for (before, after), size in zip(pairs, _planes(shapes[0]))),)
 
 
+@rule(nodes.Spread)
+def _spread(node, shapes):
+    demand(min(node.steps) > 0, f"steps {node.steps} are not positive")
+    channels, height, width = _planes(shapes[0])
+    return ((channels, (height - 1) * node.steps[0] + 1, (width - 1) * node.steps[1] + 1),)
+
+
 @rule(nodes.Resize)
 def _resize(node, shapes):
     demand(node.mode in ("nearest", "bilinear"), f"unknown mode {node.mode!r}; known: nearest, bilinear")

@@ -127,6 +127,11 @@ class Call:
         """Whether the operator's layer is to compute in integers."""
         return self._builder.quantized_layer(self._node) is not None
 
+    @property
+    def spreads(self) -> bool:
+        """See `Arithmetic.spreads`."""
+        return self._builder.arithmetic.spreads
+
     def quantized(self, weight: np.ndarray) -> Tuple[str, Optional[Quantization]]:
         """(Blob that the operator's layer reads, how it computes in integers; None where it stays float).
 

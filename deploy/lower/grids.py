@@ -18,12 +18,13 @@ from deploy.ir import (
     Resize,
     Rounding,
     Slice,
+    Spread,
     integers,
 )
 from deploy.lower.draft import Draft
 
 # what hands elements on as they are
-MOVING = (Reshape, Permute, Crop, Slice, Concat)
+MOVING = (Reshape, Permute, Crop, Slice, Concat, Spread)  # or add zeros
 
 
 def grid_of(draft: Draft, blob: str, input_grid: Optional[Grid] = None) -> Optional[Grid]:

@@ -107,6 +107,8 @@ def _settled(net):
             settings.append((layer.output_quantizer, "marked", True))
         if layer.gradient_bits is not None:
             settings.append((layer, "gradient_bits", None))
+        if layer.integer_weights:
+            settings.append((layer, "integer_weights", False))
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
     try:
         for owner, name, value in settings:

@@ -14,7 +14,7 @@ from deploy.lower.passes import without_factor
 from quantize.convert.passes import batchnorm_affine
 from quantize.modes import quantized_layers
 from quantize.nn.fake_quantize import FakeQuantize
-from quantize.spec import PerTensor, QuantSpec
+from quantize.spec import PerChannel, PerTensor, QuantSpec
 
 LARGEST = {"mid_tread": 127, "mid_rise": 255}  # without a level at zero codes are odd: 8 bits reach 255
 UNCALIBRATED = "its input has no calibrated range; calibrate the network (calib.collect), or exclude the layer"
@@ -28,12 +28,13 @@ def quantized_paths(net: Block) -> Dict[str, Block]:
 
 def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic,
                     read: Optional[Grid] = None) -> Optional[Quantization]:
-    """The integers of a layer whose first weight axis are its outputs; None where only its output is quantized.
+    """The integers of a layer, outputs first (`as_convolution`); None where only its output is quantized.
 
     Parameters
     ----------
-    layer : QConv2D or QDense
-    weight : array of float32, (outputs, ...)
+    layer : QConv2D, QDense or QConv2DTranspose
+    weight : array of float32
+        As the layer has it.
     arithmetic : Arithmetic
         How the engine rounds weights.
     read : Grid, optional
@@ -51,7 +52,7 @@ def quantization_of(layer: Block, weight: np.ndarray, arithmetic: Arithmetic,
     norm = layer.norm
     if norm is not None:
         weight = norm.fold(mx.nd, mx.nd.array(weight)).asnumpy()
-    codes, scale = _codes(quantizer, weight, arithmetic)
+    codes, scale = _codes(quantizer, weight, arithmetic, layer.groups_of(layer) if layer.channel_axis else 0)
     own = on.get("input_quantizer")
     grid = read if own is None else grid_of_quantizer(own, arithmetic)
     quantization = Quantization(cast(Grid, grid), codes, scale, _largest_code(quantizer.spec))
@@ -81,16 +82,31 @@ def _largest_code(spec: QuantSpec) -> int:
     return max(-_code(spec, spec.qmin), _code(spec, spec.qmax))
 
 
-def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic) -> Tuple[np.ndarray, np.ndarray]:
-    """(Codes (int8; int16 beyond 127), scale (outputs,)) of a float weight: those that the quantizer rounds it to."""
+def as_convolution(weight: np.ndarray, groups: int) -> np.ndarray:
+    """(Inputs, outputs / groups, kh, kw) of a transposed convolution -> (outputs, inputs / groups, kh, kw), turned."""
+    parts = weight.reshape((groups, -1) + weight.shape[1:]).swapaxes(1, 2)
+    return np.ascontiguousarray(parts.reshape((-1,) + parts.shape[2:])[:, :, ::-1, ::-1])
+
+
+def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic,
+           transposed: int) -> Tuple[np.ndarray, np.ndarray]:
+    """(Codes (int8; int16 beyond 127), scale (outputs,)) of a float weight: those that the quantizer rounds it to.
+
+    `transposed`: the groups of a transposed convolution; 0 for other layers.
+    """
     spec = quantizer.spec
-    scale = weight_scale(quantizer, weight)
+    scale = weight_scale(quantizer, weight, transposed)
+    given = weight
+    if transposed:
+        weight = as_convolution(weight, transposed)
     if spec.grid == "mid_tread":
         codes = arithmetic.quantize_weight(weight, scale, _largest_code(spec))
         return np.clip(codes, spec.qmin, spec.qmax).astype(np.int8), scale
     # these methods move a weight before they round it
-    rounded = quantizer.quantize(mx.nd, mx.nd.array(weight), **{
+    rounded = quantizer.quantize(mx.nd, mx.nd.array(given), **{
         name: parameter.data() for name, parameter in quantizer._reg_params.items()}).asnumpy()
+    if transposed:
+        rounded = as_convolution(rounded, transposed)
     half = (scale / 2).astype(np.float32)
     codes = np.rint(rounded / half.reshape((-1,) + (1,) * (weight.ndim - 1)))
     return codes.astype(np.int8 if _largest_code(spec) <= 127 else np.int16), half
@@ -108,15 +124,24 @@ def grid_of_quantizer(quantizer: FakeQuantize, arithmetic: Arithmetic) -> Grid:
     return Grid(float(numbers.scale.ravel()[0]), int(numbers.zero_point.ravel()[0]), spec.qmin, spec.qmax)
 
 
-def weight_scale(quantizer: FakeQuantize, weight: np.ndarray) -> np.ndarray:
-    """Scale for each output, (outputs,): the stored one of a frozen or offline quantizer, else of the weight itself."""
+def weight_scale(quantizer: FakeQuantize, weight: np.ndarray, transposed: int = 0) -> np.ndarray:
+    """Scale for each output, (outputs,): the stored one of a frozen or offline quantizer, else of the weight itself.
+
+    A transposed convolution of several groups has the same scales in each.
+    """
     spec = quantizer.spec
     stored = quantizer.calibrated and (quantizer.frozen or quantizer.mode == "offline")
     scale = (quantizer.get_qparams() if stored else quantizer.qparams_of(mx.nd.array(weight))).scale
-    if not isinstance(spec.granularity, PerTensor) and spec.granularity.axis != 0:
-        raise Unsupported(f"weight scales along axis {spec.granularity.axis}; integer layers have one for each output")
+    granularity, groups = spec.granularity, max(transposed, 1)
+    outputs = weight.shape[1] * groups if transposed else len(weight)
+    scale = scale.ravel().astype(np.float32)
+    if transposed and isinstance(granularity, PerChannel) and granularity.axis == 1:
+        scale = np.tile(scale, groups)
+    elif not isinstance(granularity, PerTensor) and granularity.axis != 0 or transposed and isinstance(
+            granularity, PerChannel):
+        raise Unsupported(f"weight scales along axis {granularity.axis}; integer layers have one for each output")
     # one for each output whatever the granularity, so that nothing behind this asks which it was
-    return np.repeat(scale.ravel().astype(np.float32), len(weight) // scale.size)
+    return np.repeat(scale, outputs // scale.size)
 
 
 def _check_rounding(spec: QuantSpec, operand: str, arithmetic: Arithmetic) -> None:

@@ -14,6 +14,7 @@ from quantize.initialize import start_weight
 from quantize.modes import clear_cached_graphs, quantized_layers, unfix_params
 from quantize.nn import FoldedBatchNorm, QuantizedLayer
 from quantize.nn.batchnorm import is_batchnorm
+from quantize.nn.integer_weights import check_integer_weights
 from quantize.nn.layer import retyped
 from quantize.tree import replace_blocks, walk
 
@@ -44,7 +45,7 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
     Raises
     ------
     ConfigError
-        When no pair is found.
+        When no pair is found, or a layer's weights are whole numbers (`integer_weights`).
     """
     if not isinstance(net, QuantizedNet):
         raise ConversionError(f"{net.name}: fold BatchNorm after convert_model (or merge it before, with merge_bn)")
@@ -57,6 +58,9 @@ def fake_bn(net: Block, statistics: str = "batch", exclude: Iterable[Block] = ()
              and not excluded & {id(blocks[entry.path]), id(blocks[entry.norm])}]
     if not pairs:
         raise ConfigError(f"{net.name}: there is no BatchNorm to fold: none follows a layer with quantized weights")
+    for path, _ in pairs:
+        if blocks[path].integer_weights:
+            check_integer_weights(blocks[path].weight_quantizer.spec, False, True)
     for path, norm_path in pairs:
         layer, norm = blocks[path], blocks[norm_path]
         # its place in the network stays: names and structural paths of everything behind it are checkpoints'

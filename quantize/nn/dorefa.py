@@ -70,6 +70,11 @@ class DoReFaWeight(UniformFakeQuantize):
         """The class's formula."""
         return dorefa(F, x, self.levels, using=self.backend)
 
+    def _grid_step(self, F: ModuleType, x: Tensor) -> Tensor:
+        if self.frozen or self.mode == "offline":
+            return self._stored_step(F, x)
+        return F.ones_like(self._value(F, "scale", x)) * (2.0 / self.levels)
+
     @property
     def levels(self) -> int:
         """Number of steps between the lowest and the highest level."""

@@ -228,6 +228,35 @@ class FakeQuantize(HybridBlock):
         """Fake-quantized `x`; what subclasses define. Receives every parameter of the block by name."""
         raise NotImplementedError
 
+    @property
+    def rounds(self) -> bool:
+        """Whether what comes out lies on a grid."""
+        return self.frozen or self.mode not in ("float", "observe")
+
+    def code_step(self, F: ModuleType, x: Tensor) -> Tensor:
+        """What one whole number is worth on the grid that `x` is rounded to in this mode; shape of the scale.
+
+        Grids without a level at zero have odd numbers alone, so that it is half the distance of their levels.
+        """
+        step = self._grid_step(F, x)
+        return step if self.spec.grid == "mid_tread" else step / 2
+
+    def _grid_step(self, F: ModuleType, x: Tensor) -> Tensor:
+        """The distance of two levels."""
+        if self.mode == "ema" and not self.frozen:
+            raise ConfigError(f"{self.name}: weights that are whole numbers have no moving range; take online")
+        if self.frozen or self.mode == "offline":
+            return self._stored_step(F, x)
+        return online_qparams(F, x, self.spec)[0]
+
+    def _stored_step(self, F: ModuleType, x: Tensor) -> Tensor:
+        return self._value(F, "scale", x)
+
+    def _value(self, F: ModuleType, name: str, like: Tensor) -> Tensor:
+        """A parameter outside `hybrid_forward`, which is handed them."""
+        parameter = self._reg_params[name]
+        return parameter.var() if F is mx.sym else parameter.data(like.context)
+
     def fix(self, weight: mx.nd.NDArray) -> mx.nd.NDArray:
         """`weight` (NDArray) rounded once and for all; the scale of the grid it now lies on is stored."""
         if self.mode != "offline":

@@ -11,6 +11,7 @@ from mxnet.gluon import Block, Parameter
 
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.nn.fold import FoldedBatchNorm
+from quantize.nn.integer_weights import check_integer_weights, has_integer_weights, integer_product
 from quantize.nn.methods import METHODS, make_quantizer
 from quantize.ops import quantize_gradient
 from quantize.ops.types import Tensor
@@ -79,6 +80,8 @@ class QuantizedBlock(_Base):
         The BatchNorm behind the layer, where its factor is folded into the weight before that is quantized.
     gradient_bits : int or None
         The gradient of the output is rounded to so many bits (DoReFa).
+    integer_weights : bool
+        The layer multiplies with the weight's codes, and with their step behind the sums.
     float_bias : NDArray or None
         What the bias was before it was corrected (`calib.bias_correction`).
     unrounded : object or None
@@ -96,6 +99,7 @@ class QuantizedBlock(_Base):
     weight_transform: Optional["WinogradTransform"] = None
     norm: Optional[FoldedBatchNorm] = None
     gradient_bits: Optional[int] = None
+    integer_weights = False
     float_bias: Optional[mx.nd.NDArray] = None
     unrounded: Optional[object] = None
     fixes_weight = True
@@ -157,8 +161,11 @@ class QuantizedLayer(QuantizedBlock):
             The weight is quantized as it leaves it, with its granularity.
         """
         options = dict(options or {})
-        # the only option that belongs to the layer and not to one of its quantizers
+        # these options belong to the layer and not to one of its quantizers
         self.gradient_bits = options.pop("gradient_bits", None)
+        self.integer_weights = options.pop("integer_weights", False)
+        if self.integer_weights:
+            check_integer_weights(weight_spec, transform is not None, False)
         if input_spec is not None:
             self.input_quantizer = make_quantizer(METHODS.get(input_method).activation, input_spec, (1,),
                                                   self.prefix + "input_quantizer_", options)
@@ -187,7 +194,7 @@ class QuantizedLayer(QuantizedBlock):
         if self.input_quantizer is not None:
             x = self.input_quantizer(x)
         if self.norm is not None:
-            y = self.norm.normalized(F, self, super().hybrid_forward, (x, weight, bias))
+            y = self.norm.normalized(F, self, self.convolved, (x, weight, bias))
         else:
             y = self.computed(F, x, weight, bias)
         if self.output_quantizer is not None:
@@ -197,7 +204,17 @@ class QuantizedLayer(QuantizedBlock):
 
     def computed(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
         """The layer's forward on the quantized input and the float weight."""
-        return super().hybrid_forward(F, x, self.rounded(F, weight), bias)
+        if has_integer_weights(self):
+            return integer_product(F, self, x, weight, bias)
+        return self.convolved(F, x, self.rounded(F, weight), bias)
+
+    def convolved(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+        """The float layer's forward on a weight that may be computed."""
+        return super().hybrid_forward(F, x, weight, bias)
+
+    def product(self, F: ModuleType, x: Tensor, weight: Tensor, bias: Optional[Tensor]) -> Tensor:
+        """Sums of products, without the layer's activation."""
+        raise NotImplementedError
 
     def rounded(self, F: ModuleType, weight: Tensor) -> Tensor:
         """`weight` as its quantizer leaves it."""

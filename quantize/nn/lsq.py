@@ -75,6 +75,9 @@ class LSQFakeQuantize(UniformFakeQuantize):
         # gradient towards the step, whatever the parametrisation's own would be
         return F.BlockGrad(scale * ratio) + self._slope(F, ratio, scale, x)
 
+    def _stored_step(self, F: ModuleType, x: Tensor) -> Tensor:
+        return self.step(F, super()._stored_step(F, x), self._value(F, "growth", x))
+
     def _slope(self, F: ModuleType, value: Tensor, scale: Tensor, x: Optional[Tensor]) -> Tensor:
         """Zero, with the gradient 1 / scale towards a trained value."""
         return (value - F.BlockGrad(value)) / scale

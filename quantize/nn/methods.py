@@ -87,6 +87,8 @@ for _name, _weight, _activation in _ROWS:
 LAYER_OPTIONS = {
     "gradient_bits": Option("bits of the gradient of the layer's output (DoReFa): 1 to 8",
                             lambda v: isinstance(v, int) and not isinstance(v, bool) and 1 <= v <= 8),
+    "integer_weights": Option("true: the layer multiplies with whole numbers while it learns; or false",
+                              lambda v: isinstance(v, bool)),
 }
 
 

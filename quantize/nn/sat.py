@@ -61,6 +61,18 @@ class SATWeight(DoReFaWeight):
         # equal weights have no variance: they keep their scale
         return F.cast(F.rsqrt(self.fan_out * variance + (variance <= 0)), "float32")
 
+    @property
+    def rounds(self) -> bool:
+        """See `FakeQuantize`: not in the first stage."""
+        return super().rounds and not (self.clamp_only and self.mode != "offline")
+
+    def _grid_step(self, F: ModuleType, x: Tensor) -> Tensor:
+        step = super()._grid_step(F, x)
+        if not self.scaling or self.frozen or self.mode == "offline":
+            return step
+        factor = self._factor(F, dorefa(F, x, self.levels, using=self.backend))
+        return F.broadcast_mul(step, F.reshape(factor, shape=(1,)))
+
     def fix(self, weight: mx.nd.NDArray) -> mx.nd.NDArray:
         """See `FakeQuantize.fix`; CalibrationError in the clamp-only stage, whose weights lie on no grid."""
         if self.clamp_only and self.mode != "offline":

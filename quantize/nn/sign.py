@@ -60,6 +60,9 @@ class SignFakeQuantize(UniformFakeQuantize):
         """Signs of `x`."""
         return sign(F, x, using=self.backend)
 
+    def _grid_step(self, F: ModuleType, x: Tensor) -> Tensor:
+        return F.ones_like(self._value(F, "scale", x)) * 2
+
     def set_qparams(self, qparams: QParams) -> None:
         """Nothing: a calibration of the whole network has no say here."""
 

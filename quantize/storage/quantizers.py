@@ -121,6 +121,8 @@ def additions_of(path: str, layer: Block, shared: Shared) -> Dict[str, Any]:
     found: Dict[str, Any] = {"gradient_bits": layer.gradient_bits, "quantizers": {
         slot: shared.write(f"{path}.{slot}", getattr(layer, slot)) for slot in SLOTS
         if getattr(layer, slot) is not None}}
+    if layer.integer_weights:
+        found["integer_weights"] = True
     if layer.weight_transform is not None:
         found["winograd"] = encoded(layer.weight_transform.spec)
         found["winograd_prefix"] = layer.weight_transform.prefix
@@ -136,6 +138,7 @@ def add(path: str, layer: Block, record: Any, shared: Shared) -> None:
     """Give a layer what `additions_of` wrote down, but for its folded BatchNorm."""
     if record.get("gradient_bits") is not None:
         layer.gradient_bits = record["gradient_bits"]
+    layer.integer_weights = record.get("integer_weights", False)
     if record.get("winograd") is not None:
         spec = expect(decoded(record["winograd"]), WinogradSpec, path)
         layer.weight_transform = WinogradTransform(spec, layer.weight.shape, layer._kwargs["num_group"],

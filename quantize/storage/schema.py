@@ -95,6 +95,7 @@ class Addition(msgspec.Struct):
 
     quantizers: Dict[Slot, Dict[str, Any]]  # each a Quantizer, or a Same
     gradient_bits: Optional[Annotated[int, Meta(ge=1, le=32)]] = None
+    integer_weights: bool = False
     winograd: Optional[Dict[str, Any]] = None
     winograd_prefix: Optional[str] = None
     norm: Optional[Norm] = None

@@ -3,9 +3,20 @@
 
 import numpy as np
 
-from deploy.ir import Activation, BatchNorm, Convolution, Deconvolution, Function, InnerProduct
+from deploy.ir import (
+    Activation,
+    BatchNorm,
+    Convolution,
+    Crop,
+    Deconvolution,
+    Function,
+    InnerProduct,
+    Quantization,
+    Spread,
+)
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
+from deploy.lower.weights import as_convolution
 
 
 def _bias(call: Call, absent: bool):
@@ -34,9 +45,31 @@ def _deconvolution(call: Call) -> str:
     if call.get("target_shape", (0, 0)) != (0, 0):
         raise Unsupported("a transposed convolution with target_shape")
     if call.is_quantized:
-        raise Unsupported("transposed convolutions have no integer form; exclude the layer from quantization")
+        if not call.spreads:
+            raise Unsupported("transposed convolutions have no integer form; exclude the layer from quantization")
+        blob, quantization = call.quantized(weight)
+        if quantization is not None:
+            return _spread_convolution(call, weight, blob, quantization)
     return call.emit(Deconvolution, call.blob(), weight=weight, bias=_bias(call, True),
                      output_pads=call.get("adj", (0, 0)), **_windows(call, weight))
+
+
+def _spread_convolution(call: Call, weight: np.ndarray, blob: str, quantization: Quantization) -> str:
+    """A transposed convolution as zeros between the pixels and a convolution with the kernel turned round."""
+    windows = _windows(call, weight)
+    stride, groups, dilation = windows["stride"], windows["groups"], windows["dilation"]
+    far = [gap * (taps - 1) - pad for gap, taps, pad in zip(dilation, weight.shape[2:], windows["pads"])]
+    ends = far + [pad + more for pad, more in zip(far, call.get("adj", (0, 0)))]
+    size = (call.in_shape()[0], *((length - 1) * step + 1 for length, step in zip(call.in_shape()[1:], stride)))
+    if max(stride) > 1:
+        blob = call.emit(Spread, blob, size, part="spread", steps=stride)
+    if min(ends) < 0:  # pads that the kernel does not reach cut the input itself
+        begin = (0, max(-ends[0], 0), max(-ends[1], 0))
+        end = (size[0], size[1] + min(ends[2], 0), size[2] + min(ends[3], 0))
+        blob = call.emit(Crop, blob, tuple(np.subtract(end, begin).tolist()), part="cut", begin=begin, end=end)
+    top, left, bottom, right = (max(pad, 0) for pad in ends)
+    return call.emit(Convolution, blob, weight=as_convolution(weight, groups), bias=_bias(call, True), groups=groups,
+                     dilation=dilation, pads=(top, left, bottom, right), quantization=quantization)
 
 
 def _fully_connected(call: Call) -> str:

@@ -10,16 +10,20 @@ from deploy.ir import (
     BatchNorm,
     Concat,
     Convolution,
+    Crop,
     Elementwise,
     InnerProduct,
     Model,
     Node,
     Padding,
+    Permute,
     Pooling,
     PReLU,
     Reshape,
+    Resize,
     Rounding,
     Softmax,
+    Spread,
     activation,
     consumers,
     integers,
@@ -28,16 +32,18 @@ from deploy.target import Problem
 from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
 
 NAME = "c"
-KINDS = (Activation, Affine, BatchNorm, Concat, Convolution, Elementwise, InnerProduct, Padding, Pooling, PReLU,
-         Reshape, Rounding)
+KINDS = (Activation, Affine, BatchNorm, Concat, Convolution, Crop, Elementwise, InnerProduct, Padding, Permute, Pooling,
+         PReLU, Reshape, Resize, Rounding, Spread)
 FUNCTIONS = ("relu", "clip", "leaky_relu")
 ELEMENTWISE = ("add", "sub", "max", "min")
+LAYERS = ("Conv2D", "Dense", "Conv2DTranspose")
+AXES = 3
 BYTE = (-128, 255)  # codes fit into int8_t or uint8_t
 
 
 def config_list() -> List[dict]:
     """8 bits for everything; images and outputs of ReLUs are unsigned."""
-    return [{"op_types": ["Conv2D", "Dense"], "weight": "int8/channel", "input": "auto8"}]
+    return [{"op_types": list(LAYERS), "weight": "int8/channel", "input": "auto8"}]
 
 
 def check_plan(layers: Iterable[Tuple[Any, Any]]) -> List[Problem]:
@@ -47,7 +53,7 @@ def check_plan(layers: Iterable[Tuple[Any, Any]]) -> List[Problem]:
 
 def _plan_problems(entry) -> Iterator[str]:
     if entry.weight is None and entry.output is None:
-        if entry.op_type in ("Conv2D", "Dense"):
+        if entry.op_type in LAYERS:
             yield "stays float, but C source has integer layers only; give it formats (int8/channel, auto8)"
         return
     for operand, spec in (("input", entry.input), ("output", entry.output)):
@@ -72,7 +78,8 @@ def _weight_problems(entry) -> Iterator[str]:
             spec.grid == "mid_tread" and not spec.narrow):
         yield (f"weight {spec}, but C source stores signed codes of 8 bits or fewer without a zero point; write for "
                "example int8/channel")
-    if not (isinstance(spec.granularity, (PerTensor, PerGroup)) or spec.granularity == PerChannel(0)):
+    if not (isinstance(spec.granularity, (PerTensor, PerGroup)) or spec.granularity == PerChannel(
+            int(entry.op_type == "Conv2DTranspose"))):
         yield f"weight {spec}, but C source has one scale for each output; write int{spec.bits}/channel"
 
 
@@ -101,8 +108,12 @@ def _node_problems(node: Node, model: Model) -> Iterator[str]:
     if isinstance(node, Elementwise) and (node.op not in ELEMENTWISE or len(node.inputs) != 2 or len(
             {model.shapes[blob] for blob in node.inputs}) > 1):
         yield f"{node.op} of these blobs; C source has {', '.join(ELEMENTWISE)} of two blobs of one shape"
-    if isinstance(node, Padding) and (node.mode != "constant" or node.value != 0 or any(node.channels)):
-        yield f"padding with {node.mode} {node.value:g}; C source pads planes with 0"
+    if isinstance(node, Padding) and (node.mode != "constant" or node.value != 0):
+        yield f"padding with {node.mode} {node.value:g}; C source pads with 0"
+    if isinstance(node, Resize) and node.mode != "nearest":
+        yield f"resizing with {node.mode}; C source repeats the nearest pixel"
+    if isinstance(node, (Crop, Permute)) and len(model.shapes[node.inputs[0]]) > AXES:
+        yield f"{kind} of {len(model.shapes[node.inputs[0]])} axes; C source has {AXES} at most"
     if isinstance(node, Concat) and node.axis != 0:
         yield f"a concatenation along axis {node.axis}; C source joins channels"
 

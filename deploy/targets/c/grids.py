@@ -16,6 +16,7 @@ from deploy.ir import (
     Affine,
     BatchNorm,
     Convolution,
+    Crop,
     Elementwise,
     Function,
     Grid,
@@ -23,18 +24,23 @@ from deploy.ir import (
     Model,
     Node,
     Padding,
+    Permute,
     Pooling,
     PReLU,
     Reshape,
+    Resize,
     Rounding,
+    Spread,
     activation,
     consumers,
     integers,
     producers,
 )
 from deploy.ir.affine import factor_and_shift
+from deploy.targets.c.simplify import simplified
 
 FIXED_BITS = 23
+MOVING = (Reshape, Permute, Crop, Padding, Spread)
 COMMUTING = ("relu", "clip")  # rounding before these gives the codes that rounding behind them does
 
 
@@ -47,7 +53,8 @@ def fixed_point(bound: float) -> Grid:
 
 def hands_on(node: Optional[Node]) -> bool:
     """Whether the codes of a node's output are some of its input's."""
-    return (isinstance(node, (Reshape, Padding)) or isinstance(node, Pooling) and node.kind == "max"
+    return (isinstance(node, MOVING) or isinstance(node, Pooling) and node.kind == "max"
+            or isinstance(node, Resize) and node.mode == "nearest"
             or isinstance(node, Activation) and node.function.kind in COMMUTING)
 
 
@@ -72,6 +79,7 @@ def with_settled_inputs(model: Model) -> Model:
 
 def settled(model: Model) -> Model:
     """The model with a `Rounding` for everything that integer layers read, as far up as the codes stay the same."""
+    model = simplified(model)
     writers, readers = producers(model), consumers(model)
     wanted: Dict[str, List[Grid]] = {}
     for node in model.nodes:
@@ -202,7 +210,7 @@ def _layer_bound(node, source: float) -> float:
 
 def _activated(function: Optional[Function], bound: float) -> float:
     if function is not None and function.kind == "clip":
-        return min(bound, max(map(abs, function.parameters))) if function.parameters[0] <= 0 <= function.parameters[
-            1] else max(bound, *map(abs, function.parameters))
+        low, high = function.parameters
+        return max(abs(min(max(value, low), high)) for value in (-bound, bound))
     return bound * max(1.0, abs(function.parameters[0])) if function is not None and function.kind == "leaky_relu" \
         else bound

@@ -14,21 +14,26 @@ from deploy.ir import (
     BatchNorm,
     Concat,
     Convolution,
+    Crop,
     Elementwise,
     Grid,
     InnerProduct,
     Model,
     Node,
     Padding,
+    Permute,
     Pooling,
     PReLU,
     Reshape,
+    Resize,
     Rounding,
+    Spread,
     activation,
 )
 from deploy.ir.affine import factor_and_shift
 from deploy.targets.c import arithmetic as numbers
 from deploy.targets.c.arithmetic import FixedArithmetic
+from deploy.targets.c.constraints import AXES
 from deploy.targets.c.memory import places
 from deploy.targets.c.packing import dead_rows, pack
 from deploy.targets.c.scaling import NO_POWER, powers
@@ -307,7 +312,22 @@ class _Builder:
 
     def _padding(self, step, node, sources, grid):
         shape, out = (self.model.shapes[blob] for blob in (node.inputs[0], node.outputs[0]))
-        step.values.update(_window(shape, out, (1, 1), (1, 1), node.pads))
+        step.values.update(_window(shape, out, (1, 1), (1, 1), node.pads), front=node.channels[0])
+
+    def _moving(self, step, node, sources, grid):
+        """A part of a blob, or its axes in another order: where each element is read."""
+        shape, out = (self.model.shapes[blob] for blob in (node.inputs[0], node.outputs[0]))
+        apart = [int(np.prod(shape[axis + 1:])) for axis in range(len(shape))]
+        begin = node.begin if isinstance(node, Crop) else (0,) * len(shape)
+        order = range(len(shape)) if isinstance(node, Crop) else node.order
+        missing = AXES - len(shape)
+        step.values.update(sizes=(1,) * missing + tuple(out), apart=(0,) * missing + tuple(apart[i] for i in order),
+                           start=sum(first * gap for first, gap in zip(begin, apart)))
+
+    def _resize(self, step, node, sources, grid):
+        shape, out = (self.model.shapes[blob] for blob in (node.inputs[0], node.outputs[0]))
+        step.values.update(_window(shape, out, (1, 1), node.steps if isinstance(node, Spread) else (1, 1), (0,) * 4),
+                           spreads=isinstance(node, Spread))
 
     def _channels(self, step, node, sources, grid):
         shape = self.model.shapes[node.inputs[0]]
@@ -329,7 +349,8 @@ class _Builder:
 
 MAKERS = {Convolution: "layer", InnerProduct: "layer", Pooling: "pooling", Elementwise: "elementwise",
           Concat: "concat", Rounding: "copy", Activation: "copy", Padding: "padding", Affine: "channels",
-          BatchNorm: "channels", PReLU: "channels"}
+          BatchNorm: "channels", PReLU: "channels", Crop: "moving", Permute: "moving", Resize: "resize",
+          Spread: "resize"}
 
 
 def _window(shape, out, kernel, stride, pads) -> Dict[str, Any]:

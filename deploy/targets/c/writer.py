@@ -66,7 +66,7 @@ def _values(model: Model, program: Program, arithmetic: Optional[FixedArithmetic
             "prefix": identifier(name), "macro": identifier(name).upper(), "header": f"{name}.h",
             "guard": identifier(name).upper() + "_H", "cell": REAL if arithmetic is None else "int32_t",
             "integers": arithmetic is not None, "fixed": fixed, "lowest": lowest, "ram": program.arena,
-            "shifts": bool(fixed and arithmetic.scaling.shifts), "no_power": NO_POWER,
+            "shifts": arithmetic is not None and arithmetic.scaling.shifts > 0, "no_power": NO_POWER,
             "windows": any(step.kind in ("layer", "pooling") for step in program.steps),
             "bits": any("bits" in step.values for step in program.steps), "order": "bytes of a pixel side by side",
             "plane": int(np.prod(program.shape[1:]))}

@@ -47,6 +47,7 @@ class NcnnArithmetic(Arithmetic):
     """ncnn's arithmetic on x86; see the module."""
 
     name = "ncnn"
+    spreads = False
     codes = (-QMAX, QMAX)
     operations = kernels.OPERATIONS
     functions = kernels.FUNCTIONS

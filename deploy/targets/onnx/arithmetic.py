@@ -48,6 +48,7 @@ class OrtArithmetic(Arithmetic):
 
     name = "onnxruntime"
     rounding = "half_even"
+    spreads = False
 
     def bound(self, model: Model) -> "OrtArithmetic":
         """The arithmetic that knows which outputs are rounded right away."""

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: MIT
 """N2D2's quantizers, as values: what a cell's weights or an activation's output are rounded by."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 from quantize.config import Rule, parse_format
 from quantize.errors import ConfigError
 from quantize.interfaces.n2d2.solver import SGD, Solver
 from quantize.registry import closest
 
-MODES = ("Default",)
+MODES = ("Default", "Integer")
 LARGEST = 65535
 
 
@@ -65,8 +65,8 @@ class CellQuantizer(Quantizer):
 
     Parameters
     ----------
-    quant_mode : {"Default"}
-        Weights are real numbers on a grid. N2D2's other mode, Integer, is not there.
+    quant_mode : {"Default", "Integer"}
+        Weights are real numbers on a grid; or whole numbers, with the grid's step behind the layer's sums.
     """
 
     quantizing = True
@@ -81,6 +81,10 @@ class CellQuantizer(Quantizer):
     def rule(self, path: str) -> Rule:
         """The rule for the layer at a path."""
         raise NotImplementedError
+
+    @property
+    def _mode_options(self) -> Tuple[Tuple[str, Any], ...]:
+        return (("integer_weights", True),) if self.quant_mode == "Integer" else ()
 
     def set_quantization(self, apply: bool) -> None:
         """Round (True) or only clamp; ConfigError where the method knows no clamping."""
@@ -120,7 +124,7 @@ class SATCell(CellQuantizer):
     def rule(self, path: str) -> Rule:
         """See `CellQuantizer`."""
         return Rule(op_names=(path,), weight=parse_format(self._format("int")), weight_method="sat",
-                    options=(("scaling", self.apply_scaling),), reason="QWeight=SAT")
+                    options=(("scaling", self.apply_scaling), *self._mode_options), reason="QWeight=SAT")
 
 
 class LSQCell(CellQuantizer):
@@ -145,7 +149,7 @@ class LSQCell(CellQuantizer):
             raise ConfigError(f"LSQ needs a range of at least 3 for weights, got {self.range}: with two codes there is "
                               "none above zero; SAT takes 1")
         return Rule(op_names=(path,), weight=parse_format(self._format("int", "/full")), weight_method="lsq",
-                    reason="QWeight=LSQ")
+                    options=self._mode_options, reason="QWeight=LSQ")
 
 
 class ActQuantizer(Quantizer):

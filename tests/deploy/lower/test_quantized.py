@@ -10,6 +10,7 @@ from deploy import engine
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Grid, quantized
 from deploy.lower import lower
+from deploy.target import find
 from quantize.convert import convert_model, merge_bn
 from quantize.convert.fake_bn import fake_bn
 from quantize.errors import DeployError
@@ -205,9 +206,11 @@ def test_formats_that_integer_layers_cannot_hold(config, text, small_net, images
     refused(net, text)
 
 
-def test_transposed_convolutions_are_no_integer_layers(chain):
+def test_transposed_convolutions_are_no_integer_layers_where_engines_have_none(chain):
     net = convert_model(chain(SHAPE, nn.Conv2DTranspose(4, 3), nn.Activation("relu")))
-    refused(net, "transposed convolutions have no integer form")
+    for name in ("ncnn", "onnx"):
+        with pytest.raises(DeployError, match="transposed convolutions have no integer form"):
+            lower(net, SHAPE, arithmetic=find(name).arithmetic)
     disable_quantize(net)
     assert quantized(lower(net, SHAPE)) == []
 

@@ -23,6 +23,7 @@ from deploy.targets.c import constraints
 from deploy.targets.c.arithmetic import FixedArithmetic
 from deploy.targets.c.grids import settled, with_settled_inputs
 from deploy.targets.c.scaling import SCALINGS
+from deploy.targets.c.simplify import simplified
 from quantize.errors import ConfigError
 from quantize.registry import closest
 
@@ -92,7 +93,7 @@ def unfused_codes(net: Block, input_shape: Tuple[int, ...], images: np.ndarray,
 
 def _as_it_stands(net, input_shape, input_grid) -> Model:
     model = lower(net, input_shape, arithmetic=_Float64(), merge_norms=False, input_grid=input_grid)
-    return with_settled_inputs(model)
+    return with_settled_inputs(simplified(model))
 
 
 def _absorbed(model: Model) -> Model:
