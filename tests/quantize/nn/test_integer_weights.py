@@ -7,6 +7,7 @@ import pytest
 from mxnet import autograd
 from mxnet.gluon import nn
 
+from quantize import load_quantized, save_quantized
 from quantize.convert import convert_model, fake_bn
 from quantize.errors import ConfigError
 from quantize.modes import fix_params, quantized_layers, quantizers
@@ -142,3 +143,12 @@ def test_what_cannot_be_whole_numbers_is_refused():
     with pytest.raises(ConfigError, match="in the Winograd domain are no whole numbers"):
         convert_model(plain, config_list=[
             {"op_types": ["Conv2D"], "options": {"integer_weights": True}, "winograd": "F23"}])
+
+
+def test_a_checkpoint_keeps_them(tmp_path):
+    net, x = made("conv", "sat", "int4/layer", True)
+    want = net(x).asnumpy()
+    save_quantized(net, tmp_path / "a.qnet")
+    again = load_quantized(tmp_path / "a.qnet")
+    assert [layer.integer_weights for _, layer in quantized_layers(again)] == [True]
+    np.testing.assert_array_equal(again(x).asnumpy(), want)
