@@ -23,7 +23,6 @@ from deploy.target import find
 from deploy.targets.ncnn import writer
 from gluon_quantize.models.loading import open_model
 from gluon_quantize.models.request import NetworkRequest
-from gluon_quantize.report.page import charts, table, words
 from gluon_quantize.report.page import write as page
 from gluon_quantize.runs import ownership, recheck
 from gluon_quantize.runs.report import ReportRequest, report
@@ -192,8 +191,8 @@ def deployment(folder):
         "calibration": {"movement": {"conv.input_quantizer": 0.2}, "never_active_channels": {}, "dead_channels": {}},
         "answers": {"by": "ncnn", "images": 2, "agreement": 1, "pairs": [[0, 1, 1], [1, 1, 1]], "changed": [
             {"index": 0, "label": 1, "float": best, "quantized": best}]},
-        "sensitivity": {"rows": [{"layer": "c", "operand": operand, "bits": 4, "sqnr_db": 9.0}
-                                 for operand in ("weight", "layer")], "everything": {"4": {"sqnr_db": 7.0}}}}))
+        "sensitivity": {"images": 2, "passes": 1.5, "everything": {"4": {"sqnr_db": 7.0}}, "rows": [
+            {"layer": "c", "operand": operand, "bits": 4, "sqnr_db": 9.0} for operand in ("weight", "layer")]}}))
     return model
 
 
@@ -209,15 +208,9 @@ def read_deployment(folder):
 
 
 def report_of(folder):
-    """Everything that a page shows but the page's own programs."""
+    """The page, but for the programs in it."""
     contents = report(ReportRequest(str(folder), images=0))
-    words.glance(contents), words.machines(contents), words.warnings(contents)
-    page._specs(contents, contents["layers"]), page._settings(contents)
-    charts.training(contents["training"] or [{"epoch": 0}])
-    charts.confusion(contents["answers"]) if contents["answers"] else None
-    charts.sensitivity(contents["sensitivity"], []) if contents["sensitivity"] else None
-    words.better_float(contents), words.metrics(contents)
-    table.with_sensitivities(contents["layers"], contents["sensitivity"])
+    page.page_template().render(**page.facts_of(contents), vega="", style="", script="")
     json.dumps(contents, allow_nan=False)
 
 

@@ -121,6 +121,8 @@ class OperandMeasured(msgspec.Struct):
 class Sensitivity(msgspec.Struct):
     """Measurements of all layers, and with everything quantized."""
 
+    images: Count
+    passes: Annotated[float, Meta(ge=0)]
     rows: List[OperandMeasured]
     everything: Optional[Dict[str, Measured]] = None
 

@@ -8,6 +8,7 @@ from typing import Any, List
 
 import numpy as np
 
+from quantize.escape import shown
 from quantize.files import PathLike, whole_file, write_whole
 from quantize.interfaces.n2d2.cells.base import Cell
 from quantize.interfaces.n2d2.network import CellNetwork
@@ -115,7 +116,7 @@ def _edge(network: CellNetwork, source: str) -> str:
 
 
 def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    escaped = shown(text, keep="\n").replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The page itself: contents and charts in a template, with Vega embedded, and nothing that needs a network."""
 
+import functools
 import json
 import pathlib
 import shlex
@@ -8,10 +9,14 @@ from typing import Any, Dict, List, Mapping
 
 from gluon_quantize.report.page import charts, drawing, table, words
 from quantize.errors import ConfigError
+from quantize.escape import shown
 from quantize.files import write_whole
 
 ASSETS = pathlib.Path(__file__).resolve().parent.parent.parent / "assets" / "report"
 COMMAND_LINE = "command_line"
+# how commands of this program begin (`commands.running.spelled`); what else a file wants typed is not repeated
+SCRIPTS = ("simulate_quantization.py", "train_qat.py", "deploy_ncnn.py", "train_distributed.py", "n2d2.py")
+STARTS = (["gluon-quantize"], *(["python", script] for script in SCRIPTS))
 NEEDED = "the report needs {}: pip install 'gluon-quantize[report]'"
 
 
@@ -40,7 +45,13 @@ def page_template() -> Any:
 
 
 def values_of(contents: Mapping[str, Any]) -> Dict[str, Any]:
-    """What the template shows of a report."""
+    """All that the template wants."""
+    return {**facts_of(contents), "vega": _vega(), "style": asset("report.css"), "script": asset("report.js")}
+
+
+def facts_of(contents: Mapping[str, Any]) -> Dict[str, Any]:
+    """What the template shows of a report; texts from files have nothing in them that does not show."""
+    contents = _visible(contents)
     rows = table.with_sensitivities(contents["layers"], contents.get("sensitivity"))
     specs = _specs(contents, rows)
     return {"report": contents, "rows": rows, "columns": table.columns_of(rows, contents.get("sensitivity")),
@@ -51,7 +62,16 @@ def values_of(contents: Mapping[str, Any]) -> Dict[str, Any]:
                 contents["edges"], [row["node"] for row in rows]) if contents["edges"] else None,
             "box": (drawing.WIDTH, drawing.HEIGHT), "names": {row["node"]: row["name"] for row in rows},
             "costs": {row["node"]: words.cost_class(row["alone"]) for row in rows}, "first": specs["first"],
-            "data": _for_scripts(specs), "vega": _vega(), "style": asset("report.css"), "script": asset("report.js")}
+            "data": _for_scripts(specs)}
+
+
+def _visible(value: Any) -> Any:
+    """A JSON value whose texts show as they are: without controls and marks that turn what follows them."""
+    if isinstance(value, str):
+        return shown(value, keep="\n\t")
+    if isinstance(value, Mapping):
+        return {_visible(key): _visible(item) for key, item in value.items()}
+    return [_visible(item) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def require() -> None:
@@ -112,11 +132,20 @@ def _settings(contents: Mapping[str, Any]) -> Dict[str, Any]:
 
 def _commands(contents: Mapping[str, Any]) -> List[str]:
     """What to type to have all of this again."""
-    made = (contents["result"].get("settings") or {}).get(COMMAND_LINE)
+    made = _own_command((contents["result"].get("settings") or {}).get(COMMAND_LINE))
     folder = shlex.quote(str(contents["folder"]))
-    found = [str(made)] if made else []
+    found = [made] if made else []
     found += [f"gluon-quantize recheck {folder}"] if contents["kind"] == "deployment" else []
     return found + [f"gluon-quantize report {shlex.quote(str(contents['subject']))} --output report.html"]
+
+
+def _own_command(line: Any) -> str:
+    """A command line of this program, whatever else the file says is to be typed; "" where it is none."""
+    try:
+        words = shlex.split(str(line)) if line else []
+    except ValueError:
+        return ""
+    return " ".join(map(shlex.quote, words)) if any(words[:len(start)] == start for start in STARTS) else ""
 
 
 def _for_scripts(value: Any) -> str:
@@ -127,6 +156,7 @@ def _for_scripts(value: Any) -> str:
     return text
 
 
+@functools.lru_cache(maxsize=None)
 def _environment() -> Any:
     try:
         import jinja2
@@ -147,6 +177,7 @@ def vega_library() -> Any:
     return vl_convert
 
 
+@functools.lru_cache(maxsize=None)
 def _vega() -> str:
     """Vega, Vega-Lite and their embedding as one script."""
     return vega_library().javascript_bundle("window.vegaEmbed = vegaEmbed;").replace("</script", "<\\/script")
