@@ -62,8 +62,9 @@ class QuantSpec:
     narrow : bool
         Signed 8 bit is -127..127 (True, as ncnn) or -128..127 (False).
     levels : int, optional
-        Overrides ``2**bits - 1``: 255, 15, 7, 1 in N2D2's `Range`; ncnn's "31 levels" count one side of a
-        signed grid and are ``levels=63`` here (-31..31).
+        Overrides ``2**bits - 1``: 255, 15, 7, 1 in N2D2's `Range`. Steps of unsigned and mid_rise grids; a signed
+        mid_tread one reaches ``levels // 2`` on each side (15: -7..7). ncnn's "31 levels" count one side of a signed
+        grid and are ``levels=63`` here (-31..31).
     grid : {"mid_tread", "mid_rise"}
         mid_rise has no zero level: the value of code q is ``(q + 0.5) * scale`` (DoReFa weights, binary).
     rounding : {"half_away", "half_even"}

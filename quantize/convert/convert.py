@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
 import mxnet as mx
 from mxnet.gluon import Block, HybridBlock, nn
 
-from quantize.config import rules_from_config
+from quantize.config import FLOAT, rules_from_config
 from quantize.convert.converters import customs_of
 from quantize.convert.fake_bn import fake_bn
 from quantize.convert.graph import Graph, trace
@@ -18,7 +18,7 @@ from quantize.convert.plan import Plan
 from quantize.convert.replace import quantized_layer
 from quantize.convert.rules import DEFAULT_RULES, excluded_blocks, exclusions, resolve
 from quantize.convert.shortcuts import share_input_quantizers, skip_relus
-from quantize.convert.subclasses import settle_subclasses
+from quantize.convert.subclasses import settle_relu6, settle_subclasses
 from quantize.convert.targets import check_plan, find_target, target_rules
 from quantize.errors import ConfigError, ConversionError
 from quantize.finite import check_parameters, check_types
@@ -86,6 +86,8 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     customs = customs_of(net, convert_fn or {}, custom_fn or {}, excluded_blocks(net, exclude))
     rules = ([] if convert_fn is not None else list(DEFAULT_RULES)) + customs.rules + target_rules(target, net)
     rules += rules_from_config(config_list or []) + exclusions(net, exclude)
+    if any(rule.output not in (None, FLOAT) for rule in rules):
+        settle_relu6(net)
     graph = _trace_or_none(net, example_input)
     plan = resolve(net, rules, graph, required=not customs.any)
     if graph is not None and example_input is not None:

@@ -9,8 +9,9 @@ import mxnet as mx
 from mxnet.gluon import Block, HybridBlock, nn
 
 from quantize.convert.layers import LAYERS
+from quantize.nn import ReLU6
 from quantize.nn.layer import retyped
-from quantize.tree import walk
+from quantize.tree import replace_blocks, walk
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +51,28 @@ def settle_subclasses(net: Block, keep: Container[type] = (), merging: bool = Fa
     if settled:
         logger.info("%s: %d layers of users' types compute as Gluon's", net.name, len(settled))
     return settled
+
+
+def settle_relu6(net: Block) -> List[str]:
+    """Let blocks that clip to 0 and 6, as Gluon's ``RELU6`` and gluoncv's ``ReLU6``, be `quantize.nn.ReLU6`; in place.
+
+    Rules know that type. Returns the structural paths.
+    """
+    found = {path: block for path, block in walk(net) if path and _clips_to_six(block)}
+    replace_blocks(net, {id(block): ReLU6(prefix=block.prefix, params=block.params) for block in found.values()})
+    return list(found)
+
+
+def _clips_to_six(block: Block) -> bool:
+    if type(block).__module__.startswith(OURS) or not isinstance(block, HybridBlock) or block._children or (
+            "relu6" not in type(block).__name__.lower()):
+        return False
+    try:
+        operators = [(operator, attributes) for operator, name, attributes, _ in _graph(block) if operator != "null"]
+    except Exception:  # a user's forward may raise anything when it is handed symbols
+        return False
+    return [operator for operator, _ in operators] == ["clip"] and {
+        key: float(value) for key, value in operators[0][1].items()} == {"a_min": 0, "a_max": 6}
 
 
 def parent_of(block: Block) -> Optional[type]:

@@ -4,7 +4,7 @@
 import logging
 import re
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 import mxnet as mx
 from mxnet.gluon import Block
@@ -46,7 +46,7 @@ def _is_share(value: Any) -> bool:
 KEYS = {
     "quant_delay": (0, "a number of steps from 0", _is_steps),
     "quant_dtype": ("INT8", "INT1 to INT16", _is_dtype),
-    "per_channel": (False, "true or false", _is_bool),
+    "per_channel": ((False, True), "true or false", _is_bool),
     "symmetric": (False, "true or false", _is_bool),
     "narrow_range": (False, "true or false", _is_bool),
     "bn_fold": (False, "true or false", _is_bool),
@@ -75,7 +75,7 @@ class _Operand:
                       self.symmetric, self.narrow_range)
 
 
-class SimQAT(Interface):
+class SimulatedQuantizationAwareTraining(Interface):
     """Quantization-aware training after Krishnamoorthi (arXiv:1806.08342) with one call.
 
         algo = SimQAT({"per_channel": (False, True), "symmetric": (False, True), "bn_fold": True, "quant_delay": 900})
@@ -86,14 +86,15 @@ class SimQAT(Interface):
         algo.eval()                        # ranges stand still; algo.train() lets them follow the batches again
 
     Every convolution and Dense gets quantizers for its input, weight and output. Pairs are (activations,
-    weights), and one value stands for both.
+    weights), and one value stands for both. ``set_act_quant_delay(900)``, ``set_weight_per_channel(False)``,
+    ``set_bn_fold(True)`` and the like change a key before `apply`: ``set_act_`` and ``set_weight_`` for what is a pair.
 
     ============= ============== ========================================================================
     key           default        becomes
     ============= ============== ========================================================================
     quant_delay   (0, 0)         `StartQuantization` at these steps
     quant_dtype   (INT8, INT8)   bits; INT1 to INT16
-    per_channel   (False, False) ``/channel`` for weights; activations have one scale
+    per_channel   (False, True)  ``/channel`` for weights; activations have one scale
     symmetric     (False, False) a zero point or none
     narrow_range  (False, False) the lowest code stays unused (-127..127)
     bn_fold       False          `fake_bn`
@@ -103,7 +104,8 @@ class SimQAT(Interface):
     enable_fusion False          nothing: BatchNorm is found in the graph either way
     ============= ============== ========================================================================
 
-    What differs on purpose: ranges are moving averages that are corrected for their start, instead of starting at
+    What differs on purpose: weights have one scale for each channel by default, as the networks that Golden Stick's page
+    prints (its source has False); ranges are moving averages that are corrected for their start, instead of starting at
     -6..6; symmetric activations are unsigned where the graph proves that they cannot be negative; steps are counted by
     the Trainer (`count_steps`); `bn_fold` needs no `enable_fusion` beside it.
 
@@ -126,7 +128,7 @@ class SimQAT(Interface):
             Completes parameters of unknown shape.
         """
         if self.net is not None:
-            raise ConversionError(f"{self.net.name}: this SimQAT was applied to a network already; make one for each")
+            self._too_late()
         activations, weights = self._operands()
         rule = Rule(_layer_types(network), weight=weights.format(), input=activations.format(None),
                     output=activations.format(None), reason="SimQAT")
@@ -140,6 +142,76 @@ class SimQAT(Interface):
             logger.warning("%s: quant_delay and freeze_bn wait for steps: call count_steps(trainer)", net.name)
         return net
 
+    def _too_late(self) -> NoReturn:
+        name = self._converted().name
+        raise ConversionError(f"{name}: this SimQAT was applied to a network already; make one for each")
+
+    def _set(self, **changed: Any) -> None:
+        if self.net is not None:
+            self._too_late()
+        self.config = _checked({**self.config, **changed})
+
+    def _set_operand(self, index: int, key: str, value: Any) -> None:
+        pair = list(self.config[key])
+        pair[index] = value
+        self._set(**{key: tuple(pair)})
+
+    def set_act_quant_delay(self, act_quant_delay: int) -> None:
+        """Steps after which activations are rounded."""
+        self._set_operand(0, "quant_delay", act_quant_delay)
+
+    def set_weight_quant_delay(self, weight_quant_delay: int) -> None:
+        """Steps after which weights are rounded."""
+        self._set_operand(1, "quant_delay", weight_quant_delay)
+
+    def set_act_quant_dtype(self, act_quant_dtype: Any = "INT8") -> None:
+        """Bits of activations."""
+        self._set_operand(0, "quant_dtype", act_quant_dtype)
+
+    def set_weight_quant_dtype(self, weight_quant_dtype: Any = "INT8") -> None:
+        """Bits of weights."""
+        self._set_operand(1, "quant_dtype", weight_quant_dtype)
+
+    def set_act_per_channel(self, act_per_channel: bool = False) -> None:
+        """Only False: activations have one scale for a layer."""
+        self._set_operand(0, "per_channel", act_per_channel)
+
+    def set_weight_per_channel(self, weight_per_channel: bool = True) -> None:
+        """A scale for each channel of the weights, or one."""
+        self._set_operand(1, "per_channel", weight_per_channel)
+
+    def set_act_symmetric(self, act_symmetric: bool = False) -> None:
+        """Activations without a zero point."""
+        self._set_operand(0, "symmetric", act_symmetric)
+
+    def set_weight_symmetric(self, weight_symmetric: bool = False) -> None:
+        """Weights without a zero point."""
+        self._set_operand(1, "symmetric", weight_symmetric)
+
+    def set_act_narrow_range(self, act_narrow_range: bool = False) -> None:
+        """The lowest code of activations stays unused."""
+        self._set_operand(0, "narrow_range", act_narrow_range)
+
+    def set_weight_narrow_range(self, weight_narrow_range: bool = False) -> None:
+        """The lowest code of weights stays unused."""
+        self._set_operand(1, "narrow_range", weight_narrow_range)
+
+    def set_bn_fold(self, bn_fold: bool = False) -> None:
+        """Fold BatchNorm into the weights."""
+        self._set(bn_fold=bn_fold)
+
+    def set_one_conv_fold(self, one_conv_fold: bool = True) -> None:
+        """Fold with one convolution, or with two and the correction."""
+        self._set(one_conv_fold=one_conv_fold)
+
+    def set_enable_fusion(self, enable_fusion: bool = False) -> None:
+        """Nothing; see the table above."""
+        self._set(enable_fusion=enable_fusion)
+
+    def set_freeze_bn(self, freeze_bn: int = NEVER) -> None:
+        """Step at which the statistics of BatchNorm stand still."""
+        self._set(freeze_bn=freeze_bn)
+
     def _operands(self) -> List[_Operand]:
         return [_Operand(**{key: self.config[key][i] for key in PAIRS}) for i in (0, 1)]
 
@@ -149,6 +221,9 @@ class SimQAT(Interface):
                 yield StartQuantization(net, delay, [path for path, _ in quantizers(net, kind)])
         if self.config["freeze_bn"] != NEVER:
             yield FreezeBatchNorm(net, self.config["freeze_bn"])
+
+
+SimQAT = SimulatedQuantizationAwareTraining  # as Golden Stick's page imports it
 
 
 def _layer_types(network: Block) -> Tuple[str, ...]:

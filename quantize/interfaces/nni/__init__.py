@@ -9,7 +9,8 @@
     quantizer.eval()                        # ranges stand still; quantizer.train() lets them follow the batches again
     quantizer.export_model("net.params", "ranges.json")
 
-`op_types` are PyTorch's names (Conv2d, Linear, ConvTranspose2d, ReLU, ReLU6, default) or Gluon's, `op_names` structural
+`op_types` are PyTorch's names (Conv2d, Linear, ConvTranspose2d, ReLU, ReLU6, default) or Gluon's (a type that no layer
+has is warned about), `op_names` structural
 paths. As in NNI the last entry that selects a layer counts, whole, and layers that no entry selects stay float.
 
 What differs on purpose:

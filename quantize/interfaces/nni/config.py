@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """NNI's `config_list`: checked key by key, and resolved into one setting for each layer of a network."""
 
+import logging
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -14,6 +15,8 @@ from quantize.tree import walk
 QUANT_TYPES = ("weight", "input", "output")
 DTYPES = ("int", "uint")
 SCHEMES = ("per_tensor_affine", "per_tensor_symmetric", "per_channel_affine", "per_channel_symmetric")
+
+logger = logging.getLogger(__name__)
 
 _DEFAULTS: Dict[str, Dict[str, str]] = {}
 
@@ -155,7 +158,8 @@ def type_names(block: Block) -> Tuple[str, ...]:
 def layer_settings(net: Block, config_list: Sequence[Dict[str, Any]]) -> List[LayerSetting]:
     """One setting for each layer that is quantized: that of the last entry which selects it.
 
-    Raises ConfigError for an entry that selects nothing, and for operands that a layer does not have.
+    Types that no layer has are warned about. Raises ConfigError for names that no layer has, for an entry whose types
+    and names do not fit each other, and for operands that a layer does not have.
     """
     layers = [(path, block) for path, block in walk(net) if quantizable(block)]
     chosen = {}
@@ -179,13 +183,17 @@ def _selects(entry: Dict[str, Any], path: str, block: Block) -> bool:
 
 def _check_selection(entry: Dict[str, Any], where: str, layers: Sequence[Tuple[str, Block]],
                      selected: Sequence[Tuple[str, Block]]) -> None:
+    """Layers by name must be there; types may be missing, since one config serves many networks."""
     paths, types = [path for path, _ in layers], sorted({name for _, block in layers for name in type_names(block)})
-    for key, known in (("op_names", paths), ("op_types", types)):
-        for name in entry.get(key, ()):
-            if name not in known:
-                raise ConfigError(f"{where}: {key!r}: the network has no layer {name!r} that can be quantized; it has "
-                                  f"{', '.join(known)}{closest(name, known)}")
-    if not selected:
+    for name in entry.get("op_names", ()):
+        if name not in paths:
+            raise ConfigError(f"{where}: 'op_names': the network has no layer {name!r} that can be quantized; it has "
+                              f"{', '.join(paths)}{closest(name, paths)}")
+    missing = [name for name in entry.get("op_types", ()) if name not in types]
+    for name in missing:
+        logger.warning("%s: 'op_types': the network has no %s that can be quantized; it has %s%s", where, name,
+                       ", ".join(types), closest(name, types))
+    if not selected and not missing:
         raise ConfigError(f"{where}: no layer fits both 'op_types' and 'op_names'")
 
 

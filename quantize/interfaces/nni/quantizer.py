@@ -8,6 +8,7 @@ from mxnet.gluon import Block, Trainer
 
 from quantize.config import Format, Rule
 from quantize.convert import convert_model, fake_bn
+from quantize.convert.subclasses import settle_relu6
 from quantize.errors import ConfigError, ConversionError
 from quantize.files import PathLike
 from quantize.interfaces.base import Interface
@@ -52,6 +53,8 @@ class Quantizer(Interface):
                  dummy_input: Optional[mx.nd.NDArray] = None) -> None:
         super().__init__()
         check_config_list(config_list, self.quant_types)
+        if any("ReLU6" in entry.get("op_types", ()) for entry in config_list):
+            settle_relu6(model)
         self.model, self.optimizer, self.dummy_input = model, optimizer, dummy_input
         self.settings = layer_settings(model, config_list)
 

@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+import gluoncv.nn
 from mxnet import gluon
 from mxnet.gluon import nn
+from mxnet.gluon.model_zoo.vision.mobilenet import RELU6
 
 from calib.calibrators import CALIBRATORS
 from quantize import reference
@@ -36,6 +38,52 @@ SIGNS = [{"quant_types": ["weight"], "quant_bits": 1, "op_types": ["Conv2d"]},
 
 def modes_of(net, kind="activation"):
     return [quantizer.mode for _, quantizer in quantizers(net, kind)]
+
+
+@pytest.mark.parametrize(("name", "text"), [
+    ("Conv3d", "config_list[0]: 'op_types': the network has no Conv3d that can be quantized; it has "),
+    ("ReLu", "; did you mean 'ReLU'?"), ("ReLU6", "the network has no ReLU6"), ("Liner", "; did you mean 'Linear'?")])
+def test_a_type_that_no_layer_has_is_warned_about(small_net, caplog, name, text):
+    config = [{"quant_types": ["weight", "output"], "op_types": [name]}, *CONFIG]
+    net = QATQuantizer(small_net, config).compress()
+    assert text in caplog.text and caplog.text.count("WARNING") == 1
+    assert sorted(path for path, _ in quantizers(net)) == sorted(
+        f"{layer}.{operand}_quantizer" for layer in "03" for operand in ("input", "weight"))
+
+
+def test_a_type_is_warned_about_beside_one_that_is_there(small_net, caplog):
+    QATQuantizer(small_net, [{"quant_types": ["weight"], "op_types": ["Conv2d", "GRU"]}]).compress()
+    assert "the network has no GRU" in caplog.text
+
+
+@pytest.mark.parametrize("make", [RELU6, gluoncv.nn.ReLU6])
+def test_relu6_finds_the_blocks_of_gluon_and_gluoncv(images, make):
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, in_channels=3), make(), nn.Dense(2))
+    net.initialize()
+    net(images)
+    relu = net[1]
+    before = relu(images * 9).asnumpy()
+    quantizer = QATQuantizer(net, [{"quant_types": ["output"], "quant_bits": 8, "op_types": ["ReLU6"],
+                                    "quant_dtype": "uint", "quant_scheme": "per_tensor_affine"}])
+    np.testing.assert_array_equal(net[1](images * 9).asnumpy(), before)
+    net = quantizer.compress()
+    assert [path for path, _ in quantizers(net)] == ["1.output_quantizer"]
+    out = net[1](images * 9).asnumpy()
+    assert len(np.unique(out)) <= 256 and np.abs(out - before).max() < 6 / 255
+
+
+class RELU6Twice(RELU6):
+    def hybrid_forward(self, F, x):
+        return 2 * super().hybrid_forward(F, x)
+
+
+def test_what_computes_something_else_is_no_relu6(images, caplog):
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(4, 3, in_channels=3), RELU6Twice())
+    net.initialize()
+    QATQuantizer(net, [{"quant_types": ["output"], "op_types": ["ReLU6"]}, *CONFIG])
+    assert "the network has no ReLU6" in caplog.text and type(net[1]) is RELU6Twice
 
 
 @pytest.fixture
@@ -280,7 +328,7 @@ def test_an_observer_that_saw_nothing_says_so(small_net):
     ({"quant_types": ["weight"], "op_types": ["Conv2d"], "exclude": "yes"}, "'exclude' must be true or false"),
     ({"quant_types": ["weight"]}, "'op_types' or 'op_names' is needed"),
     ({"op_types": ["Conv2d"]}, "'quant_types' is needed"),
-    ({"quant_types": ["weight"], "op_types": ["Conv3d"]}, "'op_types': the network has no layer 'Conv3d'.*'Conv2d'"),
+    ({"quant_types": ["weight"], "op_types": ["Conv3d"]}, "leaves every layer of the network float"),
     ({"quant_types": ["weight"], "op_names": ["conv1"]}, "'op_names': the network has no layer 'conv1'.*it has 0, 2,"),
     ({"quant_types": ["weight"], "op_names": ["0"], "op_types": ["Linear"]}, "no layer fits both"),
     ({"quant_types": ["weight"], "op_types": ["ReLU"]}, r"2 \(Activation\) has only an output that can be quantized"),

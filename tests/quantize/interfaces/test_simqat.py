@@ -8,7 +8,7 @@ from mxnet import gluon
 from mxnet.gluon import nn
 
 from quantize.errors import ConfigError, ConversionError
-from quantize.interfaces.simqat import SimQAT
+from quantize.interfaces.simqat import SimQAT, SimulatedQuantizationAwareTraining
 from quantize.modes import quantizers
 from quantize.nn import BypassBatchNorm
 
@@ -27,7 +27,11 @@ def test_a_network_gets_three_quantizers_for_each_layer(small_net):
     formats = specs_of(net)
     assert set(formats) == {f"{layer}.{operand}_quantizer" for layer in "036"
                             for operand in ("input", "weight", "output")}
-    assert set(formats.values()) == {"int8 asymmetric/layer"}
+    assert {formats[f"{layer}.{operand}_quantizer"] for layer in "036" for operand in ("input", "output")} == {
+        "int8 asymmetric/layer"}
+    assert {formats[f"{layer}.weight_quantizer"] for layer in "036"} == {"int8 asymmetric/channel"}
+    # the decay of Golden Stick's ranges
+    assert {quantizer.momentum for _, quantizer in quantizers(net, "activation")} == {0.999}
     assert (quantizers_of(net)["0.weight_quantizer"].spec.qmin) == -128
     assert (modes_of(net, "activation"), modes_of(net, "weight")) == ({"ema"}, {"online"})
 
@@ -75,10 +79,11 @@ def test_a_checkpoint_comes_back(small_net, images, trainer, fit, tmp_path):
 
 
 @pytest.mark.parametrize("config, formats", [
-    ({"per_channel": (False, True)}, ("int8 asymmetric/layer", "int8 asymmetric/channel")),
-    ({"symmetric": (True, True)}, ("int8/layer/full", "int8/layer/full")),
-    ({"quant_dtype": ("INT8", "INT4"), "symmetric": (False, True)}, ("int8 asymmetric/layer", "int4/layer/full")),
-    ({"quant_dtype": "QuantDtype.INT6"}, ("int6 asymmetric/layer", "int6 asymmetric/layer")),
+    ({}, ("int8 asymmetric/layer", "int8 asymmetric/channel")),
+    ({"per_channel": False}, ("int8 asymmetric/layer", "int8 asymmetric/layer")),
+    ({"symmetric": (True, True), "per_channel": False}, ("int8/layer/full", "int8/layer/full")),
+    ({"quant_dtype": ("INT8", "INT4"), "symmetric": (False, True)}, ("int8 asymmetric/layer", "int4/channel/full")),
+    ({"quant_dtype": "QuantDtype.INT6"}, ("int6 asymmetric/layer", "int6 asymmetric/channel")),
 ])
 def test_pairs_are_activations_and_weights(small_net, config, formats):
     net = SimQAT(config).apply(small_net)
@@ -158,3 +163,49 @@ def test_misuse(small_net):
     net.add(nn.Activation("relu"))
     with pytest.raises(ConfigError, match="no Conv2D"):
         SimQAT().apply(net)
+
+
+def test_it_has_golden_sticks_name():
+    assert SimulatedQuantizationAwareTraining is SimQAT
+
+
+@pytest.mark.parametrize(("method", "value", "key", "expected"), [
+    ("set_act_quant_delay", 5, "quant_delay", (5, 0)), ("set_weight_quant_delay", 7, "quant_delay", (0, 7)),
+    ("set_act_quant_dtype", "INT4", "quant_dtype", ("INT4", "INT8")),
+    ("set_weight_quant_dtype", "INT4", "quant_dtype", ("INT8", "INT4")),
+    ("set_act_per_channel", False, "per_channel", (False, True)),
+    ("set_weight_per_channel", False, "per_channel", (False, False)),
+    ("set_act_symmetric", True, "symmetric", (True, False)), ("set_weight_symmetric", True, "symmetric", (False, True)),
+    ("set_act_narrow_range", True, "narrow_range", (True, False)),
+    ("set_weight_narrow_range", True, "narrow_range", (False, True)),
+    ("set_bn_fold", True, "bn_fold", True), ("set_one_conv_fold", False, "one_conv_fold", False),
+    ("set_enable_fusion", True, "enable_fusion", True), ("set_freeze_bn", 9, "freeze_bn", 9),
+])
+def test_methods_change_one_key(small_net, method, value, key, expected):
+    algo, untouched = SimQAT(), dict(SimQAT().config)
+    getattr(algo, method)(value)
+    assert algo.config.pop(key) == expected
+    del untouched[key]
+    assert algo.config == untouched
+    other = SimQAT()
+    other.apply(small_net)
+    with pytest.raises(ConversionError, match="was applied to a network already"):
+        getattr(other, method)(value)
+
+
+@pytest.mark.parametrize(("method", "value", "message"), [
+    ("set_act_per_channel", True, "activations have one scale"), ("set_weight_quant_dtype", "FLOAT", "'quant_dtype' must"),
+    ("set_bn_fold", 1, "'bn_fold' must be true or false"), ("set_freeze_bn", -1, "'freeze_bn' must be")])
+def test_methods_check_their_values(method, value, message):
+    algo = SimQAT()
+    with pytest.raises(ConfigError, match=message):
+        getattr(algo, method)(value)
+
+
+def test_what_was_set_is_applied(small_net):
+    algo = SimQAT()
+    algo.set_weight_quant_dtype("INT4")
+    algo.set_weight_symmetric(True)
+    algo.set_bn_fold(True)
+    net = algo.apply(small_net)
+    assert specs_of(net)["0.weight_quantizer"] == "int4/channel/full" and isinstance(net[1], BypassBatchNorm)
