@@ -15,13 +15,13 @@ from gluon_quantize.models.metrics import NAMES, class_metrics, mean_metrics
 from gluon_quantize.models.request import NetworkRequest
 from gluon_quantize.training.augmentation import Augmentation
 from gluon_quantize.training.images import ArrayReader, FileReader, TrainingImages
-from gluon_quantize.training.loop import where_not_finite
+from gluon_quantize.training.loop import Run, seed_epoch, train_epoch, where_not_finite
 from gluon_quantize.training.optimizers import OptimizerChoice, Optimizers
 from gluon_quantize.training.rates import Rates, restarted
 from quantize.convert import convert_model, trace
 from quantize.errors import ConfigError, DataError
 from quantize.modes import set_mode, update_ema
-from quantize.train import GradientSum, start_training
+from quantize.train import GradientSum, Hook, start_training
 
 
 @pytest.fixture
@@ -79,6 +79,46 @@ def test_epochs_depend_on_seed_and_number_alone(colours):
     assert len(epoch(0)) == 2
     assert epoch(2) == epoch(2, ahead=2)
     assert len({tuple(epoch(number, seed)) for number in (0, 1) for seed in (0, 1)}) == 4
+
+
+@pytest.mark.parametrize("files", [False, True])
+@pytest.mark.parametrize("kind", ["crop", "crop-flip"])
+def test_augmentation_changes_from_epoch_to_epoch(kind, files):
+    """All images are alike, so that their order says nothing."""
+    alike = ArraySet("alike", np.tile(np.random.RandomState(1).randint(0, 256, (1, 12, 12, 3)).astype(np.uint8),
+                                      (8, 1, 1, 1)), np.zeros(8), ["a"])
+    steps = preprocess.Preprocessing(scale=1.0, resize=12, crop=8) if files else STEPS
+    images = TrainingImages(alike, steps, 8, Augmentation(kind, 2))
+    epochs = [next(images.epoch(number))[0].asnumpy() for number in (0, 1, 2, 0)]
+    assert len({epoch.tobytes() for epoch in epochs[:3]}) == 3
+    np.testing.assert_array_equal(epochs[0], epochs[3])
+
+
+def test_random_numbers_of_an_epoch_depend_on_seed_and_number_alone():
+    def drawn(seed, number):
+        seed_epoch(seed, number)
+        return np.random.rand(3).tobytes(), mx.nd.random.uniform(shape=(3,)).asnumpy().tobytes()
+    first = drawn(7, 2)
+    np.random.rand(5), mx.nd.random.uniform(shape=(5,)).asnumpy()
+    assert drawn(7, 2) == first
+    others = [drawn(seed, number) for seed, number in ((7, 3), (8, 2), (2, 7))]
+    for part in (0, 1):
+        assert len({first[part], *(other[part] for other in others)}) == 4
+
+
+def test_dropout_of_a_resumed_epoch_is_the_same(colours):
+    """What an epoch draws does not depend on what was drawn before it: `train_epoch` begins with `seed_epoch`."""
+    def trained(drawn_before):
+        mx.random.seed(drawn_before)
+        net = nn.HybridSequential()
+        net.add(nn.Flatten(), nn.Dropout(0.5), nn.Dense(3, in_units=90))
+        net.initialize(mx.init.Constant(0.1))
+        choice = OptimizerChoice("sgd", 0.1, {"wd": 0.0, "momentum": 0.0})
+        run = Run(net, TrainingImages(colours, STEPS, 4), Optimizers.of(net, choice, choice), Hook(), lambda step: 1.0,
+                  mx.cpu(), seed=5)
+        train_epoch(run)
+        return net[2].weight.data().asnumpy()
+    np.testing.assert_array_equal(trained(1), trained(2))
 
 
 def test_every_image_once(colours):

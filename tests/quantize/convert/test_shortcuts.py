@@ -70,6 +70,19 @@ def test_a_relu_in_front_of_unsigned_quantizers_steps_aside_when_frozen(images, 
     assert "Activation" in operators(net)
 
 
+@pytest.mark.parametrize("cut", ["a", "b"])
+def test_a_relu_stays_while_one_of_its_readers_needs_it(cut):
+    """One reader cuts off what is below zero, the other one computes in float: both get rectified values."""
+    net = convert_model(TwoBranches(), config_list=[{"op_names": ["b"], "input": "auto4"}])
+    assert isinstance(net.relu, SkippableReLU)
+    net.fix_params()
+    x = mx.nd.random.uniform(-1, 1, shape=(1, 3, 4, 4))
+    np.testing.assert_array_equal(net.relu(x).asnumpy(), x.asnumpy())
+    getattr(net, cut).input_quantizer.mode = "float"
+    assert [reader.clips_negative_input for reader in (net.a, net.b)].count(True) == 1
+    np.testing.assert_array_equal(net.relu(x).asnumpy(), np.maximum(x.asnumpy(), 0))
+
+
 def test_a_copied_network_knows_its_own_layers(images, recwarn):
     net = copy.deepcopy(convert_model(TwoBranches()))
     assert net.relu.readers == {net.a, net.b}

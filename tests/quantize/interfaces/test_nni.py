@@ -3,9 +3,10 @@
 
 import json
 
+import gluoncv.nn
+import mxnet as mx
 import numpy as np
 import pytest
-import gluoncv.nn
 from mxnet import gluon
 from mxnet.gluon import nn
 from mxnet.gluon.model_zoo.vision.mobilenet import RELU6
@@ -401,3 +402,20 @@ def test_steps_can_be_counted_by_hand(small_net, images):
     assert modes_of(small_net) == ["float"] * 2
     quantizer.step_with_optimizer()
     assert modes_of(small_net) == ["ema"] * 2
+
+
+@pytest.mark.parametrize("cls", [QATQuantizer, DoReFaQuantizer, LsqQuantizer])
+def test_ranges_decay_as_nnis(small_net, images, cls):
+    net = cls(small_net, ALL).compress()
+    assert {quantizer.momentum for _, quantizer in quantizers(net, "activation")} == {0.99}
+
+
+def test_two_batches_by_hand(small_net, images):
+    net = QATQuantizer(small_net, [{"quant_types": ["input"], "op_names": ["0"], "quant_bits": 8}]).compress()
+    for scale in (1, 3):
+        net(images * scale)
+    mx.nd.waitall()
+    peak = images.asnumpy().max(axis=(1, 2, 3)).mean()
+    low, high, weight = net[0].input_quantizer.ema.data().asnumpy()
+    assert weight == pytest.approx(0.01 * 0.99 + 0.01, rel=1e-5)
+    assert high == pytest.approx(peak * (0.01 * 0.99 + 3 * 0.01), rel=1e-4)

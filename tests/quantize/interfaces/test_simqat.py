@@ -194,7 +194,8 @@ def test_methods_change_one_key(small_net, method, value, key, expected):
 
 
 @pytest.mark.parametrize(("method", "value", "message"), [
-    ("set_act_per_channel", True, "activations have one scale"), ("set_weight_quant_dtype", "FLOAT", "'quant_dtype' must"),
+    ("set_act_per_channel", True, "activations have one scale"),
+    ("set_weight_quant_dtype", "FLOAT", "'quant_dtype' must"),
     ("set_bn_fold", 1, "'bn_fold' must be true or false"), ("set_freeze_bn", -1, "'freeze_bn' must be")])
 def test_methods_check_their_values(method, value, message):
     algo = SimQAT()

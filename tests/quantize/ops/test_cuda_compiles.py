@@ -9,8 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from quantize import reference_trained
 from quantize.ops import build
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -34,6 +36,27 @@ def test_positions_in_huge_views(tmp_path):
     subprocess.run(["g++", "-O2", "-std=c++17", "-I", str(HARNESS / "emulated"), "-I", str(KERNELS),
                     str(HARNESS / "positions.cc"), "-o", str(program)], check=True)
     assert subprocess.run([str(program)]).returncode == 0
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="g++ is absent")
+def test_emulated_slopes_of_pact_and_cg_pact(tmp_path):
+    """Sign and size of dalpha, without the whole emulated harness: each element by itself, then all of them."""
+    program, random = tmp_path / "slope", np.random.RandomState(0)
+    subprocess.run(["g++", "-O0", "-std=c++17", "-ffp-contract=off", "-w", "-DFQ_MAX_BLOCKS=3", "-I", str(KERNELS),
+                    "-I", str(HARNESS / "emulated"), "-x", "c++", str(KERNELS / "reductions.cu"), str(HARNESS / "slope.cc"),
+                    "-o", str(program)], check=True)
+    alpha = np.float32(1.5)
+    alone = [np.float32([value]) for value in (0.3, 0.7, 1.4, 1.5, 2.0, 0.0, -0.2)]
+    for x in [*alone, random.uniform(-0.5, 2, 500).astype(np.float32)]:
+        dy = random.uniform(0.5, 1, len(x)).astype(np.float32)
+        pairs = "".join(f"{value:.9g} {gradient:.9g}\n" for value, gradient in zip(x, dy))
+        for calibrated in (False, True):
+            dx, dalpha = reference_trained.pact_gradient(x, dy, alpha, 7, calibrated)
+            done = subprocess.run([str(program), str(alpha), "7", str(int(calibrated))], input=pairs, text=True,
+                                  stdout=subprocess.PIPE, check=True)
+            found = np.array(done.stdout.split(), np.float32)
+            np.testing.assert_allclose(found[0], np.squeeze(dalpha), rtol=1e-5, atol=1e-6)
+            np.testing.assert_array_equal(found[1:], dx)
 
 
 @pytest.mark.slow

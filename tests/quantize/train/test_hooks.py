@@ -125,7 +125,7 @@ def test_binary_weights_are_clipped_after_the_step(small_net, images):
 
 @pytest.mark.parametrize("name, value", [
     ("6.weight_quantizer.growth", float("nan")), ("3.input_quantizer.alpha", float("inf")),
-    ("3.input_quantizer.alpha", -1.0)])
+    ("3.input_quantizer.alpha", -1.0), ("3.input_quantizer.alpha", 0.0)])
 def test_a_trained_number_that_is_lost_stops_training(small_net, images, name, value):
     convert_model(small_net, config_list=[{"weight": "int4/channel", "input": "auto4", "weight_method": "lsq",
                                            "input_method": "cgpact"}])
@@ -141,6 +141,20 @@ def test_a_trained_number_that_is_lost_stops_training(small_net, images, name, v
         hook.after_step(5)
     with pytest.raises(ConfigError, match="at least 1"):
         CheckNumbers(small_net, every=0)
+
+
+@pytest.mark.parametrize("method", ["pact", "cgpact"])
+def test_weight_decay_pulls_a_trained_clip(small_net, images, method):
+    """PACT's paper regularizes alpha as weights: without any gradient it shrinks by rate * decay."""
+    convert_model(small_net, config_list=[{"input": "auto4", "input_method": method}])
+    start_training(small_net, images)
+    alpha = quantizer_parameters(small_net)["6.input_quantizer.alpha"]
+    trainer = gluon.Trainer({"alpha": alpha}, "sgd", {"learning_rate": 0.1, "wd": 0.5}, kvstore=None)
+    with autograd.record():
+        (small_net(images) * 0).sum().backward()
+    before = alpha.data().asscalar()
+    trainer.step(1)
+    assert alpha.data().asscalar() == pytest.approx(before * (1 - 0.1 * 0.5), rel=1e-6)
 
 
 def test_nothing_trained_needs_no_check(small_net):
