@@ -20,7 +20,7 @@ LIBRARIES = ("quantize", "calib", "deploy")
 
 BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors",
         "quantize.files", "quantize.escape", "quantize.limits", "quantize.documents", "quantize.npz",
-        "quantize.winograd", "quantize.targets")
+        "quantize.winograd", "quantize.targets", "quantize.methods")
 LAYERS = ("quantize.nn", "quantize.ops", "quantize.params_file") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config",
             "quantize.finite") + LAYERS
@@ -51,6 +51,7 @@ ARROWS = {
     "quantize.npz":        ("quantize.files", "quantize.escape", "quantize.limits", "quantize.errors"),
     "quantize.targets":    ("quantize.registry", "quantize.errors"),
     "quantize.winograd":   ("quantize.registry", "quantize.errors"),
+    "quantize.methods":    (),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),
     "quantize.reference":  ("quantize.spec", "quantize.errors"),
     "quantize.reference_trained": ("quantize.reference", "quantize.spec", "quantize.errors"),

@@ -2,7 +2,7 @@
 """Quantization methods by name: the class for weights and the class for activations.
 
 A new method is a file with its class, which declares what it can do (`FakeQuantize`'s attributes) and its formula, and
-a row in `_ROWS`; a program may also call ``METHODS.register(name)(Method(weight, activation))``.
+a row in `quantize.methods`; a program may also call ``METHODS.register(name)(Method(weight, activation))``.
 
 What the rest of a network's life means for them:
 
@@ -16,18 +16,13 @@ What the rest of a network's life means for them:
 * Exported graphs compute the same from the trained numbers.
 """
 
+import importlib
 import math
 from typing import Any, Dict, Mapping, NamedTuple, Optional, Tuple, Type
 
 from quantize.errors import ConfigError, SpecError
-from quantize.nn.dorefa import DoReFaWeight
+from quantize.methods import ROWS
 from quantize.nn.fake_quantize import FakeQuantize, Option
-from quantize.nn.lsq import LSQActivation, LSQFakeQuantize, LSQPlusWeight
-from quantize.nn.lsqplus import LSQPlusFakeQuantize
-from quantize.nn.pact import CGPACTFakeQuantize, DoReFaActivation, PACTFakeQuantize
-from quantize.nn.sat import SATWeight
-from quantize.nn.sign import SignFakeQuantize
-from quantize.nn.uniform import UniformFakeQuantize
 from quantize.registry import Registry, closest
 from quantize.spec import QuantSpec
 
@@ -75,13 +70,17 @@ class Method(NamedTuple):
 
 
 METHODS: Registry[Method] = Registry("quantization method")
-_ROWS: Tuple[Tuple[str, Type[FakeQuantize], Type[FakeQuantize]], ...] = (
-        ("ste", UniformFakeQuantize, UniformFakeQuantize), ("lsq", LSQFakeQuantize, LSQActivation),
-        ("lsq+", LSQPlusWeight, LSQPlusFakeQuantize), ("pact", DoReFaWeight, PACTFakeQuantize),
-        ("cgpact", DoReFaWeight, CGPACTFakeQuantize), ("dorefa", DoReFaWeight, DoReFaActivation),
-        ("sat", SATWeight, CGPACTFakeQuantize), ("bnn", SignFakeQuantize, SignFakeQuantize))
-for _name, _weight, _activation in _ROWS:
-    METHODS.register(_name)(Method(_weight, _activation))
+
+
+def _quantizer(name: str) -> Type[FakeQuantize]:
+    """The class that a row of `quantize.methods` names."""
+    module, _, cls = name.partition(".")
+    found: Type[FakeQuantize] = getattr(importlib.import_module(f"quantize.nn.{module}"), cls)
+    return found
+
+
+for _name, (_weight, _activation) in ROWS.items():
+    METHODS.register(_name)(Method(_quantizer(_weight), _quantizer(_activation)))
 
 # what a configuration may set of the layer itself
 LAYER_OPTIONS = {

@@ -3,6 +3,7 @@
 
 import argparse
 import dataclasses
+import sys
 from typing import Any, Iterator, List, Optional
 
 from deploy.target import TARGETS, Target, find
@@ -38,6 +39,7 @@ from gluon_quantize.training.request import (
     TrainRequest,
 )
 from quantize.errors import ConfigError
+from quantize.methods import ROWS
 from quantize.winograd import NONE
 
 PROG = "train_qat.py"
@@ -81,11 +83,11 @@ class Format(argparse.Action):
 
 
 class Methods:
-    """The registered methods and 'float'; they are looked up, which loads MXNet, when somebody asks."""
+    """The methods and 'float', without loading MXNet: a program's own have been registered where it is loaded."""
 
     def __iter__(self) -> Iterator[str]:
-        from quantize.nn import METHODS
-        return iter((*METHODS.names(), FLOAT))
+        loaded = sys.modules.get("quantize.nn.methods")
+        return iter((*(loaded.METHODS.names() if loaded else sorted(ROWS)), FLOAT))
 
     def __contains__(self, name: object) -> bool:
         return name in tuple(self)
@@ -126,7 +128,8 @@ def _add_images(parser):
     group.add_argument("--hold-out", type=whole(0), default=0, metavar="N",
                        help="choose the best epoch on N images taken from the training images; 0: on the test images "
                             "(default: %(default)s)")
-    group.add_argument("--num-train-images", type=whole(1), metavar="N", help="train on the first N images only")
+    group.add_argument("--num-train-images", type=whole(1), metavar="N",
+                       help="train on the first N images only (default: all)")
 
 
 def _add_quantization(parser, target):
@@ -210,7 +213,7 @@ def _add_optimizer(parser):
     group.add_argument("--warm-up", type=number(), default=0, metavar="EPOCHS",
                        help="epochs in which the rates rise from 0 (default: %(default)s)")
     group.add_argument("--lr-drops", type=whole(1), nargs="+", default=[], metavar="EPOCH",
-                       help="epochs after which schedule step multiplies the rates by --lr-decay")
+                       help="epochs after which schedule step multiplies the rates by --lr-decay (default: never)")
     group.add_argument("--lr-decay", type=number(0, 1), default=0.1, help="see --lr-drops (default: %(default)s)")
     group.add_argument("--distill", type=number(0, 1), default=0.0, metavar="SHARE",
                        help="share of the loss that compares with the float network's answers, the rest compares with "
