@@ -8,7 +8,7 @@ comments it is said once more (``| comment``), and texts without either do not g
 
 import functools
 import pathlib
-from typing import Any, Callable, Dict, Mapping, Tuple
+from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ class Encoded(str):
     """Text that is encoded already."""
 
 
-def values_of(title: str, steps: ImageSteps, blobs: Tuple[str, str]) -> Dict[str, Any]:
+def values_of(title: str, steps: ImageSteps, blobs: Tuple[str, str], shape: Sequence[int] = ()) -> Dict[str, Any]:
     """What templates know of a network and its images.
 
     Parameters
@@ -33,10 +33,12 @@ def values_of(title: str, steps: ImageSteps, blobs: Tuple[str, str]) -> Dict[str
     steps : ImageSteps
     blobs : (str, str)
         Names of the input and output blobs.
+    shape : (int, int, int), optional
+        Channels, height and width of the input: images that are not of it are refused.
     """
     mean, std = np.asarray(steps.mean, np.float64), np.asarray(steps.std, np.float64)
     return {"name": title, "steps": _steps(steps), "input": blobs[0], "output": blobs[1],
-            "resize": int(steps.resize or 0), "crop": _crop(steps), "order": steps.colour_order,
+            "resize": int(steps.resize or 0), "crop": _crop(steps), "size": tuple(shape[1:]), "order": steps.colour_order,
             "channels": CHANNELS[steps.colour_order], "scale": float(steps.scale), "mean": mean.tolist(),
             "std": std.tolist(), "scaled_mean": mean / steps.scale, "norm": steps.scale / std}
 

@@ -369,7 +369,7 @@ class Target(ABC):
         return ()
 
     def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
-                 class_names: Sequence[str] = ()) -> Dict[str, str]:
+                 class_names: Sequence[str] = (), shape: Sequence[int] = ()) -> Dict[str, str]:
         """File name -> text of programs that run the files on an image.
 
         Parameters
@@ -384,5 +384,7 @@ class Target(ABC):
             The input and the output.
         class_names : sequence of str
             One for each value of the output; empty: the programs print numbers alone.
+        shape : (int, int, int), optional
+            Channels, height and width of the input: images of another size are refused.
         """
         return {}

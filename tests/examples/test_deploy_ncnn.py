@@ -128,13 +128,16 @@ def test_the_python_program_names_the_class(whole):
 def test_the_python_program_says_what_is_wrong(whole, tmp_path):
     text = tmp_path / "text.png"
     text.write_text("no image")
+    large = tmp_path / "large.png"  # the engine read a part of such an image, and answered
+    Image.fromarray(np.zeros((40, 30), np.uint8)).save(str(large))
 
     def run(*arguments):
         command = [sys.executable, str(whole[0] / "run_ncnn.py"), *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True)
     for arguments, code, says in (((), 2, "the following arguments are required: IMAGE"), (("--help",), 0, "usage: "),
                                   ((text,), 1, f"error: {text}: cannot be read as an image"),
-                                  ((tmp_path / "absent",), 1, "absent: cannot be read as an image")):
+                                  ((tmp_path / "absent",), 1, "absent: cannot be read as an image"),
+                                  ((large,), 1, "error: 30x40 pixels, the network takes 8x8")):
         done = run(*arguments)
         assert done.returncode == code and says in done.stdout + done.stderr, done.stderr
         assert "Traceback" not in done.stderr

@@ -102,6 +102,22 @@ def test_without_an_image_the_program_says_what_it_wants(written):
     assert done.returncode == 2 and "usage: run_ncnn IMAGE.pgm" in done.stderr
 
 
+@pytest.mark.parametrize("name, size, says", [
+    ("digits", (9, 8), "8x9 pixels, the network takes 8x8"), ("bgr", (12, 20), "20x12 pixels, smaller than the 9x13")])
+def test_images_of_another_size_are_refused(tmp_path, name, size, says):
+    pytest.importorskip("ncnn")
+    steps = STEPS[name]
+    texts = find("ncnn").programs("net", steps, ("net.param", "net.bin"), ("data", "output"), (), (3, 8, 8))
+    for file, text in texts.items():
+        (tmp_path / file).write_text(text)
+    picture = tmp_path / f"image.{'pgm' if steps.colour_order == 'L' else 'ppm'}"
+    image(steps, size).save(str(picture))
+    with pytest.raises(SystemExit, match=says):
+        runpy.run_path(str(tmp_path / "run_ncnn.py"))["preprocess"](Image.open(str(picture)))
+    done = subprocess.run([compiled(tmp_path), str(picture)], stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2 and says in done.stderr
+
+
 @pytest.mark.parametrize("name", ["imagenet", "digits"])
 def test_cpp_for_arm(written, name):
     """Debian's cross compiler with the NDK's usual flags, against the stub of ncnn: its library is not linked."""

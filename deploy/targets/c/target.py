@@ -102,6 +102,6 @@ class CTarget(Target):
         return tuple(found[name] for name in session.model.outputs)
 
     def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
-                 class_names: Sequence[str] = ()) -> Dict[str, str]:
+                 class_names: Sequence[str] = (), shape: Sequence[int] = ()) -> Dict[str, str]:
         """`main.c`."""
         return writer.main_program(title, steps, files, class_names)

@@ -11,7 +11,7 @@ TEMPLATES = pathlib.Path(__file__).resolve().parent / "templates"
 
 
 def programs(title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
-             class_names: Sequence[str] = ()) -> Dict[str, str]:
+             class_names: Sequence[str] = (), shape: Sequence[int] = ()) -> Dict[str, str]:
     """Texts of `run_ncnn.py` and `run_ncnn.cpp`, by name.
 
     Parameters
@@ -25,7 +25,9 @@ def programs(title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[s
         Names of the input and output blobs.
     class_names : sequence of str
         One for each score, or none.
+    shape : (int, int, int), optional
+        Channels, height and width of the input.
     """
-    values = dict(values_of(title, steps, blobs), param=files[0], bin=files[1],
+    values = dict(values_of(title, steps, blobs, shape), param=files[0], bin=files[1],
                   names=[str(name) for name in class_names])
     return {name: rendered(TEMPLATES / f"{name}.txt", values) for name in ("run_ncnn.py", "run_ncnn.cpp")}

@@ -210,6 +210,6 @@ class NcnnTarget(Target):
                        "winograd.json", headroom.report),)
 
     def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
-                 class_names: Sequence[str] = ()) -> Dict[str, str]:
+                 class_names: Sequence[str] = (), shape: Sequence[int] = ()) -> Dict[str, str]:
         """`run_ncnn.py` and `run_ncnn.cpp`."""
-        return programs.programs(title, steps, files, blobs, class_names)
+        return programs.programs(title, steps, files, blobs, class_names, shape)

@@ -130,9 +130,9 @@ class OnnxTarget(Target):
                        "on a few of the images (seconds for each)", "unoptimized.json", unoptimized.report),)
 
     def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
-                 class_names: Sequence[str] = ()) -> Dict[str, str]:
+                 class_names: Sequence[str] = (), shape: Sequence[int] = ()) -> Dict[str, str]:
         """`run_onnx.py`."""
-        values = dict(values_of(title, steps, blobs), file=files[0])
+        values = dict(values_of(title, steps, blobs, shape), file=files[0])
         return {PROGRAM: rendered(TEMPLATES / (PROGRAM + ".txt"), values)}
 
     def run(self, folder: Any, inputs: Any, options: Optional[Options] = None) -> Tuple[np.ndarray, ...]:
