@@ -140,6 +140,17 @@ def test_what_asks_for_other_formats_is_refused(trained, tmp_path, capsys):
     assert "quantized already" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
+def test_what_is_no_checkpoint_is_told_from_one_with_what_to_do(tmp_path, capsys):
+    for name, says in (("best.params", "--params"), ("net.onnx", "--onnx"), ("net-symbol.json", "--symbol")):
+        (tmp_path / name).write_text("?")
+        assert run("simulate", tmp_path / name) == 2
+        assert f"{name}: no checkpoint" in (error := capsys.readouterr().err) and says in error
+    (tmp_path / "killed" / "checkpoints").mkdir(parents=True)
+    assert run("deploy", tmp_path / "killed", "--output", tmp_path / "out") == 2
+    assert "has not ended" in (error := capsys.readouterr().err) and "--resume" in error
+    assert not (tmp_path / "out").exists()
+
+
 def test_reasons_come_before_training(tmp_path, capsys):
     assert run("train", *MODEL, "--target", "ncnn", "--method", "sat", "--output", tmp_path / "out") == 2
     error = capsys.readouterr().err

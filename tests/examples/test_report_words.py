@@ -7,6 +7,7 @@ import pytest
 from deploy.target import Profile
 from gluon_quantize.models.predictions import Predictions, predictions_of
 from gluon_quantize.report.page import table, words
+from gluon_quantize.report.page.drawing import short
 from gluon_quantize.runs.answers import answers_contents, metrics_contents
 from gluon_quantize.runs.layers import grid_format, weight_format
 from gluon_quantize.runs.timing import by_node
@@ -123,6 +124,12 @@ def test_times_of_blobs_become_times_of_nodes():
     found = by_node(model, [profile.blobs, {name: 2 * value for name, value in profile.blobs.items()}])
     assert {name: values.tolist() for name, values in found.items()} == {
         "c1": [1, 2], "c2": [2.5, 5], "c3": [3, 6], "p": [4, 8], "x": [5.25, 10.5]}
+
+
+@pytest.mark.parametrize("name, shown", [("features.4", "features.4"), ("a" * 26, "a" * 26),
+                                         ("features.stage3.unit2.body.conv1", "features….unit2.body.conv1")])
+def test_long_names_keep_the_end_that_tells_them_apart(name, shown):
+    assert short(name) == shown and len(shown) <= 26
 
 
 def test_how_it_was_timed():

@@ -197,6 +197,11 @@ def _open_checkpoint(source, ctx, as_float):
                        classifies=facts.extra.get("classifies") is not False, facts=facts)
 
 
+# what people give instead of a checkpoint, by the end of its name
+NO_CHECKPOINTS = {".params": "weights alone: --params, beside what names their network",
+                  ".onnx": "a network of its own: --onnx", ".json": "half of an exported network: --symbol and --params"}
+
+
 def checkpoint_file(given: str) -> pathlib.Path:
     """The file that is meant: itself, or in a command's folder the best epoch, the last one, or the only checkpoint."""
     path = pathlib.Path(given)
@@ -204,9 +209,14 @@ def checkpoint_file(given: str) -> pathlib.Path:
         if not path.is_file():
             raise ModelFileError(f"{path}: no such checkpoint; it is a .qnet file that simulate --output, train or "
                                  "deploy has written, or the folder of one (networks have names: --model)")
+        if path.suffix in NO_CHECKPOINTS:
+            raise ModelFileError(f"{path}: no checkpoint (.qnet), but {NO_CHECKPOINTS[path.suffix]}")
         return path
     found = [path / name for name in ("best.qnet", "final.qnet") if (path / name).is_file()]
     found = found or sorted(path.glob("*.qnet"))
+    if not found and (path / "checkpoints").is_dir():
+        raise ModelFileError(f"{path}: holds a training that has not ended, and no .qnet yet; the same train command "
+                             "with --resume goes on with it")
     if not found:
         raise ModelFileError(f"{path}: holds no checkpoint (.qnet)")
     return found[0]

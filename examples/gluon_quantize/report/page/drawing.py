@@ -8,6 +8,7 @@ from quantize.errors import ConfigError
 
 WIDTH, HEIGHT = 190, 40
 GAP_X, GAP_Y = 30, 44
+LETTERS = 26  # what fits into a box
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def draw(edges: List[Mapping[str, Any]], layers: List[str]) -> Drawing:
     lines = [_line(edge, at) for edge in edges]
     return Drawing(boxes, lines, max((box.x for box in boxes), default=0) + WIDTH / 2 + GAP_X,
                    max((box.y for box in boxes), default=0) + HEIGHT / 2 + GAP_Y / 2)
+
+
+def short(name: str) -> str:
+    """A name as a box shows it: of a long one the beginning, and more of the end, which tells it from others."""
+    return name if len(name) <= LETTERS else f"{name[:8]}…{name[9 - LETTERS:]}"
 
 
 def _line(edge: Mapping[str, Any], at: Mapping[str, Tuple[float, float]]) -> Line:

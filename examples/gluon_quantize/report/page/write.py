@@ -164,7 +164,7 @@ def _environment() -> Any:
         raise ConfigError(NEEDED.format("Jinja2")) from None
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(str(ASSETS)), autoescape=True, trim_blocks=True,
                                      lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    environment.filters.update(shown=table.shown, groupby_runs=table.groups_of)
+    environment.filters.update(shown=table.shown, groupby_runs=table.groups_of, short=drawing.short)
     return environment
 
 
