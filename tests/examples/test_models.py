@@ -209,6 +209,17 @@ def test_shared_parameters(tmp_path):
     np.testing.assert_array_equal(logits(net, (2, 4)), logits(other, (2, 4)))
 
 
+def test_parameters_of_unknown_shape(tmp_path):
+    """Those of an embedded network (SSD's backbone) have none before it is filled."""
+    data = mx.sym.var("data")
+    net = mx.gluon.SymbolBlock(mx.sym.FullyConnected(data, num_hidden=3, name="inner"), [data],
+                               params=mx.gluon.ParameterDict())
+    assert all(parameter.shape is None for parameter in net.collect_params().values())
+    mx.nd.save(str(tmp_path / "n.params"), {"inner_weight": mx.nd.ones((3, 4)), "inner_bias": mx.nd.ones(3)})
+    load_params(net, tmp_path / "n.params")
+    np.testing.assert_array_equal(net(mx.nd.ones((2, 4))).asnumpy(), np.full((2, 3), 5))
+
+
 @pytest.mark.parametrize("keep", [0, 4, 24, 100, 0.5, 0.999])
 def test_truncated_parameters(tmp_path, keep):
     data = EMBEDDED_PARAMS.read_bytes()

@@ -49,7 +49,8 @@ def open_image_folder(folder: pathlib.Path, split: str) -> FileSet:
     elif _list_file(root, "synset.txt") is not None:
         pairs = _read_wnid_files(root, _wnids(root))
     else:
-        raise DataError(f"{root}: no labels.txt, no synset.txt and no class folders; wanted is {LAYOUTS}")
+        raise DataError(f"{root}: no labels.txt, no synset.txt and no class folders; wanted is {LAYOUTS}; "
+                        "or --metric agreement, which needs no labels")
     if not pairs:
         raise DataError(f"{root}: no images ({' '.join(EXTENSIONS)}); wanted is {LAYOUTS}")
     found = FileSet("imagenet", [path for path, _ in pairs], [label for _, label in pairs], CLASSES)

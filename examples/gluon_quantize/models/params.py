@@ -112,8 +112,8 @@ def _check_fit(path, name, wanted, arrays):
 
 
 def _same_shape(wanted, given):
-    """Whether `given` fits; a 0 in `wanted` is a size not known before the first forward."""
-    return len(wanted) == len(given) and all(w in (0, g) for w, g in zip(wanted, given))
+    """Whether `given` fits; a 0 in `wanted` is a size not known before the first forward, None a shape."""
+    return wanted is None or len(wanted) == len(given) and all(w in (0, g) for w, g in zip(wanted, given))
 
 
 def _check_finite(path, arrays):
