@@ -23,7 +23,8 @@ class Encoded(str):
     """Text that is encoded already."""
 
 
-def values_of(title: str, steps: ImageSteps, blobs: Tuple[str, str], shape: Sequence[int] = ()) -> Dict[str, Any]:
+def values_of(title: str, steps: ImageSteps, blobs: Tuple[str, str],
+              shape: Sequence[int] = ()) -> Dict[str, Any]:
     """What templates know of a network and its images.
 
     Parameters

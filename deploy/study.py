@@ -12,7 +12,18 @@ from deploy import engine
 from deploy.arithmetic import Arithmetic
 from deploy.engine import integer
 from deploy.engine.activation import activate
-from deploy.ir import Convolution, Deconvolution, InnerProduct, Model, QuantizedNode, integers, quantized
+from deploy.ir import (
+    Convolution,
+    Deconvolution,
+    Grid,
+    InnerProduct,
+    Model,
+    QuantizedNode,
+    integers,
+    producers,
+    quantized,
+)
+from deploy.ir.clips import reached, without_clips
 
 FLOAT_BYTES = 4
 ERROR_BINS = 41
@@ -151,7 +162,8 @@ def study(model: Model, arithmetic: Arithmetic, images: Sequence[np.ndarray], co
     progress : function
         Wraps the iteration over the images.
     """
-    floating, layers = in_float(model), quantized(model)
+    floating, layers, writers = in_float(without_clips(model)), quantized(model), producers(model)
+    grids = {node.name: reached(writers, node) for node in layers}
     found = {node.name: Deviation() for node in layers}
     float_scores: List[np.ndarray] = []
     scores: List[np.ndarray] = []
@@ -172,7 +184,7 @@ def study(model: Model, arithmetic: Arithmetic, images: Sequence[np.ndarray], co
                 result = engine.run(model, image, arithmetic=arithmetic, keep=wanted, part=1)
                 scores.append(result.outputs[0])
                 for node in layers:
-                    _compare(found[node.name], node, arithmetic, kept.blobs, result)
+                    _compare(found[node.name], node, grids[node.name], arithmetic, kept.blobs, result)
     return Study(found, np.concatenate(float_scores), np.concatenate(scores) if scores else np.zeros((0,)),
                  clock.seconds, clock.plain)
 
@@ -210,11 +222,11 @@ class _Clock:
         return float(np.median(self._measured)) * self.images if self._measured else 0.0
 
 
-def _compare(deviation: Deviation, node: QuantizedNode, arithmetic: Arithmetic, blobs, result) -> None:
+def _compare(deviation: Deviation, node: QuantizedNode, grid: Grid, arithmetic: Arithmetic, blobs, result) -> None:
     source, wanted = blobs[node.inputs[0]], blobs[node.outputs[0]]
-    sums = integer.layer(node, source, arithmetic)[1]
+    ends = [np.float32(code - grid.zero_point) * np.float32(grid.scale) for code in (grid.qmin, grid.qmax)]
+    sums = integer.layer(node, source.clip(*ends), arithmetic)[1]
     alone = activate(arithmetic.dequantize(sums, node), node.activation, arithmetic, node)
-    grid = node.quantization.input
     steps = source / np.float32(grid.scale) + grid.zero_point
     deviation.clipped += int(((steps > grid.qmax + 0.5) | (steps < grid.qmin - 0.5)).sum())
     deviation.values += source.size

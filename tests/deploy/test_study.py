@@ -6,6 +6,7 @@ import pytest
 
 from deploy import engine, ir
 from deploy.ir import quantized
+from deploy.ir.clips import reached, without_clips
 from deploy.study import costs, decibels, in_float, sampled, study, weight_sqnr
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
 from tests.deploy.targets.ncnn import models
@@ -82,3 +83,29 @@ def test_decibels():
     noise = ((node.weight - exact) ** 2).sum()
     assert weight_sqnr(node) == pytest.approx(10 * np.log10((node.weight ** 2).sum() / noise), rel=1e-4)
     assert isinstance(node, ir.Convolution)
+
+
+def narrow():
+    """A layer whose input has the codes from 0 to 15, on an engine that has those from -127 to 127."""
+    weight_q = np.random.RandomState(3).randint(-7, 8, (4, 6)).astype(np.int8)
+    scale = np.full(4, 0.05, np.float32)
+    layer = ir.InnerProduct("fc", ("x",), ("out",), path="fc", weight=weight_q * scale[:, np.newaxis],
+                            quantization=ir.Quantization(ir.Grid(0.1, 0, -127, 127), weight_q, scale, 7))
+    clip = ir.Activation("fc.clip", ("data",), ("x",), path="fc", function=ir.Function("clip", (0.0, 1.5)))
+    return ir.Model(("data",), ("out",), (clip, layer), {"data": (6,), "x": (6,), "out": (4,)})
+
+
+def test_what_a_layer_s_own_clip_cuts_off_counts_as_its_error():
+    model = narrow()
+    grid = reached(ir.producers(model), quantized(model)[0])
+    assert (grid.qmin, grid.qmax, grid.scale) == (0, 15, 0.1)
+    images = np.float32([[0.1, 0.2, 1.5, 1.0, 0.3, 0.0], [0.1, 0.2, 9.0, 1.0, 0.3, -2.0]])
+    seen = []
+    for image, clipped in zip(images, (0, 2)):
+        found = study(model, NcnnArithmetic(), [image], 1, lambda name, values: seen.append(values.copy()))
+        deviation = found.deviations["fc"]
+        assert deviation.clipped == clipped and deviation.alone == pytest.approx(deviation.accumulated)
+        wanted = ((model.nodes[1].weight @ (image.clip(0, 1.5) - image)) ** 2).sum()
+        assert deviation.alone == pytest.approx(wanted, rel=1e-4, abs=1e-9)
+    np.testing.assert_array_equal(np.concatenate(seen), images)  # as they come, not as they are cut off
+    assert quantized(without_clips(model)) == quantized(model)

@@ -145,6 +145,18 @@ def test_a_drawing_has_every_node_once_and_nothing_overlaps(deployed):
     assert all(0 < box.x < drawing.width and 0 < box.y < drawing.height for box in drawing.boxes)
 
 
+def test_edges_that_end_together_say_what_they_carry_once():
+    def edge(start, end, width):
+        return {"from": start, "to": end, "blob": start, "shape": [width], "format": "float32"}
+    drawing = draw([edge("a", "x", 1), edge("b", "x", 1), edge("c", "x", 2), edge("x", "output", 3)], [])
+    assert len(drawing.lines) == 4
+    assert sorted(label.text for label in drawing.labels) == ["float32 1", "float32 2", "float32 3"]
+    many = draw([edge(name, "x", place) for place, name in enumerate("abcde")], [])
+    assert [label.text for label in many.labels] == ["and 3 more", "float32 0", "float32 1"]
+    places = [(label.x, label.y) for label in drawing.labels + many.labels[:0]]
+    assert len(set(places)) == len(places)
+
+
 def test_the_command(folders, tmp_path, capsys):
     page = tmp_path / "page.html"
     assert main(["report", str(folders / "deployed"), "--output", str(page), "--report-images", "4"]) == 0

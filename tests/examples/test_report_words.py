@@ -6,10 +6,11 @@ import pytest
 
 from deploy.target import Profile
 from gluon_quantize.models.predictions import Predictions, predictions_of
-from gluon_quantize.report.page import table, words
+from gluon_quantize.report.page import charts, table, words
 from gluon_quantize.report.page.drawing import short
-from gluon_quantize.runs.answers import answers_contents, metrics_contents
+from gluon_quantize.runs.answers import answers_contents, metrics_contents, names_of
 from gluon_quantize.runs.layers import grid_format, weight_format
+from gluon_quantize.runs.pictures import _bright
 from gluon_quantize.runs.timing import by_node
 from tests.deploy.targets.ncnn import models
 
@@ -110,6 +111,7 @@ def test_answers_by_hand():
     assert [image["index"] for image in found["changed"]] == [3, 1]  # the surest first
     assert found["changed"][0]["label"] == 2 and found["changed"][0]["quantized"][0]["class"] == 1
     assert found["changed"][0]["float"][0] == {"class": 2, "share": 1.0}
+    assert names_of(found, ("ape", "bat", "2")) == {"0": "ape", "1": "bat"} and names_of(found, ()) == {}
     assert found["pairs"][:2] == [[1, 0, 1], [2, 1, 1]] and [2, 2, 1] in found["pairs"]
     assert metrics_contents(before)["f1"] == 1.0
     without = Predictions(after.top5, labels, 1.0, 1)
@@ -140,3 +142,15 @@ def test_how_it_was_timed():
     assert "ncnn 1 on a CPU, 1 thread:" in text and "medians of 9 runs" in text
     assert "float 2.00 ms (middle half 1.00 to 3.00), in one piece 2.00 ms" in text
     assert words.timing_text(None) == ""
+
+
+def test_classes_are_called_by_number_and_name():
+    chart = charts.confusion({"pairs": [[10, 2, 1], [2, 2, 5]]}, {"10": "tench"})
+    assert {cell["float"] for cell in chart["data"]["values"]} == {"10 tench", "2"}
+    assert chart["encoding"]["x"]["sort"] == ["2", "10 tench"]
+
+
+@pytest.mark.parametrize("largest, shown", [(16, 240), (0, 0), (64, 64), (255, 255)])
+def test_pictures_of_low_numbers_are_shown_brighter(largest, shown):
+    pixels = np.uint8([[0, largest]])
+    assert _bright(pixels).max() == shown and pixels.max() == largest

@@ -199,7 +199,8 @@ def _open_checkpoint(source, ctx, as_float):
 
 # what people give instead of a checkpoint, by the end of its name
 NO_CHECKPOINTS = {".params": "weights alone: --params, beside what names their network",
-                  ".onnx": "a network of its own: --onnx", ".json": "half of an exported network: --symbol and --params"}
+                  ".onnx": "a network of its own: --onnx",
+                  ".json": "half of an exported network: --symbol and --params"}
 
 
 def checkpoint_file(given: str) -> pathlib.Path:

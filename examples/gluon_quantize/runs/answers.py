@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What result.json says of a classifier's answers, image by image and class by class, for people to look at."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping, Sequence
 
 import numpy as np
 
@@ -49,3 +49,12 @@ def _best(found: Predictions, index: int) -> List[Dict[str, Any]]:
     shares = None if found.shares is None else found.shares[index]
     return [{"class": int(number), "share": None if shares is None else float(shares[place])}
             for place, number in enumerate(found.top5[index][:BEST])]
+
+
+def names_of(answers: Mapping[str, Any], names: Sequence[str]) -> Dict[str, str]:
+    """Number -> name of the classes that `answers_contents` speaks of, none where they are called by their numbers."""
+    numbers = {number for first, second, _ in answers["pairs"] for number in (first, second)}
+    for image in answers["changed"]:
+        numbers |= {image["label"]} | {best["class"] for key in ("float", "quantized") for best in image[key]}
+    return {str(number): str(names[number]) for number in sorted(numbers)
+            if 0 <= number < len(names) and str(names[number]) != str(number)}

@@ -7,7 +7,7 @@ import numpy as np
 
 from calib.calibrators import CALIBRATORS, clipped_share
 from calib.observers import HistogramObserver
-from deploy.ir import Model, Node, integers, quantized
+from deploy.ir import Grid, Model, integers, quantized
 from deploy.study import sampled
 from quantize.errors import QuantizeError
 from quantize.spec import QuantSpec
@@ -50,7 +50,7 @@ class Inputs:
             observer.update(values)
 
 
-def input_facts(node: Node, observer: HistogramObserver, methods: Sequence[str]) -> Dict[str, Any]:
+def input_facts(grid: Grid, observer: HistogramObserver, methods: Sequence[str]) -> Dict[str, Any]:
     """The histogram of a layer's input, and the threshold that each calibrator would choose for its grid.
 
     Returns
@@ -59,9 +59,7 @@ def input_facts(node: Node, observer: HistogramObserver, methods: Sequence[str])
         `edges` (bins + 1 numbers), `counts`, `zeros`, `chosen` (the grid's end), `thresholds`: method -> number, and
         `clipped`: method -> share beyond it. Methods that need another observer, or cannot decide, are left out.
     """
-    grids = integers(node)
-    assert grids is not None
-    spec = QuantSpec(max((grids.input.qmax - grids.input.qmin).bit_length(), 1), grids.input.qmin < 0)
+    spec = QuantSpec(max((grid.qmax - grid.qmin).bit_length(), 1), grid.qmin < 0)
     thresholds, clipped = {}, {}
     for name in methods:
         calibrator = CALIBRATORS.get(name)()
@@ -75,7 +73,7 @@ def input_facts(node: Node, observer: HistogramObserver, methods: Sequence[str])
     low, high = observer.range()
     edges, joined = _joined(counts, observer.width, low, high)
     return {"edges": edges, "counts": joined, "zeros": int(observer.zeros), "range": [float(low), float(high)],
-            "chosen": grids.input.scale * grids.input.qmax, "thresholds": thresholds, "clipped": clipped}
+            "chosen": grid.scale * (grid.qmax - grid.zero_point), "thresholds": thresholds, "clipped": clipped}
 
 
 def _joined(counts: np.ndarray, width: float, low: float, high: float) -> Any:

@@ -6,7 +6,8 @@ from typing import Any, Dict, List, Mapping, Optional, cast
 import numpy as np
 
 from calib.observers import HistogramObserver
-from deploy.ir import Convolution, Model, Node, integers
+from deploy.ir import Convolution, Grid, Model, Node, integers, producers
+from deploy.ir.clips import reached
 from deploy.study import Cost, Deviation, Study, decibels, weight_sqnr
 
 INT32 = 2 ** 31
@@ -22,22 +23,33 @@ def layer_rows(model: Model, costs: Mapping[str, Cost], seen: Optional[Study],
         The calibration as a result holds it: how stable thresholds are, and what never was active.
     """
     total = sum(item.macs for item in costs.values()) or 1
-    return [dict(_fixed(model, node, costs[node.name], total),
-                 **_seen(node, None if seen is None else seen.deviations.get(node.name), observers.get(node.name)),
-                 **_trusted(node, trust)) for node in model.nodes if node.name in costs]
+    found, grids = [], input_grids(model)
+    for node in model.nodes:
+        if node.name in costs:
+            grid = grids.get(node.name)
+            deviation = None if seen is None else seen.deviations.get(node.name)
+            found.append(dict(_fixed(model, node, grid, costs[node.name], total),
+                              **_seen(grid, deviation, observers.get(node.name)), **_trusted(node, trust)))
+    return found
 
 
-def _fixed(model: Model, node: Node, cost: Cost, total: int) -> Dict[str, Any]:
+def input_grids(model: Model) -> Dict[str, Grid]:
+    """Quantized node -> the grid of its input, with the codes that can reach it."""
+    writers = producers(model)
+    return {node.name: reached(writers, cast(Any, node)) for node in model.nodes if integers(node) is not None}
+
+
+def _fixed(model: Model, node: Node, grid: Optional[Grid], cost: Cost, total: int) -> Dict[str, Any]:
     grids = integers(node)
     row = {"node": node.name, "name": node.path or node.name, "kind": _kind(node),
            "input_shape": list(model.shapes[node.inputs[0]]), "shape": list(model.shapes[node.outputs[0]]),
            "macs": cost.macs, "macs_share": cost.macs / total, "parameters": cost.parameters, "bytes": cost.bytes,
            "float_bytes": cost.float_bytes, "weight_format": "float32", "input_format": "float32", "threshold": None,
            "weight_sqnr": None}
-    if grids is not None:
-        row.update(weight_format=weight_format(grids.weight_qmax),
-                   input_format=grid_format(grids.input.qmin, grids.input.qmax),
-                   threshold=grids.input.scale * grids.input.qmax, weight_sqnr=_finite(weight_sqnr(cast(Any, node))))
+    if grids is not None and grid is not None:
+        row.update(weight_format=weight_format(grids.weight_qmax), input_format=grid_format(grid.qmin, grid.qmax),
+                   threshold=grid.scale * (grid.qmax - grid.zero_point),
+                   weight_sqnr=_finite(weight_sqnr(cast(Any, node))))
     return row
 
 
@@ -59,7 +71,8 @@ def _kind(node: Node) -> str:
     return f"{kind} {height}x{width}" + (f" /{node.stride[0]}" if max(node.stride) > 1 else "")
 
 
-def _seen(node: Node, deviation: Optional[Deviation], observer: Optional[HistogramObserver]) -> Dict[str, Any]:
+def _seen(grid: Optional[Grid], deviation: Optional[Deviation],
+          observer: Optional[HistogramObserver]) -> Dict[str, Any]:
     names = ("alone", "accumulated", "input_sqnr", "clipped", "largest_sum", "headroom", "errors", "errors_span")
     row: Dict[str, Any] = dict.fromkeys(names)
     if deviation is not None and deviation.values:
@@ -68,14 +81,13 @@ def _seen(node: Node, deviation: Optional[Deviation], observer: Optional[Histogr
                    accumulated=_finite(decibels(deviation.signal, deviation.accumulated)),
                    clipped=deviation.clipped / deviation.values, largest_sum=deviation.largest_sum,
                    headroom=INT32 / max(deviation.largest_sum, 1), errors=counts.tolist(), errors_span=span)
-    if observer is not None and observer.values:
-        row["input_sqnr"] = _finite(_input_sqnr(node, observer))
+    if grid is not None and observer is not None and observer.values:
+        row["input_sqnr"] = _finite(_input_sqnr(grid, observer))
     return row
 
 
-def _input_sqnr(node: Node, observer: HistogramObserver) -> Optional[float]:
+def _input_sqnr(grid: Grid, observer: HistogramObserver) -> Optional[float]:
     """Of the input's values on its grid, from the middles of the histogram's bins."""
-    grid = integers(node).input  # type: ignore[union-attr]
     middles = (np.arange(len(observer.positive())) + 0.5) * observer.width
     signal = noise = 0.0
     for sign, counts in ((1, observer.positive()), (-1, observer.negative())):

@@ -14,6 +14,7 @@ from quantize.errors import QuantizeError
 
 LOG = logging.getLogger(__name__)
 SIDE = 96
+DIM = 64  # images without a value as large are shown brighter
 
 
 def with_pictures(images: ImageSet, changed: List[Mapping[str, Any]]) -> List[Dict[str, Any]]:
@@ -33,10 +34,15 @@ def with_pictures(images: ImageSet, changed: List[Mapping[str, Any]]) -> List[Di
     return found
 
 
+def _bright(pixels: np.ndarray) -> np.ndarray:
+    """Pixels that can be seen: some data sets, such as the digits, use the lowest numbers of a byte alone."""
+    largest = int(pixels.max(initial=0))
+    return pixels if largest >= DIM or not largest else pixels * np.uint8(255 // largest)
+
+
 def _picture(image: Any) -> str:
     """A small PNG as a data address."""
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(np.asarray(image, np.uint8))
-    picture = picture.copy()
+    picture = image.copy() if isinstance(image, Image.Image) else Image.fromarray(_bright(np.asarray(image, np.uint8)))
     picture.thumbnail((SIDE, SIDE))
     if max(picture.size) < SIDE // 2:
         scale = SIDE // max(picture.size)

@@ -15,15 +15,15 @@ import numpy as np
 
 from calib.calibrators import CALIBRATORS
 from calib.observers import HistogramObserver
-from deploy.ir import Model, consumers, integers, quantized
+from deploy.ir import Model, consumers, quantized
 from deploy.proof.machine import machine
 from deploy.study import Study, costs, study
 from gluon_quantize.data.request import ImagesRequest
 from gluon_quantize.models.predictions import predictions_of
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.runs.answers import answers_contents
+from gluon_quantize.runs.answers import answers_contents, names_of
 from gluon_quantize.runs.distributions import Inputs, input_facts, weight_facts
-from gluon_quantize.runs.layers import grid_format, layer_rows
+from gluon_quantize.runs.layers import grid_format, input_grids, layer_rows
 from gluon_quantize.runs.material import Material, material
 from gluon_quantize.runs.pictures import with_pictures
 from gluon_quantize.runs.subject import Subject, scores_of, subject_of
@@ -76,7 +76,7 @@ def report(request: ReportRequest, progress: Silent = SILENT) -> Dict[str, Any]:
         "subject": str(request.subject), "result": found.result, "training": found.log.get("epochs", []),
         "before": found.log.get("before") or {}, "certificates": found.certificates, "versions": _versions(),
         "notes": [], "layers": [], "edges": [], "collection": None, "images": None, "timing": None,
-        "answers": found.result.get("answers"), "sensitivity": found.result.get("sensitivity")}
+        "answers": found.result.get("answers"), "class_names": {}, "sensitivity": found.result.get("sensitivity")}
     subject = subject_of(found, request.data)
     if subject is not None:
         _look(request, found, subject, contents, progress)
@@ -123,11 +123,12 @@ def _describe(subject: Subject, rows: List[Dict[str, Any]], observers: Mapping[s
     """Add distributions to the rows, and the plan's formats where layers could not be lowered with theirs."""
     assert subject.model is not None
     nodes: Dict[str, Any] = {node.name: node for node in subject.model.nodes}
+    grids = input_grids(subject.model)
     for row in progress.bar(rows, "distributions", "layer"):
         node = nodes[row["node"]]
         row["weights"] = weight_facts(node)
-        if node.name in observers and integers(node) is not None:
-            row["inputs"] = input_facts(node, observers[node.name], sorted(CALIBRATORS.names()))
+        if node.name in observers and node.name in grids:
+            row["inputs"] = input_facts(grids[node.name], observers[node.name], sorted(CALIBRATORS.names()))
         if row["name"] in subject.formats:
             row["weight_format"], row["input_format"] = subject.formats[row["name"]]
 
@@ -147,6 +148,7 @@ def _studied(request: ReportRequest, found: Material, subject: Subject, observer
     contents["answers"] = _answers(found, subject, np.stack(images), seen)
     if contents["answers"] is not None:
         contents["images"] = with_pictures(subject.images.images, contents["answers"]["changed"])
+        contents["class_names"] = names_of(contents["answers"], subject.images.images.class_names or ())
     seconds = seen.seconds + clock() - start
     contents["collection"] = {"images": len(images), "compared": len(seen.scores), "seconds": seconds,
                               "float_seconds": seen.float_seconds, "ratio": seconds / max(seen.float_seconds, 1e-9)}
@@ -213,11 +215,11 @@ def _sensitivity(request: ReportRequest, found: Material, subject: Subject, prog
 def edges(model: Model) -> List[Dict[str, Any]]:
     """Blob by blob, which node writes and which reads it, and in which format it arrives there."""
     writers = {blob: node.name for node in model.nodes for blob in node.outputs}
-    found = []
+    found, grids = [], input_grids(model)
     for blob, readers in consumers(model).items():
         for node in readers:
-            grids: Any = None if node is None else integers(node)
+            grid = None if node is None else grids.get(node.name)
             found.append({"blob": blob, "from": writers.get(blob, blob), "to": "output" if node is None else node.name,
-                          "shape": list(model.shapes[blob]), "format": "float32" if grids is None else grid_format(
-                              grids.input.qmin, grids.input.qmax)})
+                          "shape": list(model.shapes[blob]), "format": "float32" if grid is None else grid_format(
+                              grid.qmin, grid.qmax)})
     return found

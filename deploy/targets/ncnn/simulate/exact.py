@@ -12,6 +12,7 @@ from mxnet.gluon import Block, nn
 
 from deploy import ir
 from deploy.ir import Model
+from deploy.ir.clips import own_clip
 from deploy.lower.trace import float_graph
 from deploy.proof.compare import Observed
 from deploy.targets.ncnn.kernels import runs
@@ -74,7 +75,7 @@ class _Blocks:
         self._model = model
         self._nodes: Dict[str, List[ir.Node]] = defaultdict(list)
         self._writers = ir.producers(model)
-        self._clips = {node.name: self._clip(node) for node in ir.quantized(model)}
+        self._clips = {node.name: own_clip(self._writers, node) for node in ir.quantized(model)}
         for node in model.nodes:
             if node not in self._clips.values():
                 self._nodes[node.path].append(node)
@@ -95,12 +96,6 @@ class _Blocks:
         if names:
             logger.info("%d operators may round otherwise than ncnn: %s", len(names), ", ".join(names))
 
-    def _clip(self, node):
-        """The clip in front of a layer that lowering made for its grid, None where there is none."""
-        writer = self._writers.get(node.inputs[0])
-        is_own = isinstance(writer, ir.Activation) and writer.function.kind == "clip" and writer.path == node.path
-        return writer if is_own and node.path else None
-
     def _make(self, path, block):
         nodes = self._nodes.get(path, ())
         node = nodes[0] if nodes else None
@@ -112,7 +107,8 @@ class _Blocks:
                 raise DeployError(f"{path}: ncnn computes the calls of this layer with different numbers; give each "
                                   "call a layer of its own")
             clip = self._clips[node.name]
-            self._integer[path] = IntegerLayer(block, node, self._runs[node.name], clip and clip.function.parameters)
+            self._integer[path] = IntegerLayer(block, node, self._runs[node.name],
+                                                    None if clip is None else clip.function.parameters)
             return self._integer[path]
         if len({self._model.shapes[other.inputs[0]] for other in nodes}) > 1:
             return None  # called on several sizes: stays as it is, and is reported

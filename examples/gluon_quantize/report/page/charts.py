@@ -34,9 +34,11 @@ def inputs(facts: Mapping[str, Any], scale: str) -> Dict[str, Any]:
     marks = [{"method": name, "threshold": value, "clipped": facts["clipped"][name]}
              for name, value in facts["thresholds"].items()]
     marks.append({"method": "chosen", "threshold": facts["chosen"], "clipped": None})
-    rules = {"data": {"values": marks}, "mark": {"type": "rule", "tooltip": True, "strokeWidth": 1.5},
+    rules = {"data": {"values": marks}, "mark": {"type": "rule", "tooltip": True},
              "encoding": {"x": {"field": "threshold", "type": "quantitative"},
-                          "color": {"field": "method", "type": "nominal", "title": "threshold of"},
+                          "color": {"field": "method", "type": "nominal", "title": "threshold of", "scale": {
+                              "domain": ["chosen", *sorted(facts["thresholds"])], "scheme": "tableau20"}},
+                          "strokeWidth": {"condition": {"test": "datum.method == 'chosen'", "value": 3}, "value": 1.5},
                           "strokeDash": {"condition": {"test": "datum.method == 'chosen'", "value": [1, 0]},
                                          "value": [4, 3]}}}
     histogram = dict(_bars(scale, {"value": GREY}, "value"),
@@ -121,12 +123,15 @@ def times(rows: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
         zero=True, xOffset={"field": "computed in", "type": "nominal"})
 
 
-def confusion(found: Mapping[str, Any]) -> Dict[str, Any]:
-    """Float class against quantized class: of many classes those that are confused."""
+def confusion(found: Mapping[str, Any], names: Mapping[str, str]) -> Dict[str, Any]:
+    """Float class against quantized class, by number and name: of many classes those that are confused."""
     pairs = [pair for pair in found["pairs"] if pair[0] != pair[1]] if len(found["pairs"]) > CELLS else found["pairs"]
-    cells = [{"float": first, "quantized": second, "images": count} for first, second, count in pairs[:CELLS]]
-    axes = {name: {"field": name, "type": "ordinal", "title": f"class in {name}",
-                   "axis": {"labelOverlap": True}} for name in ("float", "quantized")}
+    called = {number: f"{number} {names.get(str(number), '')}".strip() for pair in pairs[:CELLS] for number in pair[:2]}
+    cells = [{"float": called[first], "quantized": called[second], "images": count}
+             for first, second, count in pairs[:CELLS]]
+    order = [called[number] for number in sorted(called)]
+    axes = {name: {"field": name, "type": "ordinal", "title": f"class in {name}", "sort": order,
+                   "axis": {"labelOverlap": True, "labelLimit": 110}} for name in ("float", "quantized")}
     return _chart("Class in float against class when quantized", data={"values": cells},
                   mark={"type": "rect", "tooltip": True}, height=280,
                   encoding={"x": axes["quantized"], "y": axes["float"],

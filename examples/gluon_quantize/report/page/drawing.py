@@ -8,6 +8,7 @@ from quantize.errors import ConfigError
 
 WIDTH, HEIGHT = 190, 40
 GAP_X, GAP_Y = 30, 44
+MOST_LABELS, LINE_HEIGHT = 3, 11  # that fit between boxes
 LETTERS = 26  # what fits into a box
 
 
@@ -31,11 +32,21 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Label:
+    """What is written where edges arrive, and the left end of its base line in pixels."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Drawing:
-    """Boxes and lines in a picture of a size."""
+    """Boxes, lines and labels in a picture of a size."""
 
     boxes: List[Box]
     lines: List[Line]
+    labels: List[Label]
     width: float
     height: float
 
@@ -48,7 +59,7 @@ def draw(edges: List[Mapping[str, Any]], layers: List[str]) -> Drawing:
     at = {name: (x - left + GAP_X, y - top + GAP_Y / 2) for name, (x, y) in places.items()}
     boxes = [Box(name, x, y, name in layers) for name, (x, y) in at.items()]
     lines = [_line(edge, at) for edge in edges]
-    return Drawing(boxes, lines, max((box.x for box in boxes), default=0) + WIDTH / 2 + GAP_X,
+    return Drawing(boxes, lines, _labels(lines), max((box.x for box in boxes), default=0) + WIDTH / 2 + GAP_X,
                    max((box.y for box in boxes), default=0) + HEIGHT / 2 + GAP_Y / 2)
 
 
@@ -62,6 +73,21 @@ def _line(edge: Mapping[str, Any], at: Mapping[str, Tuple[float, float]]) -> Lin
     shape = "×".join(str(size) for size in edge["shape"])
     return Line(((x0, y0 + HEIGHT / 2), (x1, y1 - HEIGHT / 2)), f"{edge['format']} {shape}",
                 edge["format"] != "float32")
+
+
+def _labels(lines: List[Line]) -> List[Label]:
+    """What the lines carry, above the box in which they end: lines that end together and carry the same say it once."""
+    ends: Dict[Tuple[float, float], List[str]] = {}
+    for line in lines:
+        texts = ends.setdefault(line.points[-1], [])
+        if line.text not in texts:
+            texts.append(line.text)
+    found = []
+    for (x, y), texts in ends.items():
+        rest = len(texts) - MOST_LABELS
+        shown = texts if rest <= 0 else [f"and {rest + 1} more", *texts[:MOST_LABELS - 1]]
+        found += [Label(x + 6, y - 8 - LINE_HEIGHT * number, text) for number, text in enumerate(shown)]
+    return found
 
 
 def library() -> Tuple[Any, ...]:

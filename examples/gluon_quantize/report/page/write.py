@@ -91,7 +91,7 @@ def _specs(contents: Mapping[str, Any], rows: List[Dict[str, Any]]) -> Dict[str,
     if any(row.get("float_ms") is not None for row in rows):
         page["time"] = charts.times(rows)
     if contents.get("answers"):
-        page["confusion"] = charts.confusion(contents["answers"])
+        page["confusion"] = charts.confusion(contents["answers"], contents.get("class_names") or {})
     for number, chart in enumerate(charts.training(contents["training"]) if contents["training"] else []):
         page[f"training-{number}"] = chart
     return {"page": page, "layers": {row["node"]: layer_charts(row) for row in rows},
