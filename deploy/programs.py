@@ -39,7 +39,8 @@ def values_of(title: str, steps: ImageSteps, blobs: Tuple[str, str],
     """
     mean, std = np.asarray(steps.mean, np.float64), np.asarray(steps.std, np.float64)
     return {"name": title, "steps": _steps(steps), "input": blobs[0], "output": blobs[1],
-            "resize": int(steps.resize or 0), "crop": _crop(steps), "size": tuple(shape[1:]), "order": steps.colour_order,
+            "resize": int(steps.resize or 0), "crop": _crop(steps), "size": tuple(shape[1:]),
+            "order": steps.colour_order,
             "channels": CHANNELS[steps.colour_order], "scale": float(steps.scale), "mean": mean.tolist(),
             "std": std.tolist(), "scaled_mean": mean / steps.scale, "norm": steps.scale / std}
 
