@@ -14,6 +14,7 @@ from quantize.convert.graph import Graph, trace
 from quantize.convert.layers import QUANTIZABLE
 from quantize.convert.macs import counted
 from quantize.convert.net import QuantizedNet, quantized_net_class
+from quantize.convert.places import place_outputs
 from quantize.convert.plan import Plan
 from quantize.convert.replace import quantized_layer
 from quantize.convert.rules import DEFAULT_RULES, excluded_blocks, exclusions, resolve

@@ -12,6 +12,7 @@ from mxnet.gluon import Block
 from quantize.config import FLOAT, Format, Rule
 from quantize.convert.graph import Graph, batchnorm_partners, inputs_non_negative
 from quantize.convert.layers import DEFAULT_TYPES, NAMES, QUANTIZABLE, quantizable
+from quantize.convert.places import places_non_negative
 from quantize.convert.plan import Plan, PlanEntry
 from quantize.convert.unquantized import float_entries, size_of
 from quantize.convert.winograd import check_winograd, winograd_of
@@ -44,7 +45,7 @@ def resolve(net: Block, rules: Sequence[Rule], graph: Optional[Graph], required:
     """
     layers = [(path, block) for path, block in walk(net) if quantizable(block)]
     _check_matches(rules, layers)
-    proven = None if graph is None else inputs_non_negative(graph)
+    proven = None if graph is None else {**inputs_non_negative(graph), **places_non_negative(graph, layers)}
     norms = {} if graph is None else batchnorm_partners(graph)
     entries = tuple(replace(_entry(path, block, rules, proven), norm=norms.get(path, "")) for path, block in layers)
     check_winograd(rules, layers, entries, _matches)
@@ -97,7 +98,7 @@ def _entry(path: str, block: Block, rules: Sequence[Rule], proven: Optional[Dict
         check_options(dict(merged.options))
         if QUANTIZABLE[type(block)].has_weight:
             return _layer_entry(path, block, merged, reasons, proven)
-        return _activation_entry(path, block, merged, reasons)
+        return _activation_entry(path, block, merged, reasons, bool(proven and proven.get(path)))
 
 
 # what a layer is that no rule says anything of
@@ -123,10 +124,10 @@ def _located(where: str) -> Iterator[None]:
         raise ConfigError(f"{where}: {error}") from None
 
 
-def _activation_entry(path: str, block: Block, merged: Rule, reasons: Dict[str, str]) -> PlanEntry:
+def _activation_entry(path: str, block: Block, merged: Rule, reasons: Dict[str, str], proven: bool) -> PlanEntry:
     # a sign takes the activation's place, so that it sees negative values whatever the activation is
     replaced = METHODS.get(_name(merged.output_method)).replaces_activation
-    method, spec, note = _output_spec(merged, not replaced and _act_non_negative(block))
+    method, spec, note = _output_spec(merged, not replaced and (proven or _act_non_negative(block)))
     return PlanEntry(path, type(block).__name__, output=spec, output_method=method, options=merged.options,
                      reason=", ".join(part for part in (reasons.get("output", ""), note) if part))
 
