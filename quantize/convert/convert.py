@@ -87,8 +87,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     customs = customs_of(net, convert_fn or {}, custom_fn or {}, excluded_blocks(net, exclude))
     rules = ([] if convert_fn is not None else list(DEFAULT_RULES)) + customs.rules + target_rules(target, net)
     rules += rules_from_config(config_list or []) + exclusions(net, exclude)
-    if any(rule.output not in (None, FLOAT) for rule in rules):
-        settle_relu6(net)
+    rules = _with_outputs(net, rules)
     graph = _trace_or_none(net, example_input)
     plan = resolve(net, rules, graph, required=not customs.any)
     if graph is not None and example_input is not None:
@@ -112,6 +111,14 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     _report_slow_pooling(net)
     logger.info("%s: %d of %d layers quantized", net.name, sum(e.quantized for e in plan.entries), len(plan.entries))
     return net
+
+
+def _with_outputs(net: Block, rules: List[Rule]) -> List[Rule]:
+    """The rules, with what they need in the network to quantize outputs."""
+    if any(rule.output not in (None, FLOAT) for rule in rules):
+        rules = place_outputs(net, rules)
+        settle_relu6(net)
+    return rules
 
 
 def _report_slow_pooling(net: Block) -> None:

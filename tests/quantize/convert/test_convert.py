@@ -78,7 +78,9 @@ def test_a_layer_computes_with_quantized_operands(layer, shape, weight_spec):
     layer.weight.set_data(weight)
     convert_model(net, config_list=[{"weight": f"int{weight_spec.bits}/{granularity}", "input": "int8"}])
     assert isinstance(net[0], (QConv2D, QDense, QConv2DTranspose)) and plan(net)["0"].weight == weight_spec
-    np.testing.assert_array_equal(net(x).asnumpy(), expected)
+    # a transposed convolution with a computed weight adds in another order
+    atol = 1e-5 if isinstance(layer, nn.Conv2DTranspose) else 0
+    np.testing.assert_allclose(net(x).asnumpy(), expected, rtol=0, atol=atol)
     net.hybridize()
     np.testing.assert_allclose(net(x).asnumpy(), expected, rtol=1e-5, atol=1e-6)
 
