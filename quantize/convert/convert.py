@@ -2,12 +2,12 @@
 """`convert_model`: a float network comes in, a fake-quantized one goes out."""
 
 import logging
-from typing import Any, Dict, Iterable, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
 from mxnet.gluon import Block, HybridBlock, nn
 
-from quantize.config import FLOAT, rules_from_config
+from quantize.config import FLOAT, Rule, rules_from_config
 from quantize.convert.converters import customs_of
 from quantize.convert.fake_bn import fake_bn
 from quantize.convert.graph import Graph, trace

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Outputs of blocks that hold no quantized weights: of BatchNorm, pools, reshapes, sums, joined blobs, users' blocks."""
+"""Outputs of blocks without quantized weights: of BatchNorm, pools, reshapes, sums, joined blobs, users' blocks."""
 
 import mxnet as mx
 import numpy as np
