@@ -43,7 +43,8 @@ def test_emulated_slopes_of_pact_and_cg_pact(tmp_path):
     """Sign and size of dalpha, without the whole emulated harness: each element by itself, then all of them."""
     program, random = tmp_path / "slope", np.random.RandomState(0)
     subprocess.run(["g++", "-O0", "-std=c++17", "-ffp-contract=off", "-w", "-DFQ_MAX_BLOCKS=3", "-I", str(KERNELS),
-                    "-I", str(HARNESS / "emulated"), "-x", "c++", str(KERNELS / "reductions.cu"), str(HARNESS / "slope.cc"),
+                    "-I", str(HARNESS / "emulated"), "-x", "c++", str(KERNELS / "reductions.cu"),
+                    str(HARNESS / "slope.cc"),
                     "-o", str(program)], check=True)
     alpha = np.float32(1.5)
     alone = [np.float32([value]) for value in (0.3, 0.7, 1.4, 1.5, 2.0, 0.0, -0.2)]
