@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What programs that are written beside files must know of a network's images."""
 
-from typing import Optional, Protocol, Sequence, Tuple, Union
+from typing import NamedTuple, Optional, Protocol, Sequence, Tuple, Union
 
 
 class ImageSteps(Protocol):
@@ -30,3 +30,22 @@ class ImageSteps(Protocol):
     @property
     def std(self) -> Sequence[float]:
         """One for each channel, in the order of colours."""
+
+
+class Prepared(NamedTuple):
+    """Steps that do more than a network's own: they end where its first layers would."""
+
+    resize: Optional[int]
+    crop: Union[None, int, Tuple[int, int]]
+    colour_order: str
+    scale: float
+    mean: Sequence[float]
+    std: Sequence[float]
+    instead_of: Tuple[str, ...]  # names of those layers
+
+
+class Front(NamedTuple):
+    """The blob that a program hands an image to, and what it does with the image before."""
+
+    blob: str
+    steps: ImageSteps

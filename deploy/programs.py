@@ -12,7 +12,7 @@ from typing import Any, Callable, Dict, Mapping, Sequence, Tuple
 
 import numpy as np
 
-from deploy.image_steps import ImageSteps
+from deploy.image_steps import ImageSteps, Prepared
 from quantize.escape import comment, cpp_text, python_text
 from quantize.files import read_text
 
@@ -42,7 +42,8 @@ def values_of(title: str, steps: ImageSteps, blobs: Tuple[str, str],
             "resize": int(steps.resize or 0), "crop": _crop(steps), "size": tuple(shape[1:]),
             "order": steps.colour_order,
             "channels": CHANNELS[steps.colour_order], "scale": float(steps.scale), "mean": mean.tolist(),
-            "std": std.tolist(), "scaled_mean": mean / steps.scale, "norm": steps.scale / std}
+            "std": std.tolist(), "scaled_mean": mean / steps.scale, "norm": steps.scale / std,
+            "instead_of": ", ".join(steps.instead_of if isinstance(steps, Prepared) else ())}
 
 
 def rendered(template: pathlib.Path, values: Mapping[str, Any]) -> str:

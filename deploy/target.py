@@ -51,7 +51,7 @@ from typing import (
 import numpy as np
 
 from deploy.arithmetic import Arithmetic
-from deploy.image_steps import ImageSteps
+from deploy.image_steps import Front, ImageSteps
 from deploy.ir import Model, quantized
 from deploy.ir.packed import unpacked
 from deploy.offer import Option, Report
@@ -62,7 +62,7 @@ from quantize.spec import QParams, QuantSpec
 from quantize.targets import TARGETS, find
 
 __all__ = ["TARGETS", "find", "Problem", "raise_problems", "Target", "Engine", "Profile", "Session", "Simulation",
-           "Way", "Option", "Extra", "Report", "ImageSteps", "Ranges"]
+           "Way", "Option", "Extra", "Report", "Front", "ImageSteps", "Ranges"]
 
 LOG = logging.getLogger(__name__)
 Side = Callable[[np.ndarray], Observed]
@@ -367,6 +367,10 @@ class Target(ABC):
     def reports(self) -> Tuple[Report, ...]:
         """What else this target can say about a network."""
         return ()
+
+    def front(self, model: Model, steps: ImageSteps) -> Front:
+        """Where the programs hand their image to a quantized model, whose own input wants these steps."""
+        return Front(model.inputs[0], steps)
 
     def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
                  class_names: Sequence[str] = (), shape: Sequence[int] = ()) -> Dict[str, str]:

@@ -2,12 +2,11 @@
 """A network's own preprocessing, (x - mean) / std in front of its first layer, becomes part of that layer."""
 
 from dataclasses import replace
-from typing import Any, List, Optional
 
 import numpy as np
 
-from deploy.ir import Affine, Convolution, InnerProduct, ScalarOp
-from deploy.ir.affine import NUMBERS, factor_and_shift
+from deploy.ir import Convolution, InnerProduct
+from deploy.ir.affine import composed, steps_before
 from deploy.lower.draft import Draft
 
 
@@ -16,41 +15,17 @@ def absorb_preprocessing(draft: Draft) -> None:
 
     Only where that computes the same: not where the layer rounds its input to codes, for which g * x + h are other
     numbers; not where it pads with zeros that h would have to become before (without h, zeros stay zeros). There the
-    preprocessing stays a layer of its own.
+    preprocessing stays a layer of its own, which the programs of a target may compute with their image's
+    (`deploy.image_steps.Prepared`).
     """
     for node in draft.nodes(Convolution, InnerProduct):
         if node.quantization is None:
-            steps = _steps(draft, node.inputs[0])
+            steps = steps_before(node.inputs[0], draft.inputs, draft.writer,
+                                 lambda blob: draft.only_reader(blob) is not None)
             if steps:
-                factor, shift = _composed(steps, draft.shapes[steps[0].inputs[0]][0])
+                factor, shift = composed(steps, draft.shapes[steps[0].inputs[0]][0])
                 if not (getattr(node, "pads", None) and any(node.pads) and shift.any()):
                     draft.put(replace(_absorbed(node, factor, shift), inputs=steps[0].inputs))
-
-
-def _steps(draft, blob) -> List[Any]:
-    """What computes a blob from the network's input, in order; nothing where that is not per channel, or read twice."""
-    steps: List[Any] = []
-    while blob not in draft.inputs:
-        step = draft.writer(blob)
-        if not _is_step(step) or draft.only_reader(blob) is None:
-            return []
-        steps.insert(0, step)
-        blob = step.inputs[0]
-    return steps
-
-
-def _is_step(node: Optional[Any]) -> bool:
-    if isinstance(node, ScalarOp):
-        return node.op in NUMBERS and not (node.op == "div" and node.scalar == 0)
-    return isinstance(node, Affine)  # a BatchNorm was trained as a layer, and is shown as one
-
-
-def _composed(steps, channels):
-    factor, shift = np.ones(channels), np.zeros(channels)
-    for step in steps:
-        times, plus = factor_and_shift(step)
-        factor, shift = factor * times, shift * times + plus
-    return factor, shift
 
 
 def _absorbed(node, factor, shift):

@@ -14,6 +14,7 @@ from deploy.target import (
     TARGETS,
     Engine,
     Extra,
+    Front,
     ImageSteps,
     Option,
     Problem,
@@ -24,7 +25,7 @@ from deploy.target import (
     find,
 )
 from deploy.target import Side as Computed
-from deploy.targets.ncnn import constraints, guards, halves, headroom, processor, programs, runner, writer
+from deploy.targets.ncnn import constraints, front, guards, halves, headroom, processor, programs, runner, writer
 from deploy.targets.ncnn.deviations import AARCH64, deviations
 from deploy.targets.ncnn.param import Network, parse_param
 from deploy.targets.ncnn.runner import EXACT, EXACT_AARCH64, Options, Runner
@@ -208,6 +209,10 @@ class NcnnTarget(Target):
                        "say which layers could overflow in ncnn's int8 Winograd, and whether 31 weight levels "
                        "(--keep-winograd) or 127 without Winograd is better on these images",
                        "winograd.json", headroom.report),)
+
+    def front(self, model: Model, steps: ImageSteps) -> Front:
+        """Behind the network's own (x - mean) / std, where that is exact: see `front.front`."""
+        return front.front(model, steps, self.arithmetics())
 
     def programs(self, title: str, steps: ImageSteps, files: Sequence[str], blobs: Tuple[str, str],
                  class_names: Sequence[str] = (), shape: Sequence[int] = ()) -> Dict[str, str]:

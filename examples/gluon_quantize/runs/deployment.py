@@ -139,9 +139,10 @@ def write_files(folder: pathlib.Path, deployed: Deployment, wanted: Collection[s
         target.write_files(model, folder, deployed.stem(kind), integers=kind == INTEGER)
     save(deployed.quantized, folder / deployed.ir_file)
     if len(deployed.quantized.inputs) == 1:  # the programs read one image
-        blobs = (deployed.quantized.inputs[0], deployed.quantized.outputs[0])
-        programs = target.programs(deployed.name, deployed.preprocessing, target.files(deployed.stem(INTEGER)), blobs,
-                                   deployed.class_names, deployed.quantized.shapes[blobs[0]])
+        blob, steps = target.front(deployed.quantized, deployed.preprocessing)
+        programs = target.programs(deployed.name, steps, target.files(deployed.stem(INTEGER)),
+                                   (blob, deployed.quantized.outputs[0]), deployed.class_names,
+                                   deployed.quantized.shapes[blob])
         for name, text in programs.items():
             write_whole(folder / name, text)
     for extra in target.extras():
