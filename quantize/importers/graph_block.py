@@ -119,6 +119,7 @@ class GraphBlock(HybridBlock):
     def __init__(self, program: Program, ctx: Optional[Context] = None,
                  preprocessing: Optional[Mapping[str, Any]] = None) -> None:
         super().__init__(prefix="")
+        program = program._replace(steps=_apart(program.steps))
         self.input_shape = program.input_shape
         self.preprocessing = preprocessing
         self.grids: Dict[str, Any] = {}
@@ -239,6 +240,26 @@ class GraphBlock(HybridBlock):
                 values.pop(name, None)
         results = [values[name] for name in self._outputs]
         return results[0] if len(results) == 1 else results
+
+
+def _apart(steps: List[Step]) -> List[Step]:
+    """The steps, with a reshape to the same shape in front of each softmax of what was concatenated.
+
+    Of (N, 1) and (N, n) a concatenation makes a layout of oneDNN's that MXNet 1.9.1's softmax dies of; operators that
+    work in place hand it on, reshapes do not.
+    """
+    joined: Set[str] = set()
+    found: List[Step] = []
+    for step in steps:
+        if step.op in ("softmax", "log_softmax") and step.inputs[0] in joined:
+            same = f"{step.name}:input"
+            found.append(Step(f"{step.name}_input", step.inputs[:1], (same,), "reshape", {"shape": (-2,)}))
+            step = step._replace(inputs=(same, *step.inputs[1:]))
+        found.append(step)
+        weighs = step.layer is not None and "weight" in step.layer.arrays
+        if step.op in ("concat", "Concat") or joined.intersection(step.inputs) and not weighs:
+            joined.update(step.outputs)
+    return found
 
 
 def _single(x: mx.nd.NDArray) -> mx.nd.NDArray:

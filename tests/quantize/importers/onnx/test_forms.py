@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from quantize.importers.symbol import import_symbol
 from tests.quantize.importers.onnx.judge import arr, check, close, import_model, ints, judged, make_model, node
 
 W = arr(4, 3, 3, 3, seed=1)
@@ -122,3 +123,18 @@ def test_a_negative_axis_of_concat_before_opset_11(tmp_path):
     """PyTorch wrote them; ONNX Runtime reads them, onnx's inference of shapes does not."""
     nodes = [node("Relu", "x", "r"), node("Concat", "x r", "c", axis=-3), node("Reshape", "c s")]
     check(make_model(nodes, ["N", 3, 8, 8], dict(s=ints(0, -1)), opset=9), tmp_path, X)
+
+
+@pytest.mark.parametrize("between", [None, "Relu", "Sigmoid"])
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_a_softmax_behind_scores_of_which_some_are_single(op, between, tmp_path):
+    """Without a reshape in between MXNet 1.9.1 ends the process: oneDNN lays (N, 1) and (N, n) out in its own way."""
+    nodes = [node("Flatten", "x", "f"), node("Gemm", "f one", "o", transB=1), node("Gemm", "f many", "m", transB=1),
+             node("Concat", "o m o", "c", axis=1)]
+    nodes += [node(between, "c", "b"), node(op, "b", axis=1)] if between else [node(op, "c", axis=1)]
+    model = make_model(nodes, ["N", 3, 8, 8], dict(one=arr(1, 192, seed=3), many=arr(5, 192, seed=4)))
+    net = import_model(model, tmp_path)
+    assert '"op": "Reshape"' in net(mx.sym.var("data")).tojson()  # else what follows ends this process
+    check(model, tmp_path, X).export(str(tmp_path / "net"))
+    again = import_symbol(tmp_path / "net-symbol.json", tmp_path / "net-0000.params")
+    close(again(mx.nd.array(X)), judged(model, X))
