@@ -17,7 +17,7 @@ import numpy as np
 def parse_args(argv=None):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="mobilenet1.0", help="of gluoncv (default: %(default)s)")
+    parser.add_argument("--network", default="mobilenet1.0", help="of gluoncv, or digits_lenet for 8x8 images (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, metavar="N", help="side of the images (default: %(default)s)")
     parser.add_argument("--images", type=int, default=8, metavar="N", help="in a batch (default: %(default)s)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="timed rounds (default: %(default)s)")
@@ -33,11 +33,12 @@ def lowered(name, size):
 
     from deploy.lower import lower
     from deploy.targets.ncnn import TARGET
+    from gluon_quantize.models.nets import digits_lenet
     from tests.bench.common import zoo_network
-    net = zoo_network(name)
+    net, channels = (digits_lenet(), 1) if name == "digits_lenet" else (zoo_network(name), 3)
     net.initialize(mx.init.Xavier())
-    net(mx.nd.zeros((1, 3, size, size)))
-    return lower(net, (3, size, size), arithmetic=TARGET.arithmetic, quantized=False)
+    net(mx.nd.zeros((1, channels, size, size)))
+    return lower(net, (channels, size, size), arithmetic=TARGET.arithmetic, quantized=False)
 
 
 def in_this_process(paths, names):
@@ -79,7 +80,7 @@ def main(argv=None):
     from deploy.targets.ncnn.runner import Runner
     from tests.bench.common import medians
     model = lowered(args.network, args.size)
-    images = np.random.RandomState(0).randn(args.images, 3, args.size, args.size).astype(np.float32)
+    images = np.random.RandomState(0).randn(args.images, *model.shapes[model.inputs[0]]).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         paths = writer.write(model, pathlib.Path(folder))
         begin = time.perf_counter()
