@@ -19,8 +19,9 @@ import numpy as np
 from deploy.arithmetic import Arithmetic, per_channel, real
 from deploy.engine.operations import OPERATIONS
 from deploy.engine.pooling import window_areas, window_sums
+from deploy.fusing import endings, limits, rounded_blobs
 from deploy.ir import Elementwise, Grid, Model, Pooling, QuantizedNode
-from deploy.targets.onnx.fusion import endings, first_code, limits, rounded_blobs
+from deploy.targets.onnx.bytes import first_code
 
 WINDOWS = ((-128, 127), (0, 255))
 

@@ -11,10 +11,10 @@ from typing import Any, Iterable, Iterator, List, Tuple
 import numpy as np
 
 from deploy.engine.integer import INT32_MAX, bound
+from deploy.fusing import endings, rounded_blobs
 from deploy.ir import Convolution, Model, quantized
 from deploy.target import Problem
 from deploy.targets.onnx.arithmetic import OrtArithmetic, bias_codes
-from deploy.targets.onnx.fusion import endings, rounded_blobs
 from quantize.spec import PerChannel, PerGroup, PerTensor
 
 NAME = "onnx"

@@ -32,7 +32,7 @@ from deploy.ir import (
     Softmax,
 )
 from deploy.targets.onnx.arithmetic import bias_codes, sum_scale
-from deploy.targets.onnx.fusion import first_code, u8_zero_point
+from deploy.targets.onnx.bytes import first_code, u8_zero_point
 from deploy.targets.onnx.nodes import Graph
 
 Writer = Callable[[Graph, Any, Model], None]
@@ -161,7 +161,7 @@ def _on_grid(graph: Graph, source: str, output: str, grid: Grid) -> str:
 
 
 def codes_name(blob: str) -> str:
-    """The tensor that holds the codes of a rounded blob, as uint8: the node's own minus `fusion.first_code`."""
+    """The tensor that holds the codes of a rounded blob, as uint8: the node's own minus `bytes.first_code`."""
     return blob + ".codes"
 
 

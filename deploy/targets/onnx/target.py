@@ -8,11 +8,11 @@ import numpy as np
 
 from deploy.ir import Model, quantized
 from deploy.programs import rendered, values_of
+from deploy.settling import settled
 from deploy.target import TARGETS, Engine, ImageSteps, Option, Problem, Ranges, Report, Target, Way
 from deploy.target import Side as Computed
 from deploy.targets.onnx import constraints, runner, unoptimized, writer
 from deploy.targets.onnx.arithmetic import OrtArithmetic
-from deploy.targets.onnx.grids import settled
 from deploy.targets.onnx.runner import Options, Runner
 
 NAME, PROGRAM = "model", "run_onnx.py"
@@ -111,7 +111,7 @@ class OnnxTarget(Target):
         return constraints.check_plan(layers, self.largest_bits)
 
     def settled(self, model: Model, ranges: Ranges) -> Model:
-        """See `grids.settled`."""
+        """See `deploy.settling.settled`."""
         return settled(model, ranges, symmetric=not self.affine)
 
     def check(self, model: Model) -> List[Problem]:

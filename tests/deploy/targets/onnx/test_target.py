@@ -11,12 +11,12 @@ from mxnet.gluon import nn
 from calib.calibrators import CALIBRATORS
 from calib.collect import calibrate, observe
 from deploy import engine, ir
+from deploy.fusing import endings
 from deploy.ir.roundings import without_roundings
 from deploy.lower import lower
 from deploy.proof.prove import Subject, engine_sides, prove
 from deploy.study import in_float
 from deploy.target import find
-from deploy.targets.onnx.fusion import endings
 from deploy.targets.onnx.unoptimized import report
 from gluon_quantize.commands import deploy as command
 from quantize.convert import convert_model, merge_bn

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""Which nodes hand on integers, and on which grids: what ONNX Runtime makes one integer operator of.
+"""Which nodes hand on integers, and on which grids: what an engine makes one integer operator of.
 
-A node whose inputs were rounded, and whose output is rounded and read by nobody before, becomes one: QLinearConv,
-QLinearAdd and so on. ReLU and clips in between vanish where the grid ends where they do.
+A node whose inputs were rounded, and whose output is rounded and read by nobody before, becomes one. ReLU and clips in
+between vanish where the grid ends where they do.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,6 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 
 from deploy.ir import Activation, Function, Grid, Model, Node, Rounding, activation, consumers
-
-U8_CODES = 256
-
-
-def first_code(grid: Grid) -> int:
-    """The code that a file's uint8 begins with: files shift codes below zero, and their zero point, by 128."""
-    return -U8_CODES // 2 if grid.qmin < 0 else 0
-
-
-def u8_zero_point(grid: Grid) -> int:
-    """The zero point as files have it."""
-    return grid.zero_point - first_code(grid)
 
 
 def limits(grid: Grid) -> Tuple[np.float32, np.float32]:

@@ -8,10 +8,11 @@ addition, averages) on grids that calibration images decide.
 """
 
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, cast
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type, cast
 
 import numpy as np
 
+from deploy.fusing import limits
 from deploy.ir import (
     Activation,
     Concat,
@@ -34,7 +35,6 @@ from deploy.ir import (
 )
 from deploy.ir.roundings import grids_between, without_roundings
 from deploy.target import Ranges
-from deploy.targets.onnx.fusion import limits
 from quantize.errors import DeployError
 from quantize.reference import qparams_of_range
 from quantize.spec import QParams, QuantSpec
@@ -43,7 +43,7 @@ MOVING = (Reshape, Permute, Crop, Slice)  # these hand on codes as they are; so 
 NON_NEGATIVE = ("relu", "sigmoid", "hard_sigmoid", "abs", "square", "sqrt", "exp")
 
 
-def settled(model: Model, ranges: Ranges, symmetric: bool) -> Model:
+def settled(model: Model, ranges: Ranges, symmetric: bool, kind: "Optional[Type[Places]]" = None) -> Model:
     """The model with a `Rounding` wherever integers are handed on.
 
     Parameters
@@ -52,9 +52,11 @@ def settled(model: Model, ranges: Ranges, symmetric: bool) -> Model:
         From a model and {blob: format} to {blob: QParams}: what images decide.
     symmetric : bool
         Grids of blobs that can be negative have their zero point in the middle.
+    kind : class, optional
+        What the engine computes in integers; by default what `Places` says.
     """
     given, model = grids_between(model), without_roundings(model)
-    places = _Places(model, given)
+    places = (kind or Places)(model, given)
     _refuse_different_steps(model)
     grids = places.known()
     wanted = {blob: QuantSpec(8, not places.is_non_negative(blob), narrow=False, rounding="half_even",
@@ -80,8 +82,10 @@ def _refuse_different_steps(model: Model) -> None:
         raise DeployError("\n".join(problems))
 
 
-class _Places:
+class Places:
     """Which blobs of a model are rounded, and which of them on one grid; those that are `given` have one.
+
+    An engine that computes more or less in integers overrides `has_integer_form`, `hands_on` and `is_rounded`.
 
     Attributes
     ----------
@@ -93,7 +97,7 @@ class _Places:
         self.given = given
         self.model, self.readers, self.writers = model, consumers(model), producers(model)
         self.integer = self._useful(self._able())
-        self.rounded = [blob for blob in model.shapes if self._is_rounded(blob)]
+        self.rounded = [blob for blob in model.shapes if self.is_rounded(blob)]
         self._parents: Dict[str, str] = {}
         for node in model.nodes:
             self._unite(node)
@@ -101,17 +105,22 @@ class _Places:
 
     # ---- which nodes
 
+    def hands_on(self, node: Node) -> bool:
+        """Whether what a node puts out lies on the grid of what it reads."""
+        return isinstance(node, MOVING) or isinstance(node, Pooling) and node.kind == "max"
+
     def _able(self) -> Set[str]:
         """Nodes that can compute in integers, since all that they read does."""
         able: Set[str] = set()
         for node in self.model.nodes:
             writers = [self.writers.get(blob) for blob in node.inputs]
-            if integers(node) is not None or (self._has_integer_form(node) and all(
+            if integers(node) is not None or (self.has_integer_form(node) and all(
                     writer is not None and writer.name in able for writer in writers)):
                 able.add(node.name)
         return able
 
-    def _has_integer_form(self, node: Node) -> bool:
+    def has_integer_form(self, node: Node) -> bool:
+        """Whether a node without weights computes in integers once all that it reads does."""
         if isinstance(node, Pooling):
             return node.kind == "max" or node.global_ or not node.ceil
         if isinstance(node, Elementwise):
@@ -133,18 +142,19 @@ class _Places:
 
     # ---- which blobs
 
-    def _is_rounded(self, blob: str) -> bool:
+    def is_rounded(self, blob: str) -> bool:
+        """Whether a blob has a grid; `integer`, the names of the nodes that compute in integers, is known."""
         writer = self.writers.get(blob)
         layers = [node for node in self.readers[blob] if integers(node) is not None]
         if writer is None or writer.name not in self.integer:
             return bool(layers)
-        if self._ends_in_function(blob) or blob in self.model.outputs and not layers:
+        if self.ends_in_function(blob) or blob in self.model.outputs and not layers:
             return False
         if isinstance(writer, Convolution):
             return True  # one whose output is not rounded computes in float
         return any(reader is not None and reader.name in self.integer for reader in self.readers[blob])
 
-    def _ends_in_function(self, blob: str) -> bool:
+    def ends_in_function(self, blob: str) -> bool:
         """Whether only an activation reads it, behind which it is rounded at once."""
         readers = self.readers[blob]
         return (len(readers) == 1 and isinstance(readers[0], Activation) and readers[0].name in self.integer
@@ -168,7 +178,7 @@ class _Places:
             return
         for source in node.inputs:
             alone = isinstance(node, Concat) and len(self.readers[source]) == 1
-            if source in self.rounded and (_hands_on(node) or alone):
+            if source in self.rounded and (self.hands_on(node) or alone):
                 for target in node.outputs:
                     if target in self.rounded:
                         self._parents[self.group(source)] = self.group(target)
@@ -203,7 +213,7 @@ class _Places:
         writer = self.writers.get(blob)
         if writer is None:
             return None
-        moved = isinstance(writer, Concat) or _hands_on(writer)
+        moved = isinstance(writer, Concat) or self.hands_on(writer)
         return () if moved and all(self.group(source) == self.group(blob) for source in writer.inputs) else \
             activation(writer)
 
@@ -220,11 +230,6 @@ class _Places:
         return False
 
 
-def _hands_on(node: Node) -> bool:
-    """Whether codes leave a node as they came."""
-    return isinstance(node, MOVING) or isinstance(node, Pooling) and node.kind == "max"
-
-
 def _capped(grid: Grid, end: Optional[float]) -> Grid:
     """The grid, not reaching beyond a clip from 0 to `end`, which then need not be computed."""
     if end is None or grid.zero_point != grid.qmin or limits(grid)[1] <= np.float32(end):
@@ -235,7 +240,7 @@ def _capped(grid: Grid, end: Optional[float]) -> Grid:
     return replace(grid, scale=float(scale))
 
 
-def _joined(found: Mapping[str, Tuple[QuantSpec, QParams]], places: _Places) -> Dict[str, Grid]:
+def _joined(found: Mapping[str, Tuple[QuantSpec, QParams]], places: Places) -> Dict[str, Grid]:
     """Group -> the grid that covers what its blobs' grids cover."""
     specs: Dict[str, QuantSpec] = {}
     ends: Dict[str, Tuple[float, float]] = {}
@@ -261,7 +266,7 @@ def grid_of(numbers: QParams, spec: QuantSpec) -> Grid:
     return Grid(float(numbers.scale.ravel()[0]), int(numbers.zero_point.ravel()[0]), spec.qmin, spec.qmax)
 
 
-def _with_roundings(model: Model, grids: Mapping[str, Grid], places: _Places) -> Model:
+def _with_roundings(model: Model, grids: Mapping[str, Grid], places: Places) -> Model:
     """The model with a rounding behind the writer of each blob; layers read on the grid that their blob has now."""
     names = {blob: blob + ".rounded" for blob in grids}
     shapes = dict(model.shapes, **{names[blob]: model.shapes[blob] for blob in grids})
@@ -276,7 +281,7 @@ def _rounding(blob: str, name: str, grid: Grid) -> Rounding:
     return Rounding(name, (blob,), (name,), grid=grid)
 
 
-def _reading(node: Node, grids, names, places: _Places) -> Node:
+def _reading(node: Node, grids, names, places: Places) -> Node:
     changed: Dict[str, Any] = {"inputs": tuple(
         names[blob] if blob in names and (places.integer_readers(blob) or integers(node) is not None) else blob
         for blob in node.inputs)}
