@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Files in the installed MXNet on the CPU, and any tensor in them."""
+
+import pathlib
+from typing import Any, Callable, Dict, Iterable, Mapping, Tuple
+
+import mxnet as mx
+import numpy as np
+
+from deploy.ir import Model, Rounding, consumers, integers
+from deploy.ir.packed import unpacked
+from deploy.proof.compare import Observed
+from deploy.proof.machine import machine
+from deploy.target import Inputs, Session
+from deploy.targets.mxnet.operators import Writing
+from quantize.errors import DeployError
+
+OUTPUT = "_output"  # what MXNet appends to the name of a node with one output, or of its first
+VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
+
+
+def version() -> str:
+    """Of the installed package."""
+    return str(mx.__version__)
+
+
+def exact_products() -> bool:
+    """Whether this processor adds products of bytes in 32 bits."""
+    flags: Any = machine().get("flags", "")
+    return any(flag in str(flags).split() for flag in VNNI)
+
+
+class Runner(Session):
+    """A network, loaded.
+
+    Parameters
+    ----------
+    symbol, parameters : path
+    """
+
+    def __init__(self, symbol: pathlib.Path, parameters: pathlib.Path) -> None:
+        try:
+            self.symbol = mx.sym.load(str(symbol))
+            values = mx.nd.load(str(parameters))
+        except mx.MXNetError as error:
+            raise DeployError(f"{symbol}: MXNet cannot load it: {str(error).strip().splitlines()[-1]}") from None
+        self._values = {name.split(":", 1)[1]: value for name, value in values.items()}
+        self.inputs = [name for name in self.symbol.list_inputs() if name not in self._values]
+        self.outputs = [name[:-len(OUTPUT)] for name in self.symbol.list_outputs()]
+        self._blocks: Dict[Tuple[str, ...], Any] = {}
+
+    def options(self) -> Dict[str, object]:
+        """For the certificate."""
+        return {"backend": "oneDNN", "static": True}
+
+    def _block(self, names: Tuple[str, ...]) -> Any:
+        if names not in self._blocks:
+            internals = self.symbol.get_internals()
+            known = set(internals.list_outputs())
+            chosen = mx.sym.Group([internals[next(output for output in (name + OUTPUT, name + OUTPUT + "0")
+                                                  if output in known)] for name in names])
+            block = mx.gluon.SymbolBlock(chosen, [mx.sym.var(name, dtype=np.float32) for name in self.inputs])
+            own = block.collect_params()
+            for name, value in self._values.items():
+                if name in own:
+                    own[name]._load_init(value, mx.cpu())
+            block.hybridize(static_alloc=True, static_shape=True)
+            self._blocks[names] = block
+        return self._blocks[names]
+
+    def run(self, inputs: Inputs, extract: Iterable[str]) -> Dict[str, np.ndarray]:
+        """Tensors of a batch; a mapping has several inputs by their names."""
+        names = tuple(dict.fromkeys(extract))
+        arrays = [inputs[name] for name in self.inputs] if isinstance(inputs, Mapping) else [inputs]
+        found = self._block(names)(*(mx.nd.array(np.asarray(array, np.float32)) for array in arrays))
+        found = found if isinstance(found, (list, tuple)) else [found]
+        return dict(zip(names, (value.asnumpy() for value in found)))
+
+
+def side(model: Model, runner: Runner) -> Callable[[np.ndarray], Observed]:
+    """A function from images to the codes of every rounding, and the outputs, as the runner computes them."""
+    readers, places = consumers(model), Writing(model).places()
+    roundings = [node for node in model.nodes if isinstance(node, Rounding)]
+    names = [places[node.outputs[0]] for node in roundings] + list(model.outputs)
+
+    def compute(images: np.ndarray) -> Observed:
+        found = runner.run(images if len(model.inputs) == 1 else unpacked(model, images), names)
+        codes: Dict[str, np.ndarray] = {}
+        for node in roundings:
+            values = found[places[node.outputs[0]]].astype(np.int32)
+            codes[node.name] = values
+            codes.update((reader.name, values) for reader in readers[node.outputs[0]]
+                         if reader is not None and integers(reader) is not None)
+        return Observed({name: found[name] for name in model.outputs}, codes)
+    return compute

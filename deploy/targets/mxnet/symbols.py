@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: MIT
+"""A symbol of MXNet while it is being made: nodes in order, variables with their values, and the JSON of it."""
+
+import json
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+
+VERSION = 10901
+
+
+class Entry(NamedTuple):
+    """One output of a node."""
+
+    node: int
+    output: int = 0
+
+
+class Codes(NamedTuple):
+    """A blob in codes: the integers, and the ends of their range as MXNet hands them on."""
+
+    values: Entry
+    low: Entry
+    high: Entry
+
+
+def text(value: Any) -> str:
+    """An attribute as symbols have it; float32 numbers so that reading gives the same number."""
+    if isinstance(value, (float, np.floating)):
+        return np.format_float_scientific(np.float32(value), unique=True)
+    if isinstance(value, (tuple, list)):
+        return "(" + ", ".join(map(text, value)) + ("," if len(value) == 1 else "") + ")"
+    return str(value)
+
+
+class Nodes:
+    """Nodes of a graph, or of the graph within a node."""
+
+    def __init__(self) -> None:
+        self.nodes: List[Dict[str, Any]] = []
+        self.outputs: List[int] = []
+
+    def variable(self, name: str) -> Entry:
+        """An input, or a parameter."""
+        return self._append({"op": "null", "name": name, "inputs": []}, 1)
+
+    def node(self, op: str, inputs: Sequence[Entry], name: str, outputs: int = 1,
+             graph: Optional[Dict[str, Any]] = None, **attributes: Any) -> Entry:
+        """An operator; its first output. `graph`: what it holds."""
+        found: Dict[str, Any] = {"op": op, "name": name}
+        if attributes:
+            found["attrs"] = {key: text(value) for key, value in sorted(attributes.items())}
+        found["inputs"] = [[entry.node, entry.output, 0] for entry in inputs]
+        if graph is not None:
+            found["subgraphs"] = [graph]
+        return self._append(found, outputs)
+
+    def coded(self, op: str, inputs: Sequence[Entry], name: str, graph: Optional[Dict[str, Any]] = None,
+              **attributes: Any) -> Codes:
+        """An operator that puts out codes and their range."""
+        first = self.node(op, inputs, name, 3, graph, **attributes)
+        return Codes(first, first._replace(output=1), first._replace(output=2))
+
+    def _append(self, node: Dict[str, Any], outputs: int) -> Entry:
+        self.nodes.append(node)
+        self.outputs.append(outputs)
+        return Entry(len(self.nodes) - 1)
+
+    def contents(self, heads: Sequence[Entry]) -> Dict[str, Any]:
+        """The graph as JSON has it."""
+        pointers = np.concatenate([[0], np.cumsum(self.outputs)]).tolist()
+        return {"nodes": self.nodes, "arg_nodes": [number for number, node in enumerate(self.nodes)
+                                                   if node["op"] == "null"],
+                "node_row_ptr": pointers, "heads": [[head.node, head.output, 0] for head in heads]}
+
+
+class Graph(Nodes):
+    """A whole symbol.
+
+    Attributes
+    ----------
+    parameters : dict
+        Name -> array of float32.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parameters: Dict[str, np.ndarray] = {}
+        self._names: Dict[str, int] = {}
+
+    def parameter(self, name: str, value: Any) -> Entry:
+        """A variable with a value."""
+        name = self.unique(name)
+        self.parameters[name] = np.ascontiguousarray(value, np.float32)
+        return self.variable(name)
+
+    def unique(self, name: str) -> str:
+        """The name, with a number where it was taken."""
+        count = self._names.get(name, 0)
+        self._names[name] = count + 1
+        return self.unique(f"{name}_{count}") if count else name
+
+    def reserve(self, name: str) -> None:
+        """Keep a name from being given to anything else."""
+        self._names[name] = 1
+
+    def named(self, op: str, value: Entry, name: str) -> Entry:
+        """An operator with a reserved name."""
+        return super().node(op, [value], name)
+
+    def node(self, op: str, inputs: Sequence[Entry], name: str, outputs: int = 1,
+             graph: Optional[Dict[str, Any]] = None, **attributes: Any) -> Entry:
+        """See the base; names become unique."""
+        return super().node(op, inputs, self.unique(name), outputs, graph, **attributes)
+
+    def document(self, heads: Sequence[Entry]) -> str:
+        """The file."""
+        contents = dict(self.contents(heads), attrs={"mxnet_version": ["int", VERSION]})
+        return json.dumps(contents, indent=1) + "\n"
+
+
+def layer_graph(op: str, attributes: Dict[str, Any], bias: bool, added: bool,
+                function: Optional[str]) -> Dict[str, Any]:
+    """What `_sg_mkldnn_conv` and `_sg_mkldnn_fully_connected` hold: the layer, an addition, a ReLU."""
+    nodes = Nodes()
+    inputs: Tuple[Entry, ...] = tuple(nodes.variable(name) for name in ("data", "weight", "bias")[:3 if bias else 2])
+    last = nodes.node(op, inputs, "layer", **attributes)
+    if added:
+        last = nodes.node("elemwise_add", [last, nodes.variable("other")], "sum")
+    if function:
+        last = nodes.node("Activation", [last], "function", act_type=function)
+    return nodes.contents([last])
