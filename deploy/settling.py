@@ -113,11 +113,15 @@ class Places:
         """Nodes that can compute in integers, since all that they read does."""
         able: Set[str] = set()
         for node in self.model.nodes:
-            writers = [self.writers.get(blob) for blob in node.inputs]
             if integers(node) is not None or (self.has_integer_form(node) and all(
-                    writer is not None and writer.name in able for writer in writers)):
+                    self.in_codes(blob, able) for blob in node.inputs)):
                 able.add(node.name)
         return able
+
+    def in_codes(self, blob: str, able: Set[str]) -> bool:
+        """Whether a blob can be read in codes, where the nodes `able` before it compute in integers."""
+        writer = self.writers.get(blob)
+        return writer is not None and writer.name in able
 
     def has_integer_form(self, node: Node) -> bool:
         """Whether a node without weights computes in integers once all that it reads does."""
@@ -283,7 +287,7 @@ def _rounding(blob: str, name: str, grid: Grid) -> Rounding:
 
 def _reading(node: Node, grids, names, places: Places) -> Node:
     changed: Dict[str, Any] = {"inputs": tuple(
-        names[blob] if blob in names and (places.integer_readers(blob) or integers(node) is not None) else blob
+        names[blob] if blob in names and (places.integer_readers(blob) or node.name in places.integer) else blob
         for blob in node.inputs)}
     quantization: Optional[Any] = integers(node)
     if quantization is not None:

@@ -20,7 +20,9 @@ from deploy.engine.operations import OPERATIONS
 from deploy.engine.pooling import window_areas, window_sums
 from deploy.ir import Elementwise, Grid, InnerProduct, Model, Pooling, QuantizedNode
 from deploy.targets.mxnet.fusion import Fused, Fusion
-from deploy.targets.mxnet.scales import multiplier, stored
+from deploy.targets.mxnet.scales import RANGES, multiplier, requantized_end, stored, threshold
+
+INT32 = np.float32(2 ** 31)
 
 
 class OneDnnArithmetic(Arithmetic):
@@ -81,11 +83,23 @@ def _elementwise(node, inputs, arithmetic):
         return _added(node, inputs, arithmetic.fusion.of[host], arithmetic.fusion.grids)
     if own is None:
         return OPERATIONS[Elementwise](node, inputs, arithmetic)
+    if own.wide:
+        return _wide(node, inputs, own, arithmetic.fusion.grids)
     out, total = own.rounding.grid, 0.0
     for blob, x in zip(node.inputs, inputs):
         grid = arithmetic.fusion.grids[blob]
         total = total + _codes(x, grid) * (multiplier(out) / multiplier(grid))
     return on_grid(total, out)
+
+
+def _wide(node: Elementwise, inputs, own: Fused, grids):
+    """Sums in int32, whose range is that of both operands together; then uint8."""
+    ends, out = [threshold(grids[blob]) for blob in node.inputs], own.rounding.grid
+    reach = ends[0] + ends[1]
+    terms = [_codes(x, grids[blob]) * (end * INT32 / (reach * RANGES[True]))
+             for blob, x, end in zip(node.inputs, inputs, ends)]
+    sums = np.rint(terms[0] + terms[1]).astype(np.float32)
+    return on_grid(sums * (reach / INT32 * (np.float32(out.qmax) / requantized_end(out))), out)
 
 
 def _added(node: Elementwise, inputs, fused: Fused, grids):

@@ -6,7 +6,7 @@ type. So an addition moves into a convolution that only it reads, where the othe
 kinds of codes have one: uint8 behind a ReLU, int8 elsewhere.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Set
 
 from deploy.fusing import implied, rounded_blobs
@@ -39,12 +39,15 @@ class Fused:
         The blob of codes that it adds.
     dropped : Activation or None
         The ReLU or clip that the ends of the grid are.
+    wide : bool
+        An addition of int8 that becomes uint8, by way of int32.
     """
 
     rounding: Rounding
     add: Optional[Elementwise] = None
     other: str = ""
     dropped: Optional[Activation] = None
+    wide: bool = False
 
 
 class Fusion:
@@ -117,10 +120,11 @@ class Fusion:
     def _sum_of_codes(self, node: Elementwise) -> Optional[Fused]:
         grids = [self.grids.get(blob) for blob in node.inputs]
         end = self._rounded(node, node.outputs[0])
-        if node.op != "add" or len(grids) != 2 or end is None or None in grids:
+        kinds = {None if grid is None else signed(grid) for grid in grids}
+        if node.op != "add" or len(grids) != 2 or end is None or len(kinds) > 1 or None in kinds:
             return None
-        kinds = {signed(grid) for grid in [*grids, end.rounding.grid] if grid is not None}
-        return end if len(kinds) == 1 else None
+        kind = kinds.pop()
+        return replace(end, wide=bool(kind)) if kind != signed(end.rounding.grid) else end
 
     def _rounded(self, node: Node, blob: str) -> Optional[Fused]:
         reader = self._only(blob)

@@ -3,7 +3,7 @@
 
 import logging
 from dataclasses import replace
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Set
 
 import numpy as np
 
@@ -105,13 +105,17 @@ class Places(AnyPlaces):
         return isinstance(node, Concat) and node.axis == 0 and self._one_kind(node) and all(
             len(self.readers[blob]) == 1 for blob in node.inputs)
 
+    def in_codes(self, blob: str, able: Set[str]) -> bool:
+        """Also what an integer layer reads, which is rounded in any case."""
+        return super().in_codes(blob, able) or any(integers(reader) is not None for reader in self.readers[blob])
+
     def hands_on(self, node: Node) -> bool:
         """Poolings have one grid for what they read and put out."""
         return isinstance(node, Pooling)
 
     def is_rounded(self, blob: str) -> bool:
         """Every convolution's output is, but what is added to at once."""
-        if blob in self.hosts.values():
+        if any(host == blob and name in self.integer for name, host in self.hosts.items()):
             return False
         writer = self.writers.get(blob)
         if isinstance(writer, Convolution) and writer.name in self.integer:
@@ -127,9 +131,8 @@ class Places(AnyPlaces):
         return len({self.is_non_negative(blob) for blob in node.inputs}) == 1
 
     def _alike(self, node: Elementwise) -> bool:
-        """Whether both operands and the sum have codes of one type."""
-        return self._is_sum(node) and self._one_kind(node) and (
-            self.is_non_negative(node.inputs[0]) or not self._cut(node))
+        """Whether both operands have codes of one type."""
+        return self._is_sum(node) and self._one_kind(node)
 
     def _host(self, node: Elementwise) -> Optional[str]:
         """The operand of an addition that a convolution writes which can do it; the later of two."""

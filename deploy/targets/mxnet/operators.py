@@ -8,7 +8,7 @@ import numpy as np
 from deploy.ir import Concat, Convolution, Elementwise, Grid, InnerProduct, Model, Node, Pooling, Rounding
 from deploy.targets.mxnet.floats import FLOATS, activated, attributes_of, pooling_of
 from deploy.targets.mxnet.fusion import Fused, Fusion
-from deploy.targets.mxnet.scales import signed, stored, threshold
+from deploy.targets.mxnet.scales import requantized_end, signed, stored, threshold
 from deploy.targets.mxnet.symbols import Codes, Entry, Graph, layer_graph
 
 
@@ -157,11 +157,24 @@ def _inner_product(writing: Writing, node: Any) -> None:
 def _sum(writing: Writing, node: Elementwise, fused: Fused) -> None:
     first, second = (writing.codes(blob) for blob in node.inputs)
     inputs = [first.values, second.values, first.low, first.high, second.low, second.high]
-    found = writing.graph.coded("_contrib_quantized_elemwise_add", inputs, codes_name(fused.rounding.outputs[0]),
-                                **ends(fused.rounding.grid))
+    name, grid = codes_name(fused.rounding.outputs[0]), fused.rounding.grid
+    if fused.wide:
+        found = _narrowed(writing, writing.graph.coded("_contrib_quantized_elemwise_add", inputs, name + "_wide"),
+                          name, grid)
+    else:
+        found = writing.graph.coded("_contrib_quantized_elemwise_add", inputs, name, **ends(grid))
     writing.put(node, found)
     writing.values.update({blob: found for member in (fused.dropped, fused.rounding) if member is not None
                            for blob in member.outputs})
+
+
+def _narrowed(writing: Writing, wide: Codes, name: str, grid: Grid) -> Codes:
+    """uint8 of int32: the one operator that holds a grid as 255 steps, so that whoever reads it is told the range."""
+    low, high = (writing.graph.parameter(f"{name}_{end}", np.full(1, value)) for end, value in (
+        ("low", 0), ("high", threshold(grid))))
+    values = writing.graph.coded("_contrib_requantize", list(wide), name, out_type="uint8",
+                                 min_calib_range=np.float32(0), max_calib_range=requantized_end(grid)).values
+    return Codes(values, low, high)
 
 
 def _pooling(writing: Writing, node: Any) -> None:

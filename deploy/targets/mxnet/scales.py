@@ -4,7 +4,8 @@
 MXNet holds a grid as a threshold T: the step is T / 255.5 of uint8, T / 127.5 of int8. It gets weights as float32
 numbers and rounds them when it first runs, with a scale for each output channel that makes the largest magnitude 127.5.
 Rounded to the even code that is 128 where it is exact, so that -127 would become -128: the largest number is chosen so
-that its product with the scale ends just below, which may cost the step a quarter of a percent at worst. A large bias makes the scale smaller (`GetWeightScales`).
+that its product with the scale ends just below, which may cost the step a quarter of a percent at worst. A large bias
+makes the scale smaller (`GetWeightScales`).
 
 Source: MXNet 1.9.1, `src/operator/subgraph/mkldnn/mkldnn_common.h`, `src/operator/quantization/quantization_utils.h`.
 """
@@ -34,6 +35,11 @@ def threshold(grid: Grid) -> np.float32:
 def multiplier(grid: Grid) -> np.float32:
     """What MXNet multiplies by to get from real values to codes: float32(255.5) / T."""
     return RANGES[signed(grid)] / threshold(grid)
+
+
+def requantized_end(grid: Grid) -> np.float32:
+    """The largest value of a grid of uint8, which is how `_contrib_requantize` is told it."""
+    return np.float32(grid.qmax) * np.float32(grid.scale)
 
 
 def engine_step(scale: float, is_signed: bool) -> float:
