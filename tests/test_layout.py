@@ -112,7 +112,7 @@ WITHOUT_MXNET = BASE + ("quantize.config", "calib", "deploy")
 WITH_MXNET = ("calib.collect", "calib.feed", "calib.apply", "calib.easyquant", "calib.bias_correction", "calib.tiles",
               "calib.rounding.blocks", "calib.rounding.learn", "calib.sensitivity", "quantize.stages",
               "quantize.repair",
-              "deploy.lower", "deploy.targets.*.simulate")
+              "deploy.lower", "deploy.targets.*.simulate", "deploy.targets.mxnet.runner")
 
 # imported in a fresh process, these load none of HEAVY
 LIGHT_MODULES = ("quantize", "quantize.spec", "quantize.reference", "quantize.registry", "quantize.errors",

@@ -43,7 +43,7 @@ def test_a_target_says_what_it_offers(capsys):
     assert stopped(deploy.main, *FEW, "--target", "caffe", "--keep-winograd", "--output", "o") == 2
     assert "unrecognized arguments: --keep-winograd" in capsys.readouterr().err
     assert stopped(deploy.main, *FEW, "--target", "caff", "--output", "o") == 2
-    assert "unknown target 'caff'; known: c, caffe, ncnn, onnx; did you mean 'caffe'?" in capsys.readouterr().err
+    assert "unknown target 'caff'; known: c, caffe, mxnet, ncnn, onnx; did you mean 'caffe'?" in capsys.readouterr().err
 
 
 def test_single_layers_can_be_kept_from_16_bit_floats(tmp_path, capsys):

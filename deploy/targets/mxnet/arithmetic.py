@@ -85,11 +85,9 @@ def _elementwise(node, inputs, arithmetic):
         return OPERATIONS[Elementwise](node, inputs, arithmetic)
     if own.wide:
         return _wide(node, inputs, own, arithmetic.fusion.grids)
-    out, total = own.rounding.grid, 0.0
-    for blob, x in zip(node.inputs, inputs):
-        grid = arithmetic.fusion.grids[blob]
-        total = total + _codes(x, grid) * (multiplier(out) / multiplier(grid))
-    return on_grid(total, out)
+    out, grids = own.rounding.grid, [arithmetic.fusion.grids[blob] for blob in node.inputs]
+    terms = [_codes(x, grid) * (multiplier(out) / multiplier(grid)) for x, grid in zip(inputs, grids)]
+    return on_grid(terms[0] + terms[1], out)
 
 
 def _wide(node: Elementwise, inputs, own: Fused, grids):

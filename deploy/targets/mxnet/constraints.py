@@ -75,9 +75,11 @@ def check(model: Model) -> List[Problem]:
 
 def _layer_problems(node, fusion, arithmetic) -> Iterator[str]:
     grid = node.quantization.input
-    if node.inputs[0] not in fusion.grids or isinstance(node, Convolution) and node.name not in fusion.of:
-        yield ("what it reads or puts out is not rounded by a node of its own; deploy settles a model before it is "
-               "written")
+    if node.inputs[0] not in fusion.grids:
+        yield "what it reads is not rounded by a node of its own; deploy settles a model before it is written"
+    elif isinstance(node, Convolution) and node.name not in fusion.of:
+        yield ("what it puts out is read as int8 behind a ReLU, where MXNet puts out uint8, or rounded by no node of "
+               f"its own; write \"input\": \"{INPUT}\" for the layers that read it")
     if not arithmetic.holds(grid):
         yield (f"its input has codes {grid.qmin} to {grid.qmax} and zero at {grid.zero_point}; MXNet has -128 to 127 "
                "or 0 to 255 and zero at 0. Convert with target='mxnet'")
@@ -86,7 +88,7 @@ def _layer_problems(node, fusion, arithmetic) -> Iterator[str]:
     if (weight.codes != node.quantization.weight_q).any():
         yield ("its weight's codes do not reach 127 in each output channel, or a bias is too large beside them; deploy "
                "settles a model before it is written")
-    largest = bound(node)
+    largest = float(bound(node))
     if node.bias is not None:
         largest += float(np.abs(np.rint(node.bias * (weight.scale * multiplier(grid)))).max())
     if largest > INT32_MAX:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """The symbol of a model: integer operators where it has integers, float ones elsewhere, and what is between them."""
 
-from typing import Any, Dict, Union
+from typing import Any, Dict, Union, cast
 
 import numpy as np
 
-from deploy.ir import Concat, Convolution, Elementwise, Grid, InnerProduct, Model, Node, Pooling, Rounding
+from deploy.ir import Concat, Convolution, Elementwise, Grid, InnerProduct, Model, Node, Rounding
 from deploy.targets.mxnet.floats import FLOATS, activated, attributes_of, pooling_of
 from deploy.targets.mxnet.fusion import Fused, Fusion
 from deploy.targets.mxnet.scales import requantized_end, signed, stored, threshold
@@ -75,9 +75,9 @@ class Writing:
             else:
                 self._waiting[fused.add.name] = node
         elif node.name in self.fusion.of:
-            _sum(self, node, self.fusion.of[node.name])
+            _sum(self, cast(Elementwise, node), self.fusion.of[node.name])
         elif node.name in self.fusion.handed:
-            (_pooling if isinstance(node, Pooling) else _concat)(self, node)
+            (_concat if isinstance(node, Concat) else _pooling)(self, node)
         elif isinstance(node, InnerProduct) and node.quantization is not None:
             _inner_product(self, node)
         elif isinstance(node, Rounding):
@@ -182,7 +182,7 @@ def _pooling(writing: Writing, node: Any) -> None:
     writing.put(node, writing.graph.coded("_contrib_quantized_pooling", list(source), node.name, **pooling_of(node)))
 
 
-def _concat(writing: Writing, node: Concat) -> None:
+def _concat(writing: Writing, node: Any) -> None:
     sources = [writing.codes(blob) for blob in node.inputs]
     ranges = [end for source in sources for end in (source.low, source.high)]
     writing.put(node, writing.graph.coded("_contrib_quantized_concat", [source.values for source in sources] + ranges,

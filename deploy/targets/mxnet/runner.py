@@ -2,7 +2,7 @@
 """Files in the installed MXNet on the CPU, and any tensor in them."""
 
 import pathlib
-from typing import Any, Callable, Dict, Iterable, Mapping, Tuple
+from typing import Any, Callable, Dict, Iterable, List, Mapping, Tuple
 
 import mxnet as mx
 import numpy as np
@@ -12,6 +12,7 @@ from deploy.ir.packed import unpacked
 from deploy.proof.compare import Observed
 from deploy.proof.machine import machine
 from deploy.target import Inputs, Session
+from deploy.targets.mxnet import params, symbols
 from deploy.targets.mxnet.operators import Writing
 from quantize.errors import DeployError
 
@@ -26,8 +27,8 @@ def version() -> str:
 
 def exact_products() -> bool:
     """Whether this processor adds products of bytes in 32 bits."""
-    flags: Any = machine().get("flags", "")
-    return any(flag in str(flags).split() for flag in VNNI)
+    flags: Any = machine()["flags"]
+    return any(flag in flags for flag in VNNI)
 
 
 class Runner(Session):
@@ -39,41 +40,44 @@ class Runner(Session):
     """
 
     def __init__(self, symbol: pathlib.Path, parameters: pathlib.Path) -> None:
+        # MXNet itself crashes, or takes all memory, over files that are damaged
+        text, values = symbols.read(symbol), params.read(parameters)
         try:
-            self.symbol = mx.sym.load(str(symbol))
-            values = mx.nd.load(str(parameters))
+            self.symbol = mx.sym.load_json(text)
         except mx.MXNetError as error:
             raise DeployError(f"{symbol}: MXNet cannot load it: {str(error).strip().splitlines()[-1]}") from None
-        self._values = {name.split(":", 1)[1]: value for name, value in values.items()}
+        self._values = {name: mx.nd.array(value) for name, value in values.items()}
         self.inputs = [name for name in self.symbol.list_inputs() if name not in self._values]
         self.outputs = [name[:-len(OUTPUT)] for name in self.symbol.list_outputs()]
-        self._blocks: Dict[Tuple[str, ...], Any] = {}
+        self._bound: Dict[Tuple[str, ...], Tuple[List[Tuple[int, ...]], Any]] = {}
 
     def options(self) -> Dict[str, object]:
         """For the certificate."""
-        return {"backend": "oneDNN", "static": True}
+        return {"backend": "oneDNN", "bound": True}
 
-    def _block(self, names: Tuple[str, ...]) -> Any:
-        if names not in self._blocks:
+    def _executor(self, names: Tuple[str, ...], arrays: List[np.ndarray]) -> Any:
+        """Bound for inputs of these shapes: a `SymbolBlock` wants a gradient of each tensor that is put out."""
+        shapes, executor = self._bound.get(names, ([], None))
+        if executor is None or shapes != [array.shape for array in arrays]:
             internals = self.symbol.get_internals()
             known = set(internals.list_outputs())
             chosen = mx.sym.Group([internals[next(output for output in (name + OUTPUT, name + OUTPUT + "0")
                                                   if output in known)] for name in names])
-            block = mx.gluon.SymbolBlock(chosen, [mx.sym.var(name, dtype=np.float32) for name in self.inputs])
-            own = block.collect_params()
-            for name, value in self._values.items():
-                if name in own:
-                    own[name]._load_init(value, mx.cpu())
-            block.hybridize(static_alloc=True, static_shape=True)
-            self._blocks[names] = block
-        return self._blocks[names]
+            wanted = set(chosen.list_inputs())
+            values = dict(self._values, **{name: mx.nd.array(array) for name, array in zip(self.inputs, arrays)})
+            executor = chosen.bind(mx.cpu(), {name: value for name, value in values.items() if name in wanted},
+                                   grad_req="null")
+            self._bound[names] = [array.shape for array in arrays], executor
+        return executor
 
     def run(self, inputs: Inputs, extract: Iterable[str]) -> Dict[str, np.ndarray]:
         """Tensors of a batch; a mapping has several inputs by their names."""
         names = tuple(dict.fromkeys(extract))
-        arrays = [inputs[name] for name in self.inputs] if isinstance(inputs, Mapping) else [inputs]
-        found = self._block(names)(*(mx.nd.array(np.asarray(array, np.float32)) for array in arrays))
-        found = found if isinstance(found, (list, tuple)) else [found]
+        arrays = [np.ascontiguousarray(array, np.float32) for array in (
+            [inputs[name] for name in self.inputs] if isinstance(inputs, Mapping) else [inputs])]
+        executor = self._executor(names, arrays)
+        found = executor.forward(is_train=False, **{name: array for name, array in zip(self.inputs, arrays)
+                                                    if name in executor.arg_dict})
         return dict(zip(names, (value.asnumpy() for value in found)))
 
 

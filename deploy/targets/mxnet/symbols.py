@@ -6,7 +6,19 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 
+from quantize.documents import read_json
+from quantize.errors import DeployError
+from quantize.files import PathLike, read_text
+
 VERSION = 10901
+OPERATORS = """null identity _sg_mkldnn_conv _sg_mkldnn_fully_connected _contrib_quantize_v2
+    _contrib_dequantize _contrib_requantize _contrib_quantized_elemwise_add _contrib_quantized_pooling
+    _contrib_quantized_concat Convolution Deconvolution FullyConnected Activation LeakyReLU clip hard_sigmoid exp abs
+    square sqrt rsqrt log erf floor ceil sin cos broadcast_add broadcast_sub broadcast_mul broadcast_div
+    broadcast_maximum broadcast_minimum broadcast_power broadcast_like elemwise_add elemwise_sub elemwise_mul
+    elemwise_div Pooling Concat slice slice_axis Reshape transpose Pad _contrib_BilinearResize2D UpSampling mean sum max
+    min softmax _plus_scalar _minus_scalar _mul_scalar _div_scalar _rminus_scalar _rdiv_scalar _maximum_scalar
+    _minimum_scalar _power_scalar"""
 
 
 class Entry(NamedTuple):
@@ -116,7 +128,8 @@ class Graph(Nodes):
     def document(self, heads: Sequence[Entry]) -> str:
         """The file."""
         contents = dict(self.contents(heads), attrs={"mxnet_version": ["int", VERSION]})
-        return json.dumps(contents, indent=1) + "\n"
+        nodes = ",\n".join(map(json.dumps, contents.pop("nodes")))
+        return f'{{"nodes": [\n{nodes}\n], {json.dumps(contents)[1:]}\n'
 
 
 def layer_graph(op: str, attributes: Dict[str, Any], bias: bool, added: bool,
@@ -130,3 +143,28 @@ def layer_graph(op: str, attributes: Dict[str, Any], bias: bool, added: bool,
     if function:
         last = nodes.node("Activation", [last], "function", act_type=function)
     return nodes.contents([last])
+
+
+def read(path: PathLike) -> str:
+    """The text of a symbol that `Graph.document` could have made; DeployError for any other, before MXNet sees it."""
+    document = read_json(path, DeployError)
+    if not isinstance(document, dict) or not _is_graph(document, 0):
+        raise DeployError(f"{path}: is not what this program writes; deploy the network again")
+    return read_text(path)
+
+
+def _is_graph(graph: Any, depth: int) -> bool:
+    """Nodes that are known and read what stands before them, and at most one graph within another."""
+    nodes = graph.get("nodes") if isinstance(graph, dict) else None
+    if depth > 1 or not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
+        return False
+    known = OPERATORS.split()
+    return all(node.get("op") in known and isinstance(node.get("name"), str) and _reads(node.get("inputs"), number)
+               and all(_is_graph(inner, depth + 1) for inner in node.get("subgraphs", ()))
+               for number, node in enumerate(nodes)) and _reads(graph.get("heads"), len(nodes))
+
+
+def _reads(entries: Any, limit: int) -> bool:
+    return isinstance(entries, list) and all(
+        isinstance(entry, list) and len(entry) == 3 and all(isinstance(number, int) for number in entry)
+        and 0 <= entry[0] < limit and 0 <= entry[1] < 3 for entry in entries)
