@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Files in the installed MXNet on the CPU, and any tensor in them."""
 
+import os
 import pathlib
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Tuple
 
@@ -17,6 +18,8 @@ from deploy.targets.mxnet.operators import Writing
 from quantize.errors import DeployError
 
 OUTPUT = "_output"  # what MXNet appends to the name of a node with one output, or of its first
+# binding a symbol otherwise says each time that oneDNN fuses what is float in it
+os.environ.setdefault("MXNET_SUBGRAPH_VERBOSE", "0")
 VNNI = ("avx512_vnni", "avx_vnni", "amx_int8")
 
 

@@ -11,6 +11,8 @@ from gluon_quantize.commands.terminal import Terminal, say
 from gluon_quantize.report.settings import settings_text
 from gluon_quantize.runs.requests import (
     AUTO,
+    BACKENDS,
+    FLOATS,
     CalibrationFiles,
     CalibrationRequest,
     QuantizationRequest,
@@ -148,6 +150,10 @@ def _add_run(parser):
     group.add_argument("--output", metavar="DIR",
                        help="write the quantized network (network.qnet), result.json and plan.txt there")
     reporting.add_report(group)
+    group.add_argument("--backend", choices=tuple(BACKENDS), default=FLOATS,
+                       help="what evaluates the quantized network: float operators, which is what training sees, or "
+                            "MXNet's own int8 operators with the formats of --target mxnet, which is faster than the "
+                            "float network and rounds at a few places more (default: %(default)s)")
     options.add_device(group)
     options.add_seed(group)
     options.add_verbose(group)
@@ -168,6 +174,8 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
     if args.online and asking:
         parser.error(f"{asking[0]} is about fixed input ranges; leave out --online")
     args.quantize_input_offline = not args.online and (args.quantize_input_offline or bool(asking))
+    if args.backend != FLOATS and not args.checkpoint:
+        args.target = args.target or BACKENDS[args.backend]
     if not args.exclude_first_conv:
         # the same network that deploy would make
         args.exclude_first_conv = "false" if args.target else "true"
@@ -219,7 +227,7 @@ def work(args: argparse.Namespace) -> None:
         say(settings_text(settings))
     request = SimulateRequest(options.network_request(args), options.images_request(args), quantization(args),
                               calibration(args), options.run_request(args), options.repair_request(args),
-                              sensitivity(args))
+                              sensitivity(args), backend=args.backend)
     output = None if args.calib_shard else args.output
     if args.report:
         reporting.require()

@@ -5,12 +5,14 @@ import json
 import pathlib
 from typing import Any, Dict
 
+from deploy.proof.compare import Difference
 from gluon_quantize.data.steps import origins
 from gluon_quantize.models.checkpoint import NETWORK
 from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.report.calibration import comparison_contents, trust_contents
 from gluon_quantize.report.sensitivity import write_plot
 from gluon_quantize.runs.answers import answers_contents, metrics_contents
+from gluon_quantize.runs.backend import Nearness
 from gluon_quantize.runs.outputs import PLAN, RESULT
 from gluon_quantize.runs.sensitivity import sensitivity_contents
 from gluon_quantize.runs.simulate import SimulateResult
@@ -42,9 +44,31 @@ def _asked_contents(result: SimulateResult) -> Dict[str, Any]:
     if result.learned:
         found["rounding"] = {layer.path: {"error": layer.error, "nearest_error": layer.nearest_error}
                              for layer in result.learned}
+    if result.nearness is not None:
+        found["backend"] = nearness_contents(result.nearness)
     if result.sensitivities is not None:
         found["sensitivity"] = sensitivity_contents(result.sensitivities)
     return found
+
+
+def nearness_contents(nearness: Nearness) -> Dict[str, Any]:
+    """How far a back end's codes are from the exact simulation's."""
+    def numbers(difference: Difference) -> Dict[str, Any]:
+        return {"codes": difference.elements, "identical": difference.identical, "largest": difference.largest}
+    return {"name": nearness.backend, "versions": nearness.versions, "images": nearness.images,
+            "total": numbers(nearness.total),
+            "layers": {path: numbers(difference) for path, difference in nearness.codes.items()}}
+
+
+def nearness_text(nearness: Nearness) -> str:
+    """The same in words, with the layer that is farthest."""
+    total = nearness.total
+    engine = " ".join(f"{name} {version}" for name, version in nearness.versions.items())
+    worst = min(nearness.codes, key=lambda path: nearness.codes[path].share)
+    text = (f"Back end {nearness.backend} ({engine}): of {total.elements:,} codes of {nearness.images} images "
+            f"{total.share:.4%} are those of the exact simulation")
+    return text if total.exact else (f"{text}, others up to {total.largest:g} LSB away; fewest, "
+                                     f"{nearness.codes[worst].share:.2%}, where {worst} reads")
 
 
 def _counts(predictions: Answers) -> Dict[str, Any]:

@@ -16,6 +16,8 @@ from gluon_quantize.report.calibration import (
     trust_text,
 )
 from gluon_quantize.report.sensitivity import sensitivity_text
+from gluon_quantize.report.simulation import nearness_text
+from gluon_quantize.runs.backend import Nearness
 from gluon_quantize.runs.calibration import Comparison, PassEvaluated, Quantized, StateWritten, TableWritten, Trust
 from gluon_quantize.runs.task import NearChance, Task
 from quantize.convert.rules import Plan
@@ -76,6 +78,11 @@ def _split(step: Split, networks: bool = False) -> str:
 @step_text.register
 def _sensitivities(step: Sensitivities, networks: bool = False) -> str:
     return "\n" + sensitivity_text(step)
+
+
+@step_text.register
+def _nearness(step: Nearness, networks: bool = False) -> str:
+    return "\n" + nearness_text(step)
 
 
 @step_text.register

@@ -17,6 +17,11 @@ FREE_FORMATS = {"weight_bits": "weight-bits", "input_bits": "input-bits", "input
                 "granularity": "quant-type", "winograd": "wino-quantize"}
 
 
+# what evaluates a quantized network: float operators, or the integers of an engine
+FLOATS = "float"
+BACKENDS = {FLOATS: "", "int8": "mxnet"}
+
+
 @dataclasses.dataclass(frozen=True)
 class QuantizationRequest:
     """Which layers compute in which formats.

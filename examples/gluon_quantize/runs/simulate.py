@@ -10,7 +10,7 @@ features.4 int8/channel
 """
 
 from dataclasses import dataclass, field
-from typing import Dict, List, Optional
+from typing import Dict, List, Optional, Tuple
 
 import numpy as np
 from mxnet.gluon import Block
@@ -22,10 +22,13 @@ from gluon_quantize.models.checkpoint import Known, step_of
 from gluon_quantize.models.evaluation import Answers
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs import outputs
+from gluon_quantize.runs.backend import Nearness, evaluated
 from gluon_quantize.runs.calibration import Calibration, Comparison, Quantized, Trust
 from gluon_quantize.runs.checkpoint import answers, leave_float, outcome_of, refuse_formats
 from gluon_quantize.runs.repair import repair
 from gluon_quantize.runs.requests import (
+    BACKENDS,
+    FLOATS,
     CalibrationFiles,
     CalibrationRequest,
     ImagesRequest,
@@ -48,9 +51,38 @@ __all__ = ["CalibrationFiles", "CalibrationRequest", "ImagesRequest", "NetworkRe
 
 @dataclass(frozen=True)
 class SimulateRequest(PostTrainingRequest):
-    """What to simulate; with None for the calibration inputs are rounded with each batch's own range."""
+    """What to simulate; with None for the calibration inputs are rounded with each batch's own range.
+
+    Parameters
+    ----------
+    backend : {'float', 'int8'}
+        What evaluates the quantized network: float operators, or MXNet's own int8, which wants its formats
+        (`quantization.target` 'mxnet', or a checkpoint that has them).
+
+    Raises
+    ------
+    ConfigError
+        For a back end that is not known, or that does not go with the rest.
+    """
 
     calibration: Optional[CalibrationRequest] = CalibrationRequest()
+    backend: str = FLOATS
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.backend not in BACKENDS:
+            raise ConfigError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
+        if self.backend == FLOATS:
+            return
+        target = self.quantization.target
+        if getattr(target, "name", target) not in (BACKENDS[self.backend], None):
+            raise ConfigError(f"--backend {self.backend} computes as the target {BACKENDS[self.backend]} does, not as "
+                              f"{getattr(target, 'name', target)}")
+        if not target and not self.network.checkpoint:
+            raise ConfigError(f"--backend {self.backend} wants the formats of --target {BACKENDS[self.backend]}")
+        if self.calibration is None or self.calibration.files.shard:
+            raise ConfigError(f"--backend {self.backend} needs fixed input ranges: leave out --online and "
+                              "--calib-shard")
 
 
 # the result has a field called float
@@ -84,6 +116,8 @@ class SimulateResult:
         What became of each layer whose rounding was learned.
     sensitivities : Sensitivities or None
         What quantizing each layer costs, where that was asked for.
+    nearness : Nearness or None
+        How far a back end of integers is from the exact simulation.
     """
 
     net: Block
@@ -99,6 +133,7 @@ class SimulateResult:
     learned: List[Learned] = field(default_factory=list)
     sensitivities: Optional[Sensitivities] = None
     known: Optional[Known] = None
+    nearness: Optional[Nearness] = None
 
 
 def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateResult:
@@ -117,7 +152,7 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
     files = request.calibration.files if request.calibration else CalibrationFiles()
     for path in (files.save_table, files.save_state):
         outputs.check_file(path)
-    task = open_task(request)
+    task = open_task(request, wants_ranges=request.backend != FLOATS)
     progress.tell(task)
     task.net.hybridize(static_alloc=True, static_shape=True)
     if task.model.converted:
@@ -135,11 +170,21 @@ def simulate(request: SimulateRequest, progress: Silent = SILENT) -> SimulateRes
         costs = measure(request, request.sensitivity, task, calibration.decided, progress)
         progress.tell(costs)
     progress.tell(calibration.switch_to_quantized())
-    after = calibration.evaluated()
+    after, nearness = _evaluated(calibration, request, progress)
     outcome = calibration.outcome
     return SimulateResult(net, net.plan, task.preprocessing, before, after, outcome.thresholds if outcome else {},
                           calibration.history + [after.top1_count], calibration.trust(), calibration.comparison,
-                          calibration.corrections, calibration.learned, costs, known_of(request, task))
+                          calibration.corrections, calibration.learned, costs, known_of(request, task), nearness)
+
+
+def _evaluated(calibration: Calibration, request: SimulateRequest,
+               progress: Silent) -> Tuple[Answers, Optional[Nearness]]:
+    """Answers of the quantized network, in the back end that was asked for."""
+    if request.backend == FLOATS:
+        return calibration.evaluated(), None
+    answers, nearness = evaluated(calibration, request.backend)
+    progress.tell(nearness)
+    return answers, nearness
 
 
 def _as_it_is(request: SimulateRequest, task: Task, progress: Silent) -> SimulateResult:
@@ -153,8 +198,13 @@ def _as_it_is(request: SimulateRequest, task: Task, progress: Silent) -> Simulat
     progress.tell(net.plan)
     progress.tell(Quantized(net, outcome_of(net)))
     before, after = answers(request, task, progress)
+    nearness = None
+    if request.backend != FLOATS:
+        calibration = Calibration(request, task, before, progress)
+        calibration.outcome = outcome_of(net)
+        after, nearness = _evaluated(calibration, request, progress)
     return SimulateResult(net, net.plan, task.preprocessing, before, after, thresholds(net), [after.top1_count],
-                          known=known_of(request, task))
+                          known=known_of(request, task), nearness=nearness)
 
 
 def known_of(request: SimulateRequest, task: Task) -> Known:
