@@ -27,6 +27,7 @@ from deploy.ir import (
     ScalarOp,
     Slice,
     Softmax,
+    Spread,
 )
 from deploy.targets.mxnet.symbols import Entry
 from quantize.errors import DeployError
@@ -123,6 +124,15 @@ def _deconvolution(writing, node):
         inputs.append(graph.parameter(node.name + "_bias", node.bias))
     attributes = dict(attributes_of(node), adj=node.output_pads, num_filter=node.weight.shape[1] * node.groups)
     activated(writing, node, graph.node("Deconvolution", inputs, node.name, **attributes))
+
+
+@writes(Spread)
+def _spread(writing, node):
+    """A transposed convolution with one number 1 for each channel."""
+    graph, channels = writing.graph, writing.model.shapes[node.inputs[0]][0]
+    ones = graph.parameter(node.name + "_ones", np.ones((channels, 1, 1, 1)))
+    writing.put(node, graph.node("Deconvolution", [writing.real(node.inputs[0]), ones], node.name, kernel=(1, 1),
+                                 stride=node.steps, num_group=channels, num_filter=channels, no_bias=True))
 
 
 @writes(InnerProduct)

@@ -30,6 +30,7 @@ from deploy.ir import (
     ScalarOp,
     Slice,
     Softmax,
+    Spread,
 )
 from deploy.targets.onnx.arithmetic import bias_codes, sum_scale
 from deploy.targets.onnx.bytes import first_code, u8_zero_point
@@ -134,6 +135,15 @@ def _deconvolution(graph: Graph, node: Any, model: Model) -> None:
         "ConvTranspose", [node.inputs[0], *_operands(graph, node)], [output], node.name,
         kernel_shape=list(node.weight.shape[2:]), strides=list(node.stride), dilations=list(node.dilation),
         pads=list(node.pads), output_padding=list(node.output_pads), group=node.groups))
+
+
+@writes(Spread)
+def _spread(graph: Graph, node: Any, model: Model) -> None:
+    """A transposed convolution with one number 1 for each channel."""
+    channels = model.shapes[node.inputs[0]][0]
+    ones = graph.constant(node.name + ".ones", np.ones((channels, 1, 1, 1)))
+    graph.node("ConvTranspose", [node.inputs[0], ones], node.outputs[0], node.name, kernel_shape=[1, 1],
+               strides=list(node.steps), group=channels)
 
 
 @writes(InnerProduct)
