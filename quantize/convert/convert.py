@@ -83,7 +83,6 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     target = find_target(target)
     # before rules are resolved: they name layers by type
     settle_subclasses(net, keep=tuple(convert_fn or ()))
-    _check_exclude(exclude)
     customs = customs_of(net, convert_fn or {}, custom_fn or {}, excluded_blocks(net, exclude))
     rules = ([] if convert_fn is not None else list(DEFAULT_RULES)) + customs.rules + target_rules(target, net)
     rules += rules_from_config(config_list or []) + exclusions(net, exclude)
@@ -95,9 +94,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     check_plan(target, net, plan)
     _apply(net, plan)
     customs.apply(net, plan.folds)
-    if graph is not None:
-        share_input_quantizers(net, plan, graph)
-        skip_relus(net, plan, graph)
+    _shorten(net, plan, graph)
     # the same object, so that whatever in a script refers to the network sees the methods
     net.__class__ = quantized_net_class(type(net))
     net.plan, net.rules, net.target = plan, tuple(rules), target
@@ -153,10 +150,10 @@ def _trace_or_none(net: Block, example_input: Optional[Inputs]) -> Optional[Grap
         return None
 
 
-def _check_exclude(exclude: Any) -> None:
-    if isinstance(exclude, (str, Block)):
-        raise ConfigError("exclude takes a list of blocks or patterns, got "
-                          f"{exclude if isinstance(exclude, str) else exclude.name!r}")
+def _shorten(net: Block, plan: Plan, graph: Optional[Graph]) -> None:
+    if graph is not None:
+        share_input_quantizers(net, plan, graph)
+        skip_relus(net, plan, graph)
 
 
 def _apply(net: Block, plan: Plan) -> None:

@@ -209,6 +209,9 @@ def exclusions(net: Block, exclude: Iterable[Union[str, Block]]) -> List[Rule]:
 
 def excluded_blocks(net: Block, exclude: Iterable[Union[str, Block]]) -> Set[int]:
     """ids of all blocks that the `exclude` argument names, with everything in them."""
+    if isinstance(exclude, (str, Block)):
+        raise ConfigError("exclude takes a list of blocks or patterns, got "
+                          f"{exclude if isinstance(exclude, str) else exclude.name!r}")
     found: Set[int] = set()
     items = list(exclude)
     for path, block in walk(net):
