@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Every classification network of gluoncv with random weights: converts, runs, hybridizes, keeps names and checkpoints.
 
-The slow test goes over the whole list, the quick one over a network of each family. Nothing is excluded: the zoo's
+The slow test goes over the whole list, the quick one over a network of each family whose smallest takes a second or
+two. Nothing is excluded: the zoo's
 group-normalised networks, which gluoncv's own layer keeps from being traced, are built on
 `gluon_quantize.models.nets.GroupNorm`.
 """
@@ -27,6 +28,9 @@ REPRESENTATIVES = ("alexnet", "vgg11_bn", "resnet18_v1", "resnet18_v2", "se_resn
                    "squeezenet1.1", "googlenet", "inceptionv3", "xception", "mobilenet0.25", "mobilenetv2_0.25",
                    "mobilenetv3_small", "cifar_resnet20_v1", "cifar_wideresnet16_10", "cifar_resnext29_32x4d",
                    "darknet53", "nasnet_4_1056", "cifar_residualattentionnet56", "dla34", "hrnet_w18_small_v1_c")
+# the smallest of their families take 3 to 10 s each: the slow test alone has them
+LARGE = ("vgg11_bn", "senet_154", "densenet121", "inceptionv3", "xception", "cifar_wideresnet16_10", "darknet53",
+         "nasnet_4_1056", "cifar_residualattentionnet56", "hrnet_w18_small_v1_c")
 
 
 def family(name):
@@ -117,7 +121,7 @@ def check(name, tmp_path):
     np.testing.assert_array_equal(outputs(net, x), want)
 
 
-@pytest.mark.parametrize("name", REPRESENTATIVES)
+@pytest.mark.parametrize("name", [name for name in REPRESENTATIVES if name not in LARGE])
 def test_family(name, tmp_path):
     check(name, tmp_path)
 
