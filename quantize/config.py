@@ -66,9 +66,9 @@ class Format:
 
     def __post_init__(self) -> None:
         if self.granularity not in GRANULARITIES:
-            raise ConfigError(f"granularity must be one of {', '.join(GRANULARITIES)}, got {self.granularity!r}")
+            raise ConfigError(f"granularity must be one of {', '.join(GRANULARITIES)}, got {self.granularity!r:.60}")
         if not 1 <= self.bits <= 16:
-            raise SpecError(f"bits must be a whole number from 1 to 16, got {self.bits!r}")
+            raise SpecError(f"bits must be a whole number from 1 to 16, got {self.bits!r:.60}")
 
     def spec(self, signed: Optional[bool] = None, groups: int = 1, axis: int = 0) -> QuantSpec:
         """The QuantSpec of this format for a layer with `groups`; `signed` decides where the format leaves it open.
@@ -193,7 +193,7 @@ def _rule(entry: Dict[str, Any], where: str) -> Rule:
         raise ConfigError(f"{where}: must be a dictionary, got {type(entry).__name__}")
     for key in entry:
         if key not in KEYS:
-            raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(KEYS)}{closest(key, KEYS)}")
+            raise ConfigError(f"{where}: unknown key {key!r:.60}; known: {', '.join(KEYS)}{closest(key, KEYS)}")
     flags = {key: entry[key] for key in ("exclude", "fold_bn") if entry.get(key) is not None}
     for key, value in flags.items():
         if value not in (True, False):
@@ -232,14 +232,14 @@ def _methods(entry: Dict[str, Any], where: str) -> Dict[str, Any]:
     for key, name in found.items():
         if name is not None and not isinstance(name, str):
             raise ConfigError(f"{where}: {key if key in entry else 'method'!r} must be the name of a method, got "
-                              f"{name!r}")
+                              f"{name!r:.60}")
     return found
 
 
 def _options(entry: Dict[str, Any], where: str) -> Tuple[Tuple[str, Any], ...]:
     options = entry.get("options", {})
     if not isinstance(options, dict):
-        raise ConfigError(f"{where}: 'options' must be a dictionary, got {options!r}")
+        raise ConfigError(f"{where}: 'options' must be a dictionary, got {options!r:.200}")
     # values that can be compared: what tells one quantizer from another is in sets and keys
     return tuple(sorted((name, tuple(sorted(value.items(), key=str)) if isinstance(value, dict) else value)
                         for name, value in options.items()))

@@ -83,6 +83,17 @@ def whole_file(path: PathLike) -> Iterator[pathlib.Path]:
             os.close(handle)
 
 
+def mxnet_name(path: PathLike, error: Type[QuantizeError] = DataError) -> str:
+    """A file's name as MXNet opens it, which takes UTF-8 alone; `error` for a name of other bytes."""
+    name = str(path)
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        raise error(f"{name!r}: MXNet cannot open files whose names are no UTF-8 here; take another name, or set a "
+                    "locale of UTF-8 (LC_ALL=C.UTF-8)") from None
+    return name
+
+
 def check_params_size(path: PathLike, arrays: Mapping[str, Any]) -> None:
     """DataError for a `.params` file (`mx.nd.save`, `save_parameters`) that is shorter than what was written to it.
 

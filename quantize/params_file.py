@@ -21,7 +21,7 @@ from math import prod
 from typing import Any, BinaryIO, List, Tuple
 
 from quantize.errors import ModelFileError
-from quantize.files import PathLike, opened
+from quantize.files import PathLike, mxnet_name, opened
 from quantize.limits import claim
 
 MAGIC = 0x112
@@ -51,6 +51,7 @@ def read_params(path: PathLike) -> Any:
 
 def check_params(path: PathLike) -> None:
     """ModelFileError unless everything that a file says of itself fits its length."""
+    mxnet_name(path, ModelFileError)
     if not os.path.isfile(str(path)):
         raise ModelFileError(f"{path}: no such parameter file")
     with opened(path, ModelFileError) as stream:

@@ -235,7 +235,7 @@ def _layer_types(network: Block) -> Tuple[str, ...]:
 
 def _checked(config: Dict[str, Any]) -> Dict[str, Any]:
     if not isinstance(config, dict):
-        raise ConfigError(f"SimQAT: the config must be a dictionary, got {config!r}")
+        raise ConfigError(f"SimQAT: the config must be a dictionary, got {config!r:.200}")
     for key in config:
         if key not in KEYS:
             raise ConfigError(f"SimQAT: unknown key {key!r}; known: {', '.join(KEYS)}{closest(key, KEYS)}")
@@ -247,7 +247,8 @@ def _checked(config: Dict[str, Any]) -> Dict[str, Any]:
             values *= 2
         if len(values) != (2 if key in PAIRS else 1) or not all(fits(item) for item in values):
             raise ConfigError(f"SimQAT: {key!r} must be {what}"
-                              f"{' or a pair of these (activations, weights)' if key in PAIRS else ''}, got {value!r}")
+                              f"{' or a pair of these (activations, weights)' if key in PAIRS else ''}, got "
+                              f"{value!r:.200}")
         found[key] = tuple(values) if key in PAIRS else value
     if found["per_channel"][0]:
         raise ConfigError("SimQAT: 'per_channel': activations have one scale for a layer: write (False, "

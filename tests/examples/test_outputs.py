@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 
+import mxnet as mx
 import pytest
 
 from deploy.proof.certificate import FORMAT
+from gluon_quantize.models.params import save_params
 from gluon_quantize.runs import outputs, ownership
 from gluon_quantize.runs.outputs import check_new, claimed, reserved, staged
-from quantize.errors import DataError
+from gluon_quantize.runs.ownership import TRAINING
+from quantize.errors import DataError, ModelFileError
+from quantize.params_file import read_params
 
 
 def tree(folder):
@@ -278,3 +282,20 @@ def test_a_full_disk_leaves_the_old_result(tmp_path, ways):
         (folder / "a").write_text("half")
         raise OSError(errno.ENOSPC, "No space left on device")
     assert tree(tmp_path) == ["out", "out/b", "out/result.json"] and (tmp_path / "out" / "b").read_text() == "old"
+
+
+def test_names_that_mxnet_cannot_open_are_refused_before_anything_is_trained(tmp_path):
+    folder = tmp_path / "\udcff"
+    with pytest.raises(DataError, match=r"\\udcff': MXNet cannot open files whose names are no UTF-8") as caught, \
+            outputs.claimed(folder, TRAINING):
+        pass
+    assert not folder.exists() and len(str(caught.value).splitlines()) == 1
+    net = mx.gluon.nn.Dense(1, in_units=1)
+    net.initialize()
+    folder.mkdir()
+    with pytest.raises(DataError, match="no UTF-8"):
+        save_params(net, folder / "net.params")
+    assert list(folder.iterdir()) == []
+    (folder / "net.params").write_bytes(b"x")
+    with pytest.raises(ModelFileError, match="no UTF-8"):
+        read_params(folder / "net.params")

@@ -9,7 +9,7 @@ import mxnet as mx
 import numpy as np
 
 from quantize.errors import DataError, ModelFileError
-from quantize.files import check_params_size, whole_file
+from quantize.files import check_params_size, mxnet_name, whole_file
 from quantize.params_file import read_params
 
 
@@ -17,7 +17,7 @@ def save_params(net: mx.gluon.Block, path: Union[str, os.PathLike]) -> None:
     """Write the parameters of `net` whole or not at all."""
     with whole_file(path) as temporary:
         try:
-            net.save_parameters(str(temporary))
+            net.save_parameters(mxnet_name(temporary))
         except mx.MXNetError as error:
             raise DataError(f"{path}: cannot be written: {str(error).strip().splitlines()[-1]}") from None
         check_params_size(temporary, net._collect_params_with_prefix())

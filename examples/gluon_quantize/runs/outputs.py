@@ -18,7 +18,7 @@ from gluon_quantize.runs import ownership
 from gluon_quantize.runs.exchange import exchange
 from gluon_quantize.runs.lock import locked
 from quantize.errors import DataError
-from quantize.files import PathLike
+from quantize.files import PathLike, mxnet_name
 
 PLAN, RESULT = "plan.txt", "result.json"
 LOCK = ".lock"
@@ -63,6 +63,8 @@ def claimed(output: Optional[PathLike], kind: str) -> Iterator[None]:
         yield
         return
     folder = pathlib.Path(output)
+    if kind == ownership.TRAINING:
+        mxnet_name(folder)  # before anything is trained that could not be written
     made = _make(folder)
     try:
         _check_writable(folder)

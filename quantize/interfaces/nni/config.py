@@ -29,7 +29,7 @@ def set_quant_scheme_dtype(quant_type: str, new_scheme: Optional[str] = None, ne
     for name, value, allowed in (("quant_type", quant_type, QUANT_TYPES), ("new_scheme", new_scheme, SCHEMES),
                                  ("new_dtype", new_dtype, DTYPES)):
         if value not in allowed and not (value is None and name != "quant_type"):
-            raise ConfigError(f"set_quant_scheme_dtype: {name} must be one of {', '.join(allowed)}, got {value!r}"
+            raise ConfigError(f"set_quant_scheme_dtype: {name} must be one of {', '.join(allowed)}, got {value!r:.200}"
                               f"{closest(str(value), allowed)}")
     chosen = {"quant_scheme": new_scheme, "quant_dtype": new_dtype}
     _DEFAULTS.setdefault(quant_type, {}).update({key: value for key, value in chosen.items() if value is not None})
@@ -119,17 +119,17 @@ def check_config_list(config_list: Sequence[Dict[str, Any]], quant_types: Sequen
         What the quantizer can quantize.
     """
     if not isinstance(config_list, (list, tuple)) or not config_list:
-        raise ConfigError(f"config_list must be a list of dictionaries, got {config_list!r}")
+        raise ConfigError(f"config_list must be a list of dictionaries, got {config_list!r:.200}")
     for index, entry in enumerate(config_list):
         where = f"config_list[{index}]"
         if not isinstance(entry, dict):
-            raise ConfigError(f"{where}: must be a dictionary, got {entry!r}")
+            raise ConfigError(f"{where}: must be a dictionary, got {entry!r:.200}")
         for key, value in entry.items():
             if key not in KEYS:
                 raise ConfigError(f"{where}: unknown key {key!r}; known: {', '.join(KEYS)}{closest(key, KEYS)}")
             what, fits = KEYS[key]
             if not fits(value):
-                raise ConfigError(f"{where}: {key!r} must be {what}, got {value!r}")
+                raise ConfigError(f"{where}: {key!r} must be {what}, got {value!r:.200}")
         _check_entry(entry, where, quant_types)
 
 
