@@ -79,8 +79,8 @@ def parse_winograd(text: str, where: str = "winograd") -> Union[str, WinogradSpe
     flags = [word for word in words[1:] if word == "inputs"]
     others = [word for word in words[1:] if word != "inputs"]
     if not words or len(flags) > 1 or len(others) > 1:
-        raise ConfigError(f"{where}: {text!r:.60} is no Winograd format; write 'none', or one of {', '.join(POINTS)}, then "
-                          "perhaps /layer, /channel or /position, then perhaps /inputs")
+        raise ConfigError(f"{where}: {text!r:.60} is no Winograd format; write 'none', or one of {', '.join(POINTS)}, "
+                          "then perhaps /layer, /channel or /position, then perhaps /inputs")
     try:
         return WinogradSpec(words[0], others[0] if others else "channel", inputs=bool(flags))
     except ConfigError as error:
