@@ -106,8 +106,8 @@ class SimulatedQuantizationAwareTraining(Interface):
 
     What differs on purpose: weights have one scale for each channel by default, as the networks that Golden Stick's
     page prints (its source has False); ranges are moving averages that are corrected for their start, instead of
-    starting at -6..6; symmetric activations are unsigned where the graph proves that they cannot be negative; steps are counted by
-    the Trainer (`count_steps`); `bn_fold` needs no `enable_fusion` beside it.
+    starting at -6..6; symmetric activations are unsigned where the graph proves that they cannot be negative; steps are
+    counted by the Trainer (`count_steps`); `bn_fold` needs no `enable_fusion` beside it.
 
     Raises
     ------
