@@ -11,6 +11,7 @@ import sys
 import pytest
 
 import deploy_ncnn
+from deploy.targets.ncnn.table import read_ncnn_table
 
 PATH = pathlib.Path(deploy_ncnn.__file__).with_name("deploy_ncnn.ipynb")
 LARGEST = 400 * 1024
@@ -66,3 +67,34 @@ def test_its_code_runs_and_prints_what_it_holds(cells):
             assert without_numbers(text) == without_numbers(printed(cell))
     for side in ("simulation", "ncnn exact"):
         assert f"| {side:26} | 100 % " in done.stdout
+
+
+CAFFE = PATH.with_name("mobilenet_gluon2ncnn.ipynb")
+
+
+@pytest.fixture(scope="module")
+def caffe_cells():
+    """The code cells of the way through Caffe."""
+    notebook = json.loads(CAFFE.read_text(encoding="utf-8"))
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def test_the_way_through_caffe_was_executed(caffe_cells):
+    assert [cell["execution_count"] for cell in caffe_cells] == list(range(1, len(caffe_cells) + 1))
+    text = "".join(printed(cell) for cell in caffe_cells)
+    for part in ("28 ranges", 'name: "', "features.0_param_0 ", "output "):
+        assert part in text
+
+
+@pytest.mark.slow
+def test_the_way_through_caffe_runs(caffe_cells, tmp_path):
+    """Without ncnn's tools on the PATH the last cell names the first that is missing."""
+    script = "\n".join("".join(cell["source"]) for cell in caffe_cells)
+    environment = dict(os.environ, OMP_NUM_THREADS="1", TMPDIR=str(tmp_path), PATH=str(tmp_path))
+    done = subprocess.run([sys.executable, "-"], input=script, cwd=str(CAFFE.parent), env=environment,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert without_numbers(done.stdout) == without_numbers("".join(printed(cell) for cell in caffe_cells))
+    folder = next(tmp_path.glob("tmp*"))
+    assert {path.name for path in folder.iterdir()} == {"model.prototxt", "model.caffemodel", "ncnn.table"}
+    assert len(read_ncnn_table(folder / "ncnn.table")) == 28
