@@ -151,7 +151,7 @@ def of_storage(folder):
     damage = structures.documents(content, {name: documents(parts[name]) for name in ("network.json", "facts.json")},
                                   structures.listed)
     return {"qnet": ("n.qnet", damage, lambda path: open_model(
-        NetworkRequest(checkpoint=str(path)), as_float=len(path.read_bytes()) % 5 == 0))}
+        NetworkRequest(checkpoint=str(path)), as_float=path.is_file() and path.stat().st_size % 5 == 0))}
 
 
 # ---- folders of commands

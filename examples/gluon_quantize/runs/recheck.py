@@ -24,6 +24,8 @@ from gluon_quantize.runs.comparison import INTEGER, Compared, compare, paths, ta
 from gluon_quantize.runs.outputs import reserved, staged
 from quantize.documents import parse_json
 from quantize.errors import DataError, DeployError, ModelFileError, QuantizeError
+from quantize.escape import shown
+from quantize.limits import claim
 
 EMBEDDED = ("digits",)  # images that come with this program, where Pillow is there to prepare them
 
@@ -115,7 +117,7 @@ def _opened(folder):
     try:
         name, target = model.metadata["name"], target_of(model)
     except (KeyError, TypeError, QuantizeError) as error:
-        raise ModelFileError(f"{found[0]}: says not what network it is, or for which engine: {error!r}") from None
+        raise ModelFileError(f"{found[0]}: says not what network it is, or for which engine: {shown(error)}") from None
     if name != found[0].stem:  # files are found by this name, and must not be found elsewhere
         raise ModelFileError(f"{found[0]}: calls itself {name!r}; it is not the file that was deployed")
     stored = folder / samples.FILE
@@ -129,14 +131,23 @@ def _opened(folder):
 def _checked(folder):
     """The certificate; DeployError where files are not those that it is about."""
     contents = read_certificate(folder / JSON)
-    facts = {name: of_file["sha256"] for name, of_file in contents.get("files", {}).items()}
+    facts = contents.get("files", {})
     there = {path.name: path for path in folder.rglob("*") if path.is_file()}
     there.update((path.name, path) for path in folder.iterdir() if path.is_file())
-    for name, digest in facts.items():
-        if name not in there or file_facts([there[name]])[name]["sha256"] != digest:
+    for name, stated in facts.items():
+        if name not in there or not _is_stated(there[name], stated):
             raise DeployError(f"{folder / name}: is {'no more' if name in there else 'missing, not'} the file that the "
                               "certificate is about; deploy again")
     return contents
+
+
+def _is_stated(path, stated):
+    """Whether a file is the one of a certificate; one of another size is not read for that."""
+    size = path.stat().st_size
+    if "bytes" in stated and stated["bytes"] != size:
+        return False
+    claim(size, str(path))
+    return file_facts([path])[path.name]["sha256"] == stated["sha256"]
 
 
 def _images(request, opened) -> Tuple[Any, Tuple[str, int]]:
@@ -170,7 +181,7 @@ def _from_data_set(request, model):
         dataset = request.images.dataset or model.metadata["dataset"]
     except (KeyError, TypeError, ValueError, QuantizeError) as error:
         raise ModelFileError(f"{model.metadata.get('name')}.ir: says not how images are preprocessed: "
-                             f"{error!r}") from None
+                             f"{shown(error)}") from None
     images = open_images(request.images, dataset, "test")
     batches = verification_batches(request.images, request.verify_images, images,
                                    steps_for(request.images, dataset, steps))
