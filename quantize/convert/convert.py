@@ -85,8 +85,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     settle_subclasses(net, keep=tuple(convert_fn or ()))
     customs = customs_of(net, convert_fn or {}, custom_fn or {}, excluded_blocks(net, exclude))
     rules = ([] if convert_fn is not None else list(DEFAULT_RULES)) + customs.rules + target_rules(target, net)
-    rules += rules_from_config(config_list or []) + exclusions(net, exclude)
-    rules = _with_outputs(net, rules)
+    rules = _with_outputs(net, rules + rules_from_config(config_list or []) + exclusions(net, exclude))
     graph = _trace_or_none(net, example_input)
     plan = resolve(net, rules, graph, required=not customs.any)
     if graph is not None and example_input is not None:
