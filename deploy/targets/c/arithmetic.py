@@ -51,6 +51,8 @@ class FixedArithmetic(Arithmetic):
         Blob -> Grid, once it is bound to a model.
     """
 
+    takes_reals = True
+
     def __init__(self, scaling: str = "FIXED_MULT32"):
         self.scaling: Scaling = SCALINGS[scaling]
         self.name = f"c {scaling}"

@@ -6,7 +6,7 @@ the weights make possible, so that nothing overflows whatever the image, and flo
 """
 
 from dataclasses import dataclass, replace
-from typing import Dict, List, Optional, Set, cast
+from typing import Dict, List, Mapping, Optional, Set, cast
 
 import numpy as np
 
@@ -37,6 +37,7 @@ from deploy.ir import (
     producers,
 )
 from deploy.ir.affine import factor_and_shift
+from deploy.targets.c.images import image_bound, image_grid
 from deploy.targets.c.simplify import simplified
 
 FIXED_BITS = 23
@@ -58,20 +59,38 @@ def hands_on(node: Optional[Node]) -> bool:
             or isinstance(node, Activation) and node.function.kind in COMMUTING)
 
 
-def with_settled_inputs(model: Model) -> Model:
-    """The model with a step of 16-bit fixed point for every input whose grid is `UNSETTLED`: as fine as can be."""
-    found: Dict[str, float] = dict.fromkeys(model.inputs, 1.0)
+def with_settled_inputs(model: Model, seen: Optional[Mapping[str, float]] = None) -> Model:
+    """The model with a step of 16-bit fixed point for every input whose grid is `UNSETTLED`: as fine as can be.
+
+    What reads the image reads its bytes, where they lie on a grid (`deploy.targets.c.images`).
+
+    Parameters
+    ----------
+    seen : mapping, optional
+        Blob -> largest magnitude on some images. Twice as much is left room for, where that is less than the weights
+        make possible; what is beyond is clipped.
+    """
+    found: Dict[str, float] = dict.fromkeys(model.inputs, image_bound(model))
+    bytes_grid = image_grid(model)
+    images = set(model.inputs)
     nodes: List[Node] = []
     for node in model.nodes:
         quantization = integers(node)
         if quantization is not None and quantization.input == UNSETTLED:
-            step = 2.0 ** np.ceil(np.log2(max(found[node.inputs[0]], 2.0 ** -40) / UNSETTLED.qmax))
-            settled_one = replace(quantization, input=replace(UNSETTLED, scale=float(step)))
-            node = replace(cast(Convolution, node), quantization=settled_one)
+            blob = node.inputs[0]
+            grid = bytes_grid if blob in images else None
+            grid = grid or _sixteen_bits(min(found[blob], 2 * (seen or {}).get(blob, np.inf)))
+            node = replace(cast(Convolution, node), quantization=replace(quantization, input=grid))
         nodes.append(node)
+        if hands_on(node) and node.inputs[0] in images and not isinstance(node, Activation):
+            images.update(node.outputs)
         bound = _reach(node.grid) if isinstance(node, Rounding) else _bound(node, found)
         found.update(dict.fromkeys(node.outputs, bound))
     return replace(model, nodes=tuple(nodes))
+
+
+def _sixteen_bits(bound: float) -> Grid:
+    return replace(UNSETTLED, scale=float(2.0 ** np.ceil(np.log2(max(bound, 2.0 ** -40) / UNSETTLED.qmax))))
 
 
 # ---- roundings in front of integer layers
@@ -199,13 +218,22 @@ def _bound(node: Node, bounds: Dict[str, float]) -> float:
 
 
 def _layer_bound(node, source: float) -> float:
+    """The largest sum of an output: positive weights with the largest codes, negative ones with the least, or inverse."""
     quantization = node.quantization
-    weight = np.abs(node.weight.astype(np.float64)) if quantization is None else np.abs(
-        quantization.weight_q.astype(np.float64)) * quantization.weight_scale.reshape((-1,) + (1,) * (
-            node.weight.ndim - 1))
-    reach = source if quantization is None else _reach(quantization.input)
-    bias = 0.0 if node.bias is None else np.abs(node.bias.astype(np.float64))
-    return float((weight.reshape(len(weight), -1).sum(axis=1) * reach + bias).max())
+    low, high = -source, source
+    weight = node.weight.astype(np.float64)
+    if quantization is not None:
+        grid = quantization.input
+        low, high = (float(end) for end in real(np.array([grid.qmin, grid.qmax]), grid))
+        weight = quantization.weight_q.astype(np.float64) * quantization.weight_scale.astype(np.float64).reshape(
+            (-1,) + (1,) * (weight.ndim - 1))
+    # pads are zeros, whatever the grid
+    low, high = min(low, 0.0), max(high, 0.0)
+    parts = weight.reshape(len(weight), -1)
+    above, below = np.maximum(parts, 0).sum(axis=1), np.minimum(parts, 0).sum(axis=1)
+    bias = 0.0 if node.bias is None else node.bias.astype(np.float64)
+    most, least = above * high + below * low + bias, above * low + below * high + bias
+    return float(np.maximum(np.abs(most), np.abs(least)).max())
 
 
 def _activated(function: Optional[Function], bound: float) -> float:

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """A model as steps of C: for each node its sizes, its constants, and where its blobs lie in memory."""
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -34,6 +33,7 @@ from deploy.ir.affine import factor_and_shift
 from deploy.targets.c import arithmetic as numbers
 from deploy.targets.c.arithmetic import FixedArithmetic
 from deploy.targets.c.constraints import AXES
+from deploy.targets.c.images import prepared_bytes
 from deploy.targets.c.memory import places
 from deploy.targets.c.packing import dead_rows, pack
 from deploy.targets.c.scaling import NO_POWER, powers
@@ -112,12 +112,9 @@ def type_of(grid: Optional[Grid]) -> str:
 def byte_table(model: Model, grid: Optional[Grid],
                arithmetic: Optional[FixedArithmetic]) -> Optional[Tuple[str, np.ndarray]]:
     """(Type, (channels, 256)): what each byte of an image becomes; None without a stated preprocessing."""
-    stated = model.metadata.get("preprocessing")
-    if stated is None:
+    real = prepared_bytes(model)
+    if real is None:
         return None
-    steps = json.loads(stated)
-    mean, std = (np.asarray(steps[key], np.float32).reshape(-1, 1) for key in ("mean", "std"))
-    real = (np.arange(256, dtype=np.float32) * np.float32(steps["scale"]) - mean) / std
     if grid is None or arithmetic is None:
         return REAL, real
     return type_of(grid), arithmetic.quantize(real, grid)

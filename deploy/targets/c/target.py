@@ -13,7 +13,7 @@ from deploy.target import TARGETS, Engine, Option, Problem, Ranges, Target, Way
 from deploy.target import Side as Computed
 from deploy.targets.c import constraints, runner, writer
 from deploy.targets.c.arithmetic import FixedArithmetic
-from deploy.targets.c.grids import settled
+from deploy.targets.c.grids import settled, with_settled_inputs
 from deploy.targets.c.runner import Runner
 from deploy.targets.c.scaling import SCALINGS
 from quantize.errors import ConfigError
@@ -79,8 +79,8 @@ class CTarget(Target):
         return constraints.check_plan(layers)
 
     def settled(self, model: Model, ranges: Ranges) -> Model:
-        """See `grids.settled`; no ranges are asked for."""
-        return settled(model)
+        """See `grids.settled`; no ranges are asked for. Layers that round no input read bytes, or 16 bits."""
+        return settled(with_settled_inputs(model))
 
     def check(self, model: Model) -> List[Problem]:
         """See `constraints.check`."""

@@ -106,8 +106,11 @@ def deployment(target: Target, calibration: Calibration, floating: Model, bgr: b
         Deploy it for BGR images; ConfigError where it does not take RGB ones.
     """
     task = calibration.task
-    quantized = target.settled(lowered(target, task, integers=True), blob_ranges(calibration))
-    steps, written = task.preprocessing, (quantized, floating)
+    steps = task.preprocessing
+    stated = {"preprocessing": json.dumps(steps.to_dict())}  # targets may want to know what images are
+    quantized = dataclasses.replace(lowered(target, task, integers=True), metadata=stated)
+    quantized = target.settled(quantized, blob_ranges(calibration))
+    written = quantized, floating
     if bgr:
         if len(quantized.inputs) > 1:
             raise ConfigError("--bgr: the network has several inputs, and which of them are images nobody says")

@@ -55,7 +55,7 @@ class FusedNetwork:
 
 
 def fuse_qat(net: Block, input_shape: Tuple[int, ...], scaling: str = NONE,
-             input_grid: Optional[Grid] = None) -> FusedNetwork:
+             input_grid: Optional[Grid] = None, images: Optional[np.ndarray] = None) -> FusedNetwork:
     """The fused form of a network that was trained with quantizers.
 
     Parameters
@@ -69,6 +69,9 @@ def fuse_qat(net: Block, input_shape: Tuple[int, ...], scaling: str = NONE,
         factors in whole numbers.
     input_grid : Grid, optional
         On which images lie already (bytes), for a first layer that does not round them.
+    images : array (n, channels, height, width), optional
+        Whose largest values decide how fine 16 bits are in front of layers that round no input; by default the weights
+        decide, whatever the image.
 
     Raises
     ------
@@ -80,20 +83,28 @@ def fuse_qat(net: Block, input_shape: Tuple[int, ...], scaling: str = NONE,
     names = (NONE, *SCALINGS)
     if scaling not in names:
         raise ConfigError(f"scaling must be one of {', '.join(names)}, got {scaling!r}{closest(scaling, names)}")
-    model = settled(_absorbed(_as_it_stands(net, input_shape, input_grid)))
+    model = settled(_absorbed(_as_it_stands(net, input_shape, input_grid, images)))
     raise_problems(constraints.check(model), "a fused network")
     return FusedNetwork(model, "FLOAT_MULT" if scaling == NONE else scaling)
 
 
 def unfused_codes(net: Block, input_shape: Tuple[int, ...], images: np.ndarray,
-                  input_grid: Optional[Grid] = None) -> Dict[str, np.ndarray]:
-    """Layer -> the codes (int32) that it reads in the network as it stands, computed in float64."""
-    return engine.run(_as_it_stands(net, input_shape, input_grid), images, arithmetic=_Float64(), codes=True).codes
+                  input_grid: Optional[Grid] = None, ranging: Optional[np.ndarray] = None) -> Dict[str, np.ndarray]:
+    """Layer -> the codes (int32) that it reads in the network as it stands, in float64.
+
+    `ranging`: the images that `fuse_qat` was given.
+    """
+    return engine.run(_as_it_stands(net, input_shape, input_grid, ranging), images, arithmetic=_Float64(), codes=True).codes
 
 
-def _as_it_stands(net, input_shape, input_grid) -> Model:
+def _as_it_stands(net, input_shape, input_grid, images) -> Model:
     model = lower(net, input_shape, arithmetic=_Float64(), merge_norms=False, input_grid=input_grid)
-    return with_settled_inputs(simplified(model))
+    model = simplified(model)
+    bounded = with_settled_inputs(model)
+    if images is None or bounded.nodes == model.nodes:
+        return bounded
+    blobs = engine.run(bounded, images, arithmetic=_Float64(), keep=engine.ALL).blobs
+    return with_settled_inputs(model, {blob: float(np.abs(values).max()) for blob, values in blobs.items()})
 
 
 def _absorbed(model: Model) -> Model:

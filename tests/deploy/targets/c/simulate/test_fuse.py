@@ -109,6 +109,26 @@ def test_a_layer_that_reads_real_numbers_reads_16_bits(images):
     assert (np.abs(fused(images) - want).max(axis=1) <= 0.05 * np.abs(want).max()).mean() > 0.9
 
 
+def test_images_tell_how_fine_sixteen_bits_can_be(images):
+    net = nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(nn.Conv2D(4, 5), nn.Activation("relu"), nn.Dense(12), nn.Dense(5))
+    net.initialize(mx.init.Xavier(magnitude=3))
+    net(mx.nd.zeros((1,) + SHAPE))
+    net = convert_model(net, config_list=[
+        {"op_types": ["Conv2D", "Dense"], "weight": "int4/layer", "weight_method": "sat", "input": "float"},
+        {"op_types": ["Activation"], "output": "uint4", "output_method": "sat"}])
+    set_mode(net, "offline", "activation")
+    plain, ranged = fuse_qat(net, SHAPE, input_grid=BYTES), fuse_qat(net, SHAPE, input_grid=BYTES, images=images)
+    steps = [quantized(fused.model)[-1].quantization.input.scale for fused in (plain, ranged)]
+    assert steps[1] <= steps[0] / 2
+    codes = unfused_codes(net, SHAPE, images, BYTES, ranging=images)
+    for name, values in ranged.codes(images).items():
+        np.testing.assert_array_equal(values, codes[name], err_msg=name)
+    last = max(codes, key=lambda name: np.abs(codes[name]).max())
+    assert 2 ** 12 < np.abs(codes[last]).max() <= 2 ** 14
+
+
 def test_roundings_stand_in_front_of_integer_layers_only(net):
     model = fuse_qat(net, SHAPE, input_grid=BYTES).model
     read = {blob for node in model.nodes for blob in node.inputs}
