@@ -218,7 +218,7 @@ def _bound(node: Node, bounds: Dict[str, float]) -> float:
 
 
 def _layer_bound(node, source: float) -> float:
-    """The largest sum of an output: positive weights with the largest codes, negative ones with the least, or inverse."""
+    """The largest sum of an output: positive weights with largest codes, negative ones with least, or the other way."""
     quantization = node.quantization
     low, high = -source, source
     weight = node.weight.astype(np.float64)

@@ -94,7 +94,8 @@ def unfused_codes(net: Block, input_shape: Tuple[int, ...], images: np.ndarray,
 
     `ranging`: the images that `fuse_qat` was given.
     """
-    return engine.run(_as_it_stands(net, input_shape, input_grid, ranging), images, arithmetic=_Float64(), codes=True).codes
+    model = _as_it_stands(net, input_shape, input_grid, ranging)
+    return engine.run(model, images, arithmetic=_Float64(), codes=True).codes
 
 
 def _as_it_stands(net, input_shape, input_grid, images) -> Model:
