@@ -17,12 +17,14 @@ import numpy as np
 def parse_args(argv=None):
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", default="mobilenet1.0", help="of gluoncv, or digits_lenet for 8x8 images (default: %(default)s)")
+    parser.add_argument("--network", default="mobilenet1.0",
+                        help="of gluoncv, or digits_lenet for 8x8 images (default: %(default)s)")
     parser.add_argument("--size", type=int, default=224, metavar="N", help="side of the images (default: %(default)s)")
-    parser.add_argument("--images", type=int, default=8, metavar="N", help="in a batch (default: %(default)s)")
+    parser.add_argument("--images", type=int, metavar="N",
+                        help="in a batch (default: as a verification has them, 128 or as many as fit into its memory)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="timed rounds (default: %(default)s)")
     args = parser.parse_args(argv)
-    if min(args.size, args.images, args.rounds) < 1:
+    if min(args.size, args.rounds) < 1 or args.images is not None and args.images < 1:
         parser.error("--size, --images and --rounds must be at least 1")
     return args
 
@@ -76,11 +78,13 @@ def main(argv=None):
     """Print the milliseconds of both, their ratio, and how long a process takes to start."""
     args = parse_args(argv)
     from deploy import engine
+    from deploy.proof.verify import part_size
     from deploy.targets.ncnn import writer
     from deploy.targets.ncnn.runner import Runner
     from tests.bench.common import medians
     model = lowered(args.network, args.size)
-    images = np.random.RandomState(0).randn(args.images, *model.shapes[model.inputs[0]]).astype(np.float32)
+    count = args.images or min(128, part_size(model))
+    images = np.random.RandomState(0).randn(count, *model.shapes[model.inputs[0]]).astype(np.float32)
     with tempfile.TemporaryDirectory() as folder:
         paths = writer.write(model, pathlib.Path(folder))
         begin = time.perf_counter()
@@ -93,7 +97,7 @@ def main(argv=None):
         times = medians({"here": lambda: here(images), "apart": lambda: runner.run(images, names),
                          "judge": lambda: engine.run(model, images, keep=engine.ALL)}, args.rounds, warm=1,
                         clock=clock_with(runner._process.child.pid))
-    print(f"{args.network}, {args.images} images of {args.size}x{args.size}, {len(names)} blobs, median of "
+    print(f"{args.network}, {count} images of {args.size}x{args.size}, {len(names)} blobs, median of "
           f"{args.rounds} rounds")
     print(f"in this process     {1e3 * times['here']:9.1f} ms")
     print(f"in its own process  {1e3 * times['apart']:9.1f} ms, {times['apart'] / times['here']:.3f} times")
