@@ -235,8 +235,8 @@ def split(maker, blob):
         maker.shapes[part] = shape[:axis] + (size,) + shape[axis + 1:]
     if maker.chance(0.5):
         return maker.add("Concat", parts[::-1], shape, axis=axis + 1)
-    return maker.add("Relu", (maker.one_of(*parts),), maker.shapes[parts[-1]]) if sizes[0] == sizes[-1] else \
-        maker.add("Neg", (parts[0],), maker.shapes[parts[0]])
+    op, part = ("Relu", maker.one_of(*parts)) if sizes[0] == sizes[-1] else ("Neg", parts[0])
+    return maker.add(op, (part,), maker.shapes[part])
 
 
 def crop(maker, blob):

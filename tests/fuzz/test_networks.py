@@ -2,6 +2,7 @@
 """Random networks: ONNX Runtime, the imported network, the lowered one and ncnn in float; int8 engine and ncnn."""
 
 import numpy as np
+import onnx
 import pytest
 
 from deploy import ir
@@ -123,3 +124,15 @@ def test_float32_explains_what_it_does_and_no_more():
     assert 1e-5 < judge.noise[0] < 1e-3
     with pytest.raises(Disagreement, match="another, output 0: 0.01 of the largest value apart"):
         judge.compare("another", [judge.want[0] * np.float32(1.01)])
+
+
+def test_blobs_have_the_shapes_that_recipes_say():
+    """Of all parts of a split one may go on: its own shape does, too."""
+    for seed in [*range(20), 1311]:
+        recipe = generate(seed)
+        model = onnx.shape_inference.infer_shapes(recipe.model(), strict_mode=True)
+        found = {value.name: tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim[1:])
+                 for value in (*model.graph.value_info, *model.graph.output)}
+        for blob, shape in found.items():
+            if 0 not in shape:  # what onnx cannot tell
+                assert recipe.shapes[blob] == shape, (seed, blob)
