@@ -30,10 +30,17 @@ def not_finite(parameters: Dict[str, Parameter]) -> List[str]:
 
 def check_parameters(net: Block, advice: str = ADVICE, error: Type[QuantizeError] = DataError) -> None:
     """Raise `error` with the structural names of all parameters that are not finite; `advice` ends its message."""
-    found = not_finite(net._collect_params_with_prefix())
-    if found:
-        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        raise error(f"{found[0]}{more}: NaN or infinity among the values of the parameter; {advice}")
+    parameters = net._collect_params_with_prefix()
+    for found, what in ((not_finite(parameters), "NaN or infinity"), (_negative(parameters), "variances below 0")):
+        if found:
+            more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+            raise error(f"{found[0]}{more}: {what} among the values of the parameter; {advice}")
+
+
+def _negative(parameters):
+    """Names of BatchNorm's variances below 0, of which roots are NaN and a ReLU makes zeros."""
+    return [name for name, parameter in parameters.items() if name.endswith("running_var")
+            and parameter._data is not None and (parameter.list_data()[0].asnumpy() < 0).any()]
 
 
 def check_types(net: Block) -> None:

@@ -2,9 +2,11 @@
 """ImageNet in a folder: gluoncv's layout, or a flat folder with labels.txt or synset.txt; or images alone."""
 
 import codecs
+import contextlib
 import os
 import pathlib
 import re
+import unicodedata
 
 from gluon_quantize.data.image_set import FileSet
 from quantize.errors import DataError
@@ -15,6 +17,9 @@ SPLIT_FOLDERS = {"train": "train", "test": "val"}
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".gif", ".jp2")
 MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32"),
          (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
+# what systems of Western Europe, China, Japan, Taiwan, Korea and Russia have written; most texts of one are also texts
+# of the next, so that names of files decide. The last has a letter for every byte
+ENCODINGS = ("utf-8", "cp1252", "gb18030", "cp932", "big5", "euc_kr", "cp1251", "latin-1")
 LAYOUTS = ("val/<wnid>/*.JPEG and train/<wnid>/*.JPEG, or <wnid>/*.JPEG, or images with labels.txt ('file class_index' "
            "lines), or <wnid>*.JPEG images with synset.txt ('wnid name' lines)")
 
@@ -44,7 +49,7 @@ def open_image_folder(folder: pathlib.Path, split: str) -> FileSet:
     labels = _list_file(root, "labels.txt")
     if labels is not None:
         pairs = _read_labels_txt(labels)
-    elif any(path.is_dir() for path in root.iterdir()):
+    elif any(path.is_dir() and not _hidden(path) for path in root.iterdir()):
         pairs = _read_class_folders(root, _wnids(root, folder))
     elif _list_file(root, "synset.txt") is not None:
         pairs = _read_wnid_files(root, _wnids(root))
@@ -70,7 +75,8 @@ def open_unlabelled(folder: pathlib.Path, split: str) -> FileSet:
         raise DataError(f"{folder}: no such folder; wanted is one of images")
     wanted = folder / SPLIT_FOLDERS[split]
     root = wanted if wanted.is_dir() else folder
-    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file())
+    paths = sorted(path for path in root.rglob("*") if path.suffix.lower() in EXTENSIONS and path.is_file()
+                   and not any(map(_hidden, (path, *path.relative_to(root).parents))))
     if not paths:
         raise DataError(f"{root}: no images ({' '.join(EXTENSIONS)}); they need no labels.txt to calibrate")
     return FileSet("images", paths, None, CLASSES)
@@ -83,7 +89,7 @@ def has_labels(folder: pathlib.Path, split: str) -> bool:
     if not root.is_dir() or any(_list_file(place, name) for place in (root, folder)
                                 for name in ("labels.txt", "synset.txt")):
         return True  # what is not there is refused where it is opened
-    inside = [path.name for path in root.iterdir() if path.is_dir()]
+    inside = [path.name for path in root.iterdir() if path.is_dir() and not _hidden(path)]
     return bool(inside) and all(name[:1] == "n" and name[1:].isdigit() for name in inside)
 
 
@@ -104,29 +110,37 @@ def _split_folder(folder, split):
 
 
 def _read_labels_txt(path):
-    """(file, class index) of every line "file class_index"."""
-    listed = set(os.listdir(path.parent))
-    pairs = []
-    for number, line in _lines(path):
-        name, index = ([""] + line.rsplit(None, 1))[-2:]
-        if not index.isdecimal() and "," in line:  # a table with commas
-            name, index = (part.strip().strip('"') for part in line.rsplit(",", 1))
-        name = name if "\\" not in name or _is_file(path.parent / name) else name.replace("\\", "/")
-        if not name or not re.fullmatch("[0-9]{1,9}", index) or int(index) >= CLASSES:
-            raise DataError(f"{path} line {number}: {line[:200]!r}; want 'file class_index' with a class index "
-                            f"0..{CLASSES - 1}")
-        # One listing instead of a stat per line; names in subfolders are looked up one by one.
-        if name not in listed and not _is_file(path.parent / name):
-            raise DataError(f"{path} line {number}: file {name[:200]!r} is not in the folder; add it or remove the "
-                            "line")
-        pairs.append((path.parent / name, int(index)))
-    return pairs
+    """(file, class index) of every line "file class_index", in the first encoding in which all files are there."""
+    listed = {unicodedata.normalize("NFC", name): name for name in os.listdir(path.parent)}
+    problem = None
+    for text in _texts(path):
+        try:
+            return [_labelled(path, listed, number, line) for number, line in _lines(text)]
+        except DataError as error:
+            problem = problem or error
+    raise problem
+
+
+def _labelled(path, listed, number, line):
+    """(file, class index) of a line; `listed`: the names in the folder by their composed form."""
+    name, index = ([""] + line.rsplit(None, 1))[-2:]
+    if not index.isdecimal() and "," in line:  # a table with commas
+        name, index = (part.strip().strip('"') for part in line.rsplit(",", 1))
+    name = name if "\\" not in name or _is_file(path.parent / name) else name.replace("\\", "/")
+    if not name or not re.fullmatch("[0-9]{1,9}", index) or int(index) >= CLASSES:
+        raise DataError(f"{path} line {number}: {line[:200]!r}; want 'file class_index' with a class index "
+                        f"0..{CLASSES - 1}")
+    # One listing instead of a stat per line; names in subfolders are looked up one by one.
+    present = listed.get(unicodedata.normalize("NFC", name))
+    if present is None and not _is_file(path.parent / name):
+        raise DataError(f"{path} line {number}: file {name[:200]!r} is not in the folder; add it or remove the line")
+    return path.parent / (present or name), int(index)
 
 
 def _read_class_folders(root, wnids):
     """(file, class index) of every image in the class folders of `root`."""
     pairs = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir()):
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not _hidden(path)):
         if folder.name not in wnids:
             raise DataError(f"{root}: {folder.name!r} is no ImageNet class (wnid such as n01440764); remove the folder "
                             "or add a synset.txt that lists it")
@@ -151,7 +165,7 @@ def _wnids(*folders):
     for folder in folders:
         path = _list_file(folder, "synset.txt")
         if path is not None:
-            index = {line.split()[0]: position for position, (_, line) in enumerate(_lines(path))}
+            index = {line.split()[0]: position for position, (_, line) in enumerate(_lines(_texts(path)[0]))}
             if not 0 < len(index) <= CLASSES:
                 raise DataError(f"{path}: {len(index)} different wnids; want 1 to {CLASSES}")
             return index
@@ -168,33 +182,34 @@ def _names(*folders):
     for folder in folders:
         path = _list_file(folder, "synset.txt")
         if path is not None:
-            words = dict(line.split(None, 1) if " " in line else (line, "") for _, line in _lines(path))
+            words = dict(line.split(None, 1) if " " in line else (line, "") for _, line in _lines(_texts(path)[0]))
             # several names of one class are separated by commas; the first is the usual one
             return tuple(name.split(",")[0].strip() for name in words.values()) if all(words.values()) else None
     return None
 
 
-def _lines(path):
-    """(line number, stripped line) of every line of a text file that is not empty."""
-    try:
-        text = _decoded(read_bytes(path))
-    except (DataError, UnicodeDecodeError) as err:
-        raise DataError(f"{path}: cannot be read as text ({err})") from None
+def _lines(text):
+    """(line number, stripped line) of every line of a text that is not empty."""
     lines = re.split("\r\n|\r|\n", text)  # no other mark ends a line: names may hold them
     return [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def _decoded(data):
-    """Text of bytes: by their encoding mark, else as UTF-8, else as what Windows writes in Western Europe."""
-    for mark, encoding in MARKS:
-        if data.startswith(mark):
-            return data.decode(encoding)
-    if b"\0" in data:  # Windows' UTF-16 without a mark; ASCII's second bytes are 0
-        return data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le")
+def _texts(path):
+    """What a file may say, the likeliest first: by its encoding mark, as UTF-8, or in an older encoding."""
     try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError:
-        return data.decode("cp1252")
+        data = read_bytes(path)
+        for mark, encoding in MARKS:
+            if data.startswith(mark):
+                return [data.decode(encoding)]
+        if b"\0" in data:  # Windows' UTF-16 without a mark; ASCII's second bytes are 0
+            return [data.decode("utf-16-be" if data[:1] == b"\0" else "utf-16-le")]
+    except (DataError, UnicodeDecodeError) as err:
+        raise DataError(f"{path}: cannot be read as text ({err})") from None
+    found = []
+    for encoding in ENCODINGS:
+        with contextlib.suppress(UnicodeDecodeError):
+            found.append(data.decode(encoding))
+    return found
 
 
 def _is_file(path):
@@ -207,4 +222,9 @@ def _is_file(path):
 
 def _images(folder):
     """The image files of a folder, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in EXTENSIONS and not _hidden(path))
+
+
+def _hidden(path):
+    """Whether a file or folder is a system's own: ``.git``, ``._image.png`` and ``__MACOSX`` of archives."""
+    return path.name.startswith((".", "__MACOSX"))

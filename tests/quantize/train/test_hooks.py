@@ -300,6 +300,14 @@ def test_nan_is_found_where_it_enters(small_net, images, method):
         start_training(small_net, images)
 
 
+def test_networks_with_variances_below_zero_are_not_converted(small_net):
+    """Their roots are NaN, of which the ReLU behind makes zeros."""
+    norm = next(child for child in small_net._children.values() if isinstance(child, nn.BatchNorm))
+    norm.running_var.set_data(norm.running_var.data() - 2)
+    with pytest.raises(DataError, match="running_var: variances below 0 among the values of the parameter"):
+        convert_model(small_net)
+
+
 def test_networks_with_nan_are_not_converted(small_net):
     weight = small_net[0].weight.data().asnumpy()
     weight[1, 0, 0, 0] = np.nan
