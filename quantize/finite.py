@@ -37,7 +37,7 @@ def check_parameters(net: Block, advice: str = ADVICE, error: Type[QuantizeError
             raise error(f"{found[0]}{more}: {what} among the values of the parameter; {advice}")
 
 
-def _negative(parameters):
+def _negative(parameters: Dict[str, Parameter]) -> List[str]:
     """Names of BatchNorm's variances below 0, of which roots are NaN and a ReLU makes zeros."""
     return [name for name, parameter in parameters.items() if name.endswith("running_var")
             and parameter._data is not None and (parameter.list_data()[0].asnumpy() < 0).any()]

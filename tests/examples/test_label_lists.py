@@ -4,6 +4,7 @@
 import pytest
 
 from gluon_quantize.data.datasets import open_calibration, open_dataset
+from gluon_quantize.data.request import ImagesRequest
 from tests.examples.test_datasets import save_image
 
 
@@ -35,3 +36,15 @@ def test_what_systems_leave_in_folders_is_no_image(tmp_path):
     assert open_dataset("imagenet", tmp_path).labels.tolist() == [0, 1]
     (tmp_path / "synset.txt").unlink()
     assert len(open_calibration("imagenet", tmp_path)) == 2
+
+
+def test_a_folder_of_images_is_one_whatever_their_size_reminds_of(tmp_path):
+    """Networks for 32x32 images are not all CIFAR-10's."""
+    asked = ImagesRequest(folder=str(tmp_path))
+    assert asked.dataset_for("cifar10") == "cifar10" and asked.dataset_for(None) == "imagenet"
+    save_image(tmp_path / "a.png")
+    assert asked.dataset_for("cifar10") == asked.dataset_for("digits") == "imagenet"
+    assert ImagesRequest(folder=str(tmp_path), dataset="cifar10").dataset_for("digits") == "cifar10"
+    (tmp_path / "cifar10_test.npz").write_bytes(b"")
+    assert asked.dataset_for("cifar10") == "cifar10"
+    assert ImagesRequest(folder="a\0b" * 2000).dataset_for("cifar10") == "cifar10"

@@ -80,7 +80,8 @@ def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
     """Where the images come from; `calibration`: those for calibration may lie elsewhere."""
     group = parser.add_argument_group("the images")
     group.add_argument("--dataset", choices=("imagenet", "cifar10", "mnist", "digits"),
-                       help="default: the one the network was made for; imagenet where that is unknown")
+                       help="default: the one the network was made for; imagenet where that is unknown, and where "
+                            "--data-dir is a folder of images")
     group.add_argument("--data-dir", metavar="DIR",
                        help="imagenet: a folder of val/ (and train/) folders per class, or images with labels.txt or "
                             "synset.txt; cifar10, mnist: npz files (default: download)")

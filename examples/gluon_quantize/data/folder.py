@@ -10,7 +10,7 @@ import unicodedata
 
 from gluon_quantize.data.image_set import FileSet
 from quantize.errors import DataError
-from quantize.files import read_bytes
+from quantize.files import PathLike, read_bytes
 
 CLASSES = 1000
 SPLIT_FOLDERS = {"train": "train", "test": "val"}
@@ -93,6 +93,17 @@ def has_labels(folder: pathlib.Path, split: str) -> bool:
     return bool(inside) and all(name[:1] == "n" and name[1:].isdigit() for name in inside)
 
 
+def holds_images(folder: PathLike) -> bool:
+    """Whether a folder is one of images, with lists of labels or folders of splits, rather than one of arrays."""
+    try:
+        names = os.listdir(pathlib.Path(folder).expanduser())
+    except (OSError, ValueError):
+        return False  # said where it is opened
+    return any(name.lower() in ("labels.txt", "synset.txt", *SPLIT_FOLDERS.values()) or
+               os.path.splitext(name)[1].lower() in EXTENSIONS for name in names) and not any(
+                   name.endswith((".npz", ".rec", ".bin", ".gz")) for name in names)
+
+
 def _list_file(folder, name):
     """The file of that name, written in capitals or not; None where there is none."""
     found = [path for path in folder.iterdir() if path.name.lower() == name and path.is_file()]
@@ -112,13 +123,13 @@ def _split_folder(folder, split):
 def _read_labels_txt(path):
     """(file, class index) of every line "file class_index", in the first encoding in which all files are there."""
     listed = {unicodedata.normalize("NFC", name): name for name in os.listdir(path.parent)}
-    problem = None
+    problems = []
     for text in _texts(path):
         try:
             return [_labelled(path, listed, number, line) for number, line in _lines(text)]
         except DataError as error:
-            problem = problem or error
-    raise problem
+            problems.append(error)
+    raise problems[0]
 
 
 def _labelled(path, listed, number, line):

@@ -65,4 +65,8 @@ class ImagesRequest:
 
     def dataset_for(self, hint: Optional[str]) -> str:
         """The data set's (or loader's) name, for a network that was made for `hint`."""
-        return self.loader or self.dataset or hint or DATASET
+        stated = self.loader or self.dataset
+        if not stated and self.folder and hint != DATASET:
+            from gluon_quantize.data.folder import holds_images
+            stated = DATASET if holds_images(self.folder) else None  # whatever its images' size reminds of
+        return stated or hint or DATASET
