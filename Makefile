@@ -10,6 +10,9 @@ MODEL ?= digits_lenet
 # The pyenv shims python3.x may exist and yet not run, so each candidate is really executed.
 PYTHON ?= python3.11 python3.10 python3.9 python3.8 python3
 
+# One more than there are cores: some tests wait for other processes.
+JOBS ?= $(shell $(PY) -c 'import os; print(len(os.sched_getaffinity(0)) + 1)' 2>/dev/null || echo auto)
+
 # Results do not depend on the number of cores; set by the caller, it stays.
 export OMP_NUM_THREADS ?= 1
 
@@ -36,8 +39,8 @@ install: $(RUNTIME) ## make .venv with the pinned requirements and nothing else
 native: $(RUNTIME) ## compile the native operators where a C++ compiler is found (done by demo, test and bench)
 	@$(PY) -m quantize.ops build >/dev/null
 
-test: $(TESTS) native ## run the tests, a process a core (PYTEST_ARGS="-k name" chooses)
-	@$(PY) -m pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
+test: $(TESTS) native ## run the tests, a process a core and one more (PYTEST_ARGS="-k name" chooses)
+	@$(PY) -m pytest --numprocesses $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 test-slow: $(TESTS) native ## run the slow tests: accuracy and whole networks
 	@$(PY) -m pytest -m slow $(PYTEST_ARGS)

@@ -22,16 +22,18 @@ FLOAT32_MAX = float(np.finfo(np.float32).max)
 FUNCTIONS = {"relu": 0, "leaky_relu": 1, "clip": 2, "sigmoid": 0, "tanh": 0, "hard_sigmoid": 2, "hard_swish": 2,
              "swish": 0, "softplus": 0, "gelu": 0, "elu": 1, "exp": 0, "abs": 0, "square": 0, "sqrt": 0,
              "rsqrt": 0, "log": 0, "erf": 0, "floor": 0, "ceil": 0, "sin": 0, "cos": 0}
+SAID, LONGEST = 20, 300  # problems that an error lists, letters of each
 SEVERAL_INPUTS = ("Elementwise", "Concat")
 MAX_ELEMENTS = 2 ** 31
 INT8_MAX, LARGEST = 127, 255  # codes of weights; beyond 127 they need 16 bits
 
 
 def validate(model: Model) -> None:
-    """DeployError that lists every problem, if there is one."""
+    """DeployError that lists the problems, if there are any."""
     found = problems(model)
     if found:
-        raise DeployError("not a valid model:\n" + "\n".join(found))
+        more = [f"and {len(found) - SAID} more"] if len(found) > SAID else []
+        raise DeployError("not a valid model:\n" + "\n".join(text[:LONGEST] for text in found[:SAID] + more))
 
 
 def problems(model: Model) -> List[str]:

@@ -3,6 +3,7 @@
 
 import os
 import pathlib
+import re
 import resource
 import signal
 import subprocess
@@ -27,6 +28,16 @@ def test_nothing_is_lost(kind, tries):
                           env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"{kind}: {tries} tried, {tries} survived" in done.stdout
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(6000, marks=SLOW)])
+def test_the_engine_lives_with_what_the_readers_let_pass(count):
+    pytest.importorskip("ncnn")
+    path = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.hostile.engine", "0", str(count)], cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(f"{count} tried from 0 on: computed [1-9]", done.stdout)
 
 
 def test_a_lock_that_does_not_fit_on_the_disk_is_nobodys(tmp_path):

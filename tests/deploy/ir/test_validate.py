@@ -141,3 +141,14 @@ def test_types_of_fields():
     assert "float32 does not hold" in misfit(10 ** 400, float)
     assert misfit(floats(np.random.RandomState(0), 2, 2), np.ndarray) is None
     assert misfit([1], np.ndarray) == "is [1], not ndarray"
+
+
+def test_an_error_lists_no_more_than_a_screen_of_problems():
+    nodes = tuple(dataclasses.replace(convolution(stride=(0, 1)), name=f"c{n}", path="p" * 5000, outputs=(f"y{n}",))
+                  for n in range(500))
+    model = ir.Model(("x",), ("y0",), nodes, {"x": (3, 6, 6), **{f"y{n}": (4, 4, 4) for n in range(500)}})
+    with pytest.raises(DeployError) as caught:
+        validate(model)
+    lines = str(caught.value).splitlines()
+    assert len(problems(model)) >= 500 and len(lines) == 22 and max(map(len, lines)) <= 300
+    assert lines[-1] == f"and {len(problems(model)) - 20} more"
