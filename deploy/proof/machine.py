@@ -4,6 +4,7 @@
 import ctypes
 import pathlib
 import platform
+import sys
 from typing import Dict
 
 import numpy as np
@@ -16,21 +17,28 @@ ARM_FLAGS = {"asimd": (16, 1), "fphp": (16, 9), "asimdhp": (16, 10), "asimddp": 
 TELLING = ("sse", "avx", "fma", "f16c", "amx", "neon", "asimd", "sve", "i8mm", "bf16", "vfp")
 
 
+def architecture() -> str:
+    """As Python calls it; but a program of 32 bits on a kernel of 64 is told the kernel's, and gets its own name."""
+    found = platform.machine()
+    return "armv8l" if found == "aarch64" and sys.maxsize < 2 ** 32 else found
+
+
 def machine() -> Dict[str, object]:
     """`cpu`, `architecture`, `flags` (empty where the system does not tell), and versions."""
     facts = _cpu_facts()
-    if platform.machine() == "aarch64":
+    name = architecture()
+    if name == "aarch64" or name.startswith("armv"):
         cpu, flags = _arm(facts)
     else:
         cpu, flags = facts.get("model name"), (facts.get("flags") or facts.get("Features") or "").split()
-    return {"cpu": cpu or platform.processor() or platform.machine(),
-            "architecture": platform.machine(), "flags": sorted(flag for flag in flags if _tells(flag)),
+    return {"cpu": cpu or platform.processor() or name, "architecture": name,
+            "flags": sorted(flag for flag in flags if _tells(flag)),
             "python": platform.python_version(), "numpy": np.__version__}
 
 
 def _arm(facts):
     """Name and flags; an emulator shows the list of the processor it runs on, so that only flags are known."""
-    flags = (facts.get("Features") or "").split() or _told_flags()
+    flags = (facts.get("Features") or "").split() or (_told_flags() if sys.maxsize > 2 ** 32 else [])
     if "CPU part" not in facts:
         return "emulated", flags
     part = f"implementer {facts.get('CPU implementer')} part {facts['CPU part']}"

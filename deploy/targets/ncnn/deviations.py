@@ -33,6 +33,8 @@ FLOAT_SUM = "float sums: packed kernels add in another order, which decides wher
 FLOAT_INNER_PRODUCT = "float fully connected layer: its weights are stored as float16"
 
 AARCH64 = ("aarch64", "arm64")  # as Linux and Android call it, and macOS and iOS
+ARMV7 = ("armv7l", "armv8l")  # as Linux calls it, the latter on processors of 64 bits
+PACKED_ARMV7 = "with packing on, ncnn's default, kernels of 32-bit ARM round in places of their own"
 FP16 = ("ncnn's default on ARM: where the processor has fp16, real numbers between layers are kept in 16 bits and "
         "computed with 11 bits; switched off with use_fp16_packed, use_fp16_storage and use_fp16_arithmetic")
 
@@ -53,11 +55,12 @@ def deviations(model: Model, options: Options, machine: str) -> Dict[str, str]:
     Parameters
     ----------
     machine : str
-        As `platform.machine` calls it.
+        As `deploy.proof.machine.architecture` calls it.
     """
     if options in (EXACT, EXACT_AARCH64):
         return exact_deviations(model)
-    return {node.name: FP16 for node in model.nodes} if machine in AARCH64 else default_deviations(model)
+    everywhere = FP16 if machine in AARCH64 else PACKED_ARMV7 if machine in ARMV7 else None
+    return default_deviations(model) if everywhere is None else {node.name: everywhere for node in model.nodes}
 
 
 def exact_deviations(model: Model) -> Dict[str, str]:

@@ -7,8 +7,9 @@ from deploy.arithmetic import Arithmetic
 from deploy.proof.machine import machine
 from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
+from deploy.targets.ncnn.armv7 import Armv7Arithmetic
 from deploy.targets.ncnn.avx2 import Avx2Arithmetic
-from deploy.targets.ncnn.deviations import AARCH64
+from deploy.targets.ncnn.deviations import AARCH64, ARMV7
 from deploy.targets.ncnn.winograd import WinogradArithmetic
 
 # what ncnn asks of a processor before it takes kernels compiled for AVX-512
@@ -17,14 +18,16 @@ X86 = ("x86_64", "AMD64", "amd64", "i686", "i386", "x86")  # as Linux, Windows a
 
 
 def arithmetics() -> Tuple[Arithmetic, ...]:
-    """Those of x86 with and without AVX-512, and of aarch64."""
-    return (WinogradArithmetic(), Avx2Arithmetic(), Aarch64Arithmetic())
+    """Those of x86 with and without AVX-512, of aarch64, and of 32-bit ARM."""
+    return (WinogradArithmetic(), Avx2Arithmetic(), Aarch64Arithmetic(), Armv7Arithmetic())
 
 
 def arithmetic_on(processor: Mapping[str, Any]) -> Arithmetic:
     """See `deploy.target.Target.arithmetic_on`; what is neither x86 nor ARM is taken for x86 with AVX-512."""
     if processor["architecture"] in AARCH64:
         return Aarch64Arithmetic()
+    if processor["architecture"] in ARMV7:
+        return Armv7Arithmetic()
     return Avx2Arithmetic() if _without_avx512(processor["architecture"], processor["flags"]) else WinogradArithmetic()
 
 

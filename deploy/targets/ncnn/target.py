@@ -2,7 +2,6 @@
 """ncnn as a target: its own files, written directly, and all that it offers beside them."""
 
 import pathlib
-import platform
 from dataclasses import replace
 from typing import Any, ContextManager, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Model
+from deploy.proof.machine import architecture
 from deploy.target import (
     TARGETS,
     Engine,
@@ -46,7 +46,7 @@ class NcnnEngine(Engine):
     @property
     def ways(self) -> Tuple[Way, ...]:  # type: ignore[override]
         """Under which options results are reproducible depends on the processor; then as users run the files."""
-        exact = EXACT_AARCH64 if platform.machine() in AARCH64 else EXACT
+        exact = EXACT_AARCH64 if architecture() in AARCH64 else EXACT
         return (Way("exact", exact), Way("default", ONE_THREAD))
 
     float_way = Way("float", replace(EXACT, winograd=False))  # Winograd costs a digit of float results
@@ -70,11 +70,11 @@ class NcnnEngine(Engine):
 
     def deviations(self, model: Model, way: Way) -> Dict[str, str]:
         """See `deviations.deviations`."""
-        return deviations(model, way.options, platform.machine())
+        return deviations(model, way.options, architecture())
 
     def advice(self, model: Model, files: Sequence[pathlib.Path], images: np.ndarray) -> List[str]:
         """Where 16-bit floats are the default: which layers to keep from them; see `halves.advice`."""
-        return halves.advice(model, files, images) if platform.machine() in AARCH64 else []
+        return halves.advice(model, files, images) if architecture() in AARCH64 else []
 
 
 class NcnnSimulation(Simulation):
@@ -178,7 +178,7 @@ class NcnnTarget(Target):
         return tuple(found[name] for name in names)
 
     def arithmetics(self) -> Tuple[Arithmetic, ...]:
-        """Those of x86 with and without AVX-512, and of aarch64."""
+        """See `processor.arithmetics`."""
         return processor.arithmetics()
 
     def arithmetic_on(self, facts: Mapping[str, Any]) -> Arithmetic:
@@ -187,7 +187,7 @@ class NcnnTarget(Target):
 
     def sum_limits(self, model: Model) -> Dict[str, Tuple[int, str]]:
         """Winograd's, for layers that may be computed so with the options that are reproducible."""
-        return {} if platform.machine() in AARCH64 else sum_limits(model)
+        return {} if architecture() in AARCH64 else sum_limits(model)
 
     def extras(self) -> Tuple[Extra, ...]:
         """The calibration table that ncnn2int8 reads; Caffe's files, from which ncnn's own tools start."""

@@ -13,7 +13,8 @@ PI = "processor : 0\nFeatures : fp asimd evtstrm asimddp\nCPU implementer : 0x41
     (X86, "x86_64", "AMD EPYC", ["avx2", "fma", "sse2"]),
     (PI, "aarch64", "implementer 0x41 part 0xd0b", ["asimd", "asimddp"]),
     (PI + "Model : Raspberry Pi 5\n", "aarch64", "Raspberry Pi 5", ["asimd", "asimddp"]),
-    (X86, "aarch64", "emulated", None)])
+    (X86, "aarch64", "emulated", None), (X86, "armv7l", "emulated", None),
+    (PI.replace("asimd evtstrm asimddp", "neon vfpv4"), "armv7l", "implementer 0x41 part 0xd0b", ["neon", "vfpv4"])])
 def test_processors(monkeypatch, tmp_path, text, architecture, cpu, flags):
     (tmp_path / "cpuinfo").write_text(text)
     monkeypatch.setattr(machine, "CPU_FACTS", tmp_path / "cpuinfo")
@@ -24,3 +25,10 @@ def test_processors(monkeypatch, tmp_path, text, architecture, cpu, flags):
         assert found["flags"] == flags
     else:  # the kernel's own word, not the list of the other processor
         assert set(found["flags"]) <= set(machine.ARM_FLAGS)
+
+
+def test_a_program_of_32_bits_on_a_kernel_of_64_has_an_architecture_of_its_own(monkeypatch):
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert machine.architecture() == "aarch64"
+    monkeypatch.setattr("sys.maxsize", 2 ** 31 - 1)
+    assert machine.architecture() == machine.machine()["architecture"] == "armv8l"

@@ -32,7 +32,7 @@ def changed(path, **arrays):
 def test_each_processors_arithmetic_is_stored(path):
     found = samples.read_samples(path, CASE)
     np.testing.assert_array_equal(found.inputs, INPUTS[:samples.COUNT])
-    assert set(found.digests) == set(found.outputs) == {"ncnn", "ncnn avx2", "ncnn aarch64"}
+    assert set(found.digests) == set(found.outputs) == {"ncnn", "ncnn avx2", "ncnn aarch64", "ncnn armv7"}
     assert set(found.digests["ncnn"]) == {"c1", "c2", "c3", "x"}
     # the first layer reads the same codes everywhere, the last one those of another average
     assert found.digests["ncnn"]["c1"] == found.digests["ncnn aarch64"]["c1"]

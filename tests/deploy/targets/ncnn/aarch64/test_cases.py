@@ -18,11 +18,13 @@ from deploy import engine, ir
 from deploy.targets.ncnn import TARGET
 from deploy.targets.ncnn.aarch64 import Aarch64Arithmetic
 from deploy.targets.ncnn.arithmetic import NcnnArithmetic
+from deploy.targets.ncnn.armv7 import Armv7Arithmetic
 from tests.deploy.targets.ncnn import models
 from tests.deploy.targets.ncnn.aarch64 import cases
 from tests.deploy.targets.ncnn.aarch64.emulated import digest
 
-GOLDEN = json.loads((pathlib.Path(__file__).resolve().parents[4] / "golden/ncnn_aarch64.json").read_text())
+FOLDER = pathlib.Path(__file__).resolve().parents[4] / "golden"
+GOLDEN, GOLDEN_ARMV7 = (json.loads((FOLDER / f"ncnn_{name}.json").read_text()) for name in ("aarch64", "armv7"))
 CASES = cases.everything()
 
 
@@ -36,6 +38,21 @@ def test_every_output_is_what_ncnn_computed(part):
         case = CASES[name]
         found = engine.run(case, cases.images(name, case), arithmetic=Aarch64Arithmetic()).outputs
         assert {blob: digest(values) for blob, values in zip(case.outputs, found)} == GOLDEN["cases"][name], name
+
+
+def test_the_golden_file_of_32_bit_arm_has_these_cases():
+    assert set(GOLDEN_ARMV7["cases"]) == set(CASES) and GOLDEN_ARMV7["ncnn"] == GOLDEN["ncnn"]
+
+
+@pytest.mark.parametrize("part", range(5))
+def test_outputs_of_32_bit_arm_are_what_ncnn_computed(part):
+    """Each third case, and all whose codes 32-bit ARM hands on in a way of its own."""
+    names = [name for place, name in enumerate(CASES)
+             if place % 3 == 0 or name.startswith("depthwise, ") or "leaky, handed on" in name]
+    for name in names[part::5]:
+        case = CASES[name]
+        found = engine.run(case, cases.images(name, case), arithmetic=Armv7Arithmetic()).outputs
+        assert {blob: digest(values) for blob, values in zip(case.outputs, found)} == GOLDEN_ARMV7["cases"][name], name
 
 
 def test_the_cases_tell_it_from_x86():
@@ -70,7 +87,8 @@ AVX512 = ("avx2", "fma", "avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512v
 @pytest.mark.parametrize("machine, flags, name", [
     ("x86_64", AVX512, "ncnn"), ("AMD64", AVX512, "ncnn"), ("x86_64", ("avx2", "fma"), "ncnn avx2"),
     ("x86_64", ("avx2", "avx512f"), "ncnn avx2"), ("AMD64", (), "ncnn avx2"), ("aarch64", (), "ncnn aarch64"),
-    ("arm64", (), "ncnn aarch64"), ("riscv64", (), "ncnn")])
+    ("arm64", (), "ncnn aarch64"), ("riscv64", (), "ncnn"),
+    ("armv7l", (), "ncnn armv7"), ("armv8l", (), "ncnn armv7")])
 def test_the_processor_decides(monkeypatch, machine, flags, name):
     monkeypatch.setattr("platform.machine", lambda: machine)
     assert TARGET.arithmetic_on({"architecture": machine, "flags": flags}).name == name
@@ -81,7 +99,8 @@ def test_the_processor_decides(monkeypatch, machine, flags, name):
     case = models.quantized_cases()["mixed"]
     assert set(TARGET.engine.deviations(case, exact)) == set()
     deviating = TARGET.engine.deviations(case, default)
-    assert len(deviating) == len(case.nodes) if name.endswith("aarch64") else set(deviating) == {"c3", "p"}
+    arm = name.endswith(("aarch64", "armv7"))
+    assert len(deviating) == len(case.nodes) if arm else set(deviating) == {"c3", "p"}
 
 
 def test_float_layers_that_are_not_reproduced_are_named(monkeypatch):

@@ -31,6 +31,16 @@ def emulator():
 
 
 @pytest.fixture(scope="module")
+def armv7():
+    """The machine of 32 bits; builds it if need be."""
+    try:
+        environment.build(environment.ARMV7)
+    except environment.Unavailable as why:
+        pytest.skip(f"no emulated armv7: {why}")
+    return environment.ARMV7
+
+
+@pytest.fixture(scope="module")
 def emulator_there():
     """The quick run builds nothing."""
     try:
@@ -59,6 +69,14 @@ def test_one_network(emulator_there):
 @pytest.mark.parametrize("cpu", environment.CPUS)
 def test_every_layer(emulator, cpu):
     assert_identical(cpu, list(cases.everything()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cpu", environment.ARMV7.cpus)
+def test_every_layer_on_32_bit_arm(armv7, cpu):
+    """The golden file of armv7, which the quick run compares with the integer engine."""
+    golden = json.loads((environment.ROOT / "tests/golden/ncnn_armv7.json").read_text())["cases"]
+    assert json.loads(environment.run(cpu, SCRIPT, "cases", machine=armv7).stdout) == golden
 
 
 @pytest.mark.slow
@@ -117,3 +135,15 @@ def test_recheck_as_a_user_of_a_phone(emulator, tmp_path, cpu):
     assert certificate["sides"]["ncnn exact"]["codes"]["share"] == 1
     assert certificate["machine"]["architecture"] == "aarch64" and "asimd" in certificate["machine"]["flags"]
     assert ("asimddp" in certificate["machine"]["flags"]) == (cpu != "cortex-a53")
+
+
+@pytest.mark.slow
+def test_recheck_on_32_bit_arm(armv7, tmp_path):
+    folder = tmp_path / "out"
+    assert deploy.main(["--model", "digits_lenet", "--num-images", "8", "--output", str(folder)]) == 0
+    done = environment.run("cortex-a15", environment.ROOT / "examples/gluon_quantize/__main__.py", "recheck", folder,
+                           machine=armv7)
+    assert "| ncnn exact                       | 100 %           | 0   | none            | 4/4        |" in done.stdout
+    assert "note: the integer engine rounded as ncnn armv7 does on armv7l" in done.stdout
+    certificate = json.loads(next((folder / "certificates").glob("armv7l-*.json")).read_text())
+    assert certificate["machine"]["cpu"] == "emulated"
