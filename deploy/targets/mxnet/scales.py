@@ -78,7 +78,7 @@ def stored(quantization: Quantization, bias: Optional[np.ndarray]) -> Stored:
     largest = (2 * np.abs(rows.astype(np.int32)) + (rows > 0)).argmax(axis=1)
     everything = np.arange(len(rows))
     reached = rows[everything, largest].astype(np.float32)
-    magnitude = _tuned(np.where(np.abs(reached) == QMAX, RANGES[True] * steps, np.abs(reached) * steps), reached < 0)
+    magnitude = _tuned(np.abs(reached) / np.float32(QMAX) * (RANGES[True] * steps), reached < 0)
     values[everything, largest] = np.copysign(magnitude, reached)
     values[reached == 0] = 0
     with np.errstate(divide="ignore"):

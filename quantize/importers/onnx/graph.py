@@ -21,6 +21,7 @@ from quantize.importers.onnx.channels_last import (
     wants_channels_last,
 )
 from quantize.importers.onnx.facts import Facts, Shape
+from quantize.importers.onnx.qoperators import Expansion
 from quantize.importers.onnx.quantized import Quantized
 from quantize.importers.onnx.reshapes import BATCH
 from quantize.importers.onnx.sizes import Size, known
@@ -79,7 +80,9 @@ class Graph:
         self._beside = {name: (kind, self._lengths(name, shape)) for name, shape, kind in self.others}
         self.fixed = self.input_shape[0] if self.input_shape and lengths[0] == BATCH else None
         self.outputs = [output.name for output in graph.output]
-        self.quantized = Quantized(graph.node, constants, self.outputs, keep_grids)
+        expansion = Expansion(graph.node, constants)
+        constants.update(expansion.constants)
+        self.quantized = Quantized(expansion.nodes, constants, self.outputs, keep_grids)
         self.facts = Facts(constants, self.quantized.nodes,
                            {self.input: (self.input_kind, lengths), **self._beside}, self.opset, self.fixed)
         # which of several inputs are images, nobody says: they stay as they are

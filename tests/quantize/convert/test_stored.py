@@ -149,3 +149,59 @@ def test_weights_that_no_symmetric_grid_holds_are_named(tmp_path):
     imported = import_onnx(file.save(tmp_path / "q.onnx"), keep_grids=True)
     with pytest.raises(ConversionError, match="not symmetric.*first: weight codes with zero points.*second.*-128"):
         restore(imported, imported.grids)
+
+
+def in_integer_operators(path, folder):
+    """The file as ONNX Runtime optimizes it: QLinearConv, QLinearAdd, QGemm and their like."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(folder / "integers.onnx")
+    options.log_severity_level = 3
+    ort.InferenceSession(str(path), options)
+    return folder / "integers.onnx"
+
+
+def pooled(file):
+    """The network with a maximum between codes, and an average of windows."""
+    file.network()
+    at = next(place for place, node in enumerate(file.nodes) if node.op_type == "GlobalAveragePool")
+    source = file.nodes[at].input[0]
+    before, after, file.nodes = file.nodes[:at], file.nodes[at:], []
+    file.nodes.append(helper.make_node("MaxPool", [source], ["most"], kernel_shape=[2, 2], name="most"))
+    most = file.rounded("most", 0.03, 60)
+    file.nodes.append(helper.make_node("AveragePool", [most], ["window"], kernel_shape=[2, 2], name="window"))
+    after[0].input[0] = file.rounded("window", 0.02, 50)
+    file.nodes = before + file.nodes + after
+
+
+@pytest.mark.parametrize("make", [File.network, pooled])
+def test_operators_in_integers_are_the_same_network(make, tmp_path):
+    """Layers, grids and codes are those of the file that ONNX Runtime made them from."""
+    file = File()
+    make(file)
+    path = file.save(tmp_path / "q.onnx")
+    integers = in_integer_operators(path, tmp_path)
+    kinds = {node.op_type for node in onnx.load(str(integers)).graph.node}
+    assert {"QLinearConv", "QLinearAdd", "QGemm"} <= kinds and not {"Conv", "Add", "Gemm"} & kinds
+    nets = []
+    for source in (path, integers):
+        imported = import_onnx(source, keep_grids=True)
+        nets.append(restore(imported, imported.grids))
+    layers = [[layer for _, layer in quantized_layers(net) if hasattr(layer, "weight")] for net in nets]
+    assert [len(found) for found in layers] == [3, 3]
+    for one, other in zip(*layers):
+        assert np.array_equal(one.weight.data().asnumpy(), other.weight.data().asnumpy())
+        for name in ("weight_quantizer", "input_quantizer"):
+            first, second = (getattr(layer, name).get_qparams() for layer in (one, other))
+            assert np.array_equal(first.scale, second.scale) and np.array_equal(first.zero_point, second.zero_point)
+    wanted, found = (net(mx.nd.array(images())).asnumpy() for net in nets)
+    assert np.abs(found - wanted).max() < 2e-3 * np.abs(wanted).max()  # biases are whole numbers there
+
+
+def test_operators_in_integers_are_operators_without_being_asked(tmp_path):
+    file = File()
+    pooled(file)
+    integers = in_integer_operators(file.save(tmp_path / "q.onnx"), tmp_path)
+    found = import_onnx(integers)(mx.nd.array(images())).asnumpy()
+    wanted = ort.InferenceSession(str(integers)).run(None, {"x": images()})[0]
+    assert np.abs(found - wanted).max() < 0.02 * np.abs(wanted).max()

@@ -28,10 +28,14 @@ def test_codes_that_reach_127_stay(seed):
     assert np.median(np.abs(1 / found.scale / given.weight_scale - 1)) < 1e-6
 
 
-def test_others_are_stretched_and_then_stay():
-    given = quantization(np.random.RandomState(1), largest=100)
+@pytest.mark.parametrize("largest", [100, 31, 7, 1])
+def test_others_are_stretched_and_then_stay(largest):
+    given = quantization(np.random.RandomState(largest), largest=largest)
     found = stored(given, None)
     assert (np.abs(found.codes.astype(int)).reshape(64, -1).max(axis=1) == 127).all()
+    real = given.weight_q * given.weight_scale.reshape(-1, 1, 1, 1)
+    step = given.weight_scale * largest / 127  # theirs
+    assert (np.abs(found.codes / found.scale.reshape(-1, 1, 1, 1) - real).reshape(64, -1).max(axis=1) < 0.75 * step).all()
     again = stored(Quantization(BYTE, found.codes, np.float32(1) / found.scale), None)
     assert np.array_equal(again.codes, found.codes)
 
