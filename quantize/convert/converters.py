@@ -57,9 +57,18 @@ def gen_act_converter(width: int = 8, quantize_act: bool = True) -> Rule:
     return Rule(output=Format(width, None) if quantize_act else FLOAT)
 
 
-def default_convert_fn() -> Dict[type, Any]:
-    """The table that `convert_model` uses when none is given."""
-    return {row.gluon: gen_conv2d_converter() for row in QUANTIZABLE.values() if row.by_default}
+class ConverterTable(Dict[type, Any]):
+    """A table of converters; called, it gives a copy that can be changed."""
+
+    def __call__(self) -> Dict[type, Any]:
+        """See the class."""
+        return dict(self)
+
+
+#: what `convert_model` does where no table is given: the predecessor has a dictionary of this name
+default_convert_fn = ConverterTable({
+    **{row.gluon: gen_conv2d_converter() for row in QUANTIZABLE.values() if row.by_default}, nn.Activation: None,
+    nn.BatchNorm: None})
 
 
 class Customs(NamedTuple):

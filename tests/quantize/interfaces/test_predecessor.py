@@ -7,7 +7,14 @@ import pytest
 from mxnet import autograd, gluon
 from mxnet.gluon import nn
 
-from quantize.convert import bypass_bn, convert_model, gen_act_converter, gen_conv2d_converter, gen_dense_converter
+from quantize.convert import (
+    bypass_bn,
+    convert_model,
+    default_convert_fn,
+    gen_act_converter,
+    gen_conv2d_converter,
+    gen_dense_converter,
+)
 from quantize.errors import ConfigError
 from quantize.initialize import qparams_init
 from quantize.modes import quantizers
@@ -147,3 +154,11 @@ def test_qparams_init_takes_the_names_of_the_predecessor(small_net):
     convert_model(small_net)
     assert qparams_init(small_net, "conv", "batchnorm") is small_net
     assert qparams_init(small_net, conv_name="conv", bn_name="bn") is small_net
+
+
+def test_the_default_table_is_a_dictionary_and_makes_copies(small_net):
+    changed = default_convert_fn()
+    changed[nn.Activation] = gen_act_converter()
+    assert default_convert_fn[nn.Activation] is None and default_convert_fn[nn.BatchNorm] is None
+    net = convert_model(small_net, [], default_convert_fn)
+    assert [entry.weight.bits for entry in net.plan.entries] == [8, 8, 8]

@@ -121,3 +121,18 @@ def test_what_is_wrong_is_one_line_with_file_line_and_nearest_name(tmp_path, old
         read_model(path)
     assert str(found.value).startswith(f"{path}:") and said in str(found.value)
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(("name", "printed"), [
+    ("LeNet_8bits_cosine", "LeNet_8bits"), ("LeNet_4bits_cosine", "LeNet_4bits")])
+def test_the_measured_files_differ_from_the_printed_ones_in_their_solvers_alone(name, printed):
+    measured = FILES.parents[4] / "docs" / "measured" / "n2d2" / f"{name}.ini"
+    lines = [[line for line in path.read_text().splitlines() if "olver" not in line]
+             for path in (measured, FILES / f"{printed}.ini")]
+    assert lines[0] == lines[1]
+    network = read_model(measured).network
+    network.build()
+    groups = network.groups().values()
+    assert {group.lr for group in groups} == {0.05}
+    # half of the rate in the middle of ten epochs
+    assert {round(group.share(300000), 6) for group in groups if group.share} == {0.5}
