@@ -155,7 +155,8 @@ class Facts:
         if any(min(entry.ints, default=1) < 1 or (entry.type == onnx.AttributeProto.INT and entry.i < 1)
                for entry in proto.attribute if entry.name in _DIVISORS):
             return {}
-        if any(name in self.constants and not self.constants[name].all() for name in proto.input[3:]):
+        if proto.op_type == "Slice" and any(name in self.constants and not self.constants[name].all()
+                                            for name in proto.input[4:]):
             return {}  # a step of 0
         try:
             schema = onnx.defs.get_schema(proto.op_type, min(self.opset, onnx.defs.onnx_opset_version()), "")

@@ -64,7 +64,8 @@ def _resize(proto, facts):
     before = facts.shape(proto.input[0])
     values = [facts.value(name) if name else None for name in proto.input]
     sizes = values[3] if len(values) > 3 else None
-    if before is None or attribute(proto, "axes") or attribute(proto, "keep_aspect_ratio_policy"):
+    stretched = attribute(proto, "keep_aspect_ratio_policy", b"stretch") == b"stretch"
+    if before is None or attribute(proto, "axes") or not stretched:
         return None
     if sizes is not None and sizes.size:
         return before[:1] + tuple(sizes[1:])

@@ -138,3 +138,21 @@ def test_a_softmax_behind_scores_of_which_some_are_single(op, between, tmp_path)
     check(model, tmp_path, X).export(str(tmp_path / "net"))
     again = import_symbol(tmp_path / "net-symbol.json", tmp_path / "net-0000.params")
     close(again(mx.nd.array(X)), judged(model, X))
+
+
+def test_shapes_are_known_behind_a_normalization_with_zeros(tmp_path):
+    """A mean of 0, as of a channel that is dead, is no step of a Slice."""
+    nodes = [node("Conv", "x w", "c"), node("BatchNormalization", "c one none none one", "n"), node("Shape", "n", "s"),
+             node("Reshape", "n flat", "f"), node("Reshape", "f s")]
+    constants = dict(w=W, one=np.ones(4, np.float32), none=np.zeros(4, np.float32), flat=ints(0, 2, -1))
+    check(make_model(nodes, ["N", 3, 8, 8], constants), tmp_path, X)
+
+
+def test_sizes_are_known_behind_a_resize_that_says_it_stretches(tmp_path):
+    """PyTorch's newer exporter: the batch of the sizes is open, the ways of doing it are all written out."""
+    nodes = [node("Shape", "x", "s", start=0, end=1), node("Concat", "s rest", "t", axis=0),
+             node("Resize", "x none none t", "r", mode="nearest", coordinate_transformation_mode="asymmetric",
+                  nearest_mode="floor", keep_aspect_ratio_policy="stretch"),
+             node("Split", "r", "a b", axis=3, num_outputs=2), node("Add", "a b")]
+    nodes[2].input[1] = nodes[2].input[2] = ""
+    check(make_model(nodes, ["N", 3, 8, 8], dict(rest=ints(3, 16, 16)), opset=18), tmp_path, X)
