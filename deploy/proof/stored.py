@@ -29,6 +29,7 @@ from quantize.errors import DataError
 from quantize.files import PathLike, read_text
 
 Number = Union[int, float]
+LARGEST = 2 ** 63  # of whole numbers: counts and sizes
 Largest = Union[int, float, Literal["inf"]]  # JSON has no infinity
 
 
@@ -130,7 +131,7 @@ def misfit(value: Any, hint: Any, where: str) -> str:
         return _misfit_items(value, dict, [(f"{where}.{key}", given[key], types[key]) for key in types if key in given],
                              where)
     fits = isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
-    finite = not isinstance(value, float) or math.isfinite(value)
+    finite = abs(value) <= LARGEST if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)
     return "" if fits and finite else f"{where} is {str(value)[:40]!r}, wanted is {hint.__name__}"
 
 

@@ -250,17 +250,19 @@ def two_at_once(tries, moments, place):
     """Two processes that claim one folder at the same moment: one of them is refused."""
     refused = 0
     for number in range(tries):
-        folder, begin = place / f"out{number}", time.monotonic() + 0.01
+        folder, other = place / f"out{number}", place / f"other{number}"
 
-        def work(folder=folder, begin=begin):
-            time.sleep(max(0.0, begin - time.monotonic()))
+        def work(folder=folder, other=other):
             with outputs.claimed(folder, TRAINING):
                 write_whole(folder / "owner", str(os.getpid()))
-                time.sleep(0.05)
+                while not other.exists():  # until the other one was refused
+                    time.sleep(0.001)
                 assert (folder / "owner").read_text() == str(os.getpid())
-        both = [child(work), child(work)]
-        codes = sorted(os.WEXITSTATUS(os.waitpid(process, 0)[1]) for process in both)
-        assert codes == [0, 3], codes
+        child(work), child(work)
+        codes = [os.WEXITSTATUS(os.wait()[1])]
+        other.touch()
+        codes.append(os.WEXITSTATUS(os.wait()[1]))
+        assert codes == [3, 0], codes
         refused += 1
     return f"{refused} refused, and the other one was alone"
 

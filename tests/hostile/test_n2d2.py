@@ -5,11 +5,14 @@ import gzip
 import re
 import resource
 
+import numpy as np
 import pytest
 
 from quantize.errors import ConfigError, DataError
+from quantize.interfaces.n2d2 import transform
 from quantize.interfaces.n2d2.database import DIR, MNIST
 from quantize.interfaces.n2d2.ini.model import read_model
+from quantize.interfaces.n2d2.provider import DataProvider
 from quantize.limits import memory_limit
 from tests.hostile.n2d2 import INI, NAMES, mnist
 
@@ -20,12 +23,16 @@ def used():
 
 
 @pytest.mark.parametrize("old, new, message", [
+    ("KernelWidth=3\nKernelHeight=3", "KernelSize=nan", "n.ini:.*KernelSize: numbers are wanted, got 'nan'"),
+    ("KernelWidth=3\nKernelHeight=3", "KernelDims=3 2.5", "KernelDims: whole numbers are wanted"),
+    ("$LR=0.05", "$LR=inf", "LearningRate: a number is wanted"),
     ("SizeX=8", "SizeX=2000000000", "an image of"),
     ("NbOutputs=4", "NbOutputs=2000000000", "NbOutputs"),
     ("Type=Fc\nNbOutputs=3", "Type=Fc\nNbOutputs=100000000", "would take"),
     ("Padding=1", "Padding=100000", "would take"),
     ("NbOutputs=4", "NbOutputs=1e30", "a whole number from 1 is wanted"),
-    ("Stride=2", "Stride=0", "stride")])
+    ("Stride=2", "Stride=0", "Stride: one number or two are wanted, from 1"),
+    ("KernelHeight=3", "KernelHeight=0", "KernelHeight: a whole number from 1 is wanted")])
 def test_networks_that_nobody_has_memory_for_are_not_made(tmp_path, old, new, message):
     assert old in INI
     (tmp_path / "n.ini").write_text(INI.replace(old, new, 1))
@@ -70,3 +77,22 @@ def test_classes_in_lists_are_numbers(tmp_path, line):
     (tmp_path / "labels.txt").write_bytes(b"\xff\xfe 1\n")
     with pytest.raises(DataError, match="not a text file"):
         DIR(data_path=tmp_path)
+
+
+@pytest.mark.parametrize("made", [
+    transform.Rescale(10 ** 9, 10 ** 9), transform.Rescale(10 ** 9, 10, keep_aspect_ratio=True, resize_to_fit=False),
+    transform.RandomResizeCrop(10 ** 6, 10 ** 6), transform.PadCrop(10 ** 6, 10 ** 6),
+    transform.SliceExtraction(10 ** 6, 10 ** 6, allow_padding=True)])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_no_transformation_makes_an_image_that_nobody_has_memory_for(made, kind):
+    before = used()
+    with memory_limit(2 ** 28), pytest.raises(DataError, match="would take"):
+        made(np.zeros((5, 6, 3), kind), np.random.RandomState(0))
+    assert used() - before < 2 ** 26
+
+
+def test_a_batch_larger_than_memory_is_none(tmp_path):
+    for name, content in mnist().items():
+        (tmp_path / name).write_bytes(content)
+    with memory_limit(2 ** 28), pytest.raises(ConfigError, match="a batch of 2000000000 images of 4x4: would take"):
+        DataProvider(MNIST(data_path=tmp_path), (4, 4, 1), 2_000_000_000)

@@ -108,7 +108,10 @@ class CellNetwork:
         program, self.places = self._program()
         for cell in self.computed:  # before layers of that size are made
             claim(4 * (cell.nb_outputs or 0), f"cell {cell.name!r}: its NbOutputs", ConfigError)
-        net = GraphBlock(program, ctx=ctx)
+        try:
+            net = GraphBlock(program, ctx=ctx)
+        except (mx.MXNetError, ValueError, AssertionError) as error:
+            raise self._misfit(error) from None
         self._check_memory(net)
         example = mx.nd.zeros((1, *self.size), ctx=ctx)
         mean_global_pooling(net)

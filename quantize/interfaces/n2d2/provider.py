@@ -2,6 +2,7 @@
 """N2D2's stimuli provider: batches of a database's images behind its transformations."""
 
 import concurrent.futures
+from math import prod
 from typing import Any, Dict, List, Sequence, Tuple, Union
 
 import mxnet as mx
@@ -11,6 +12,7 @@ from quantize.errors import ConfigError, DataError
 from quantize.interfaces.n2d2.database import Database
 from quantize.interfaces.n2d2.tensor import Tensor
 from quantize.interfaces.n2d2.transform import Composite, RangeAffine, Transformation
+from quantize.limits import claim
 
 Batch = Tuple[np.ndarray, np.ndarray]
 FULL = np.float32(255)
@@ -43,6 +45,8 @@ class DataProvider:
         self.database, self.batch_size = database, int(batch_size)
         width, height, channels = (int(side) for side in size)
         self.shape = (channels, height, width)
+        claim(4 * self.batch_size * prod(self.shape), f"a batch of {batch_size} images of {width}x{height}",
+              ConfigError)
         self.partition = "Learn"
         self._steps: List[Transformation] = []
         self._kept: Dict[str, np.ndarray] = {}

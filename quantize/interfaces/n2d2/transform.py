@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from quantize.errors import ConfigError, DataError
+from quantize.limits import claim
 from quantize.registry import closest
 
 PARTITIONS = ("Learn", "Validation", "Test")
@@ -26,6 +27,7 @@ def chosen(name: str, value: str, known: Any) -> str:
     if value not in known:
         raise ConfigError(f"{name} must be one of {', '.join(known)}, got {value!r}{closest(value, known)}")
     return value
+PLAIN_BYTES = 64  # per pixel, of an image and what follows of it
 
 
 class Transformation:
@@ -100,6 +102,7 @@ def resized(image: np.ndarray, width: int, height: int,
     """The image, or the part in a box (left, top, right, bottom), in another size."""
     if image.shape[:2] == (height, width) and box is None:
         return image
+    claim(PLAIN_BYTES * width * height, f"an image of {width}x{height}")
     if image.dtype == np.uint8:
         # mypy: Pillow puts these constants there by name
         return np.asarray(Image.fromarray(image).resize((width, height), Image.BILINEAR,  # type: ignore[attr-defined]
@@ -198,6 +201,9 @@ class PadCrop(Transformation):
 
 def padded(image: np.ndarray, axis: int, before: int, after: int, border: str, value: float) -> np.ndarray:
     """The image with a border on both sides of one axis."""
+    sizes = list(image.shape)
+    sizes[axis] += before + after
+    claim(PLAIN_BYTES * sizes[0] * sizes[1], f"an image padded to {sizes[1]}x{sizes[0]}")
     widths = [(before, after) if number == axis else (0, 0) for number in range(image.ndim)]
     mode = BORDERS[border]
     more = {"constant_values": value} if mode == "constant" else {}

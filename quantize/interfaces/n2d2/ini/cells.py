@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: MIT
 """Sections of an INI file that are cells."""
 
-from typing import Any, Callable, Dict, List
+from typing import Any, Callable, Dict
 
 from quantize.errors import ConfigError
 from quantize.interfaces.n2d2 import cells
-from quantize.interfaces.n2d2.ini.options import Options
+from quantize.interfaces.n2d2.ini.options import LARGEST, Options
 from quantize.interfaces.n2d2.ini.parts import activation, cell_quantizer, dims, filler, solver
 
 #: which models there are; all compute on MXNet's device here
@@ -119,7 +119,7 @@ def _elem_wise(options: Options, common: Dict[str, Any]) -> cells.Cell:
 def _padding(options: Options, common: Dict[str, Any]) -> cells.Cell:
     sizes = []
     for key in ("TopPadding", "BottomPadding", "LeftPadding", "RightPadding"):
-        sizes.append(int(options.number(key, 0)))
+        sizes.append(options.whole(key, 0, -LARGEST))
     return cells.Padding(*sizes, **_outputs(options, common))
 
 
@@ -127,10 +127,6 @@ def _resize(options: Options, common: Dict[str, Any]) -> cells.Cell:
     return cells.Resize(options.whole("OutputWidth", least=1), options.whole("OutputHeight", least=1),
                         options.text("Mode", "BilinearTF"), align_corners=options.switch("AlignCorners", True),
                         **_outputs(options, common))
-
-
-def _integers(options: Options, key: str) -> List[int]:
-    return [int(value) for value in options.numbers(key)]
 
 
 def _threshold(options: Options, common: Dict[str, Any]) -> cells.Cell:
@@ -151,10 +147,10 @@ KINDS: Dict[str, Callable[[Options, Dict[str, Any]], cells.Cell]] = {
     "Concat": lambda options, common: cells.Concat(**_outputs(options, common)),
     "Conv": _conv, "Deconv": _conv, "Dropout": _dropout, "ElemWise": _elem_wise, "Fc": _fc, "Padding": _padding,
     "Pool": _pool,
-    "Reshape": lambda options, common: cells.Reshape(_integers(options, "Dims"), **_outputs(options, common)),
+    "Reshape": lambda options, common: cells.Reshape(options.wholes("Dims"), **_outputs(options, common)),
     "Resize": _resize,
     "Scaling": lambda options, common: cells.Scaling(options.number("Factor"), **_outputs(options, common)),
     "Softmax": _softmax, "Threshold": _threshold,
-    "Transpose": lambda options, common: cells.Transpose(_integers(options, "Perm"), **_outputs(options, common)),
+    "Transpose": lambda options, common: cells.Transpose(options.wholes("Perm"), **_outputs(options, common)),
     "Unpool": _unpool,
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A section's values, taken one by one: what nobody takes is an error with the nearest name that somebody would."""
 
+import math
 from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from quantize.errors import ConfigError
@@ -51,9 +52,9 @@ class Options:
         """A number."""
         text = self.text(key, None if default is None else repr(default))
         try:
-            return float(text)
+            return _finite(text)
         except ValueError:
-            raise self.error(key, f"a number is wanted, got {text!r}") from None
+            raise self.error(key, f"a number is wanted, got {text[:60]!r}") from None
 
     def whole(self, key: str, default: Optional[int] = None, least: int = 0) -> int:
         """A whole number of at least `least`."""
@@ -75,9 +76,16 @@ class Options:
         """Numbers with blanks or commas between them."""
         text = self.text(key, " ".join(map(repr, default)))
         try:
-            return [float(part) for part in text.replace(",", " ").split()]
+            return [_finite(part) for part in text.replace(",", " ").split()]
         except ValueError:
-            raise self.error(key, f"numbers are wanted, got {text!r}") from None
+            raise self.error(key, f"numbers are wanted, got {text[:60]!r}") from None
+
+    def wholes(self, key: str) -> List[int]:
+        """Whole numbers, of either sign."""
+        found = self.numbers(key)
+        if not all(value.is_integer() and abs(value) <= LARGEST for value in found):
+            raise self.error(key, f"whole numbers are wanted, got {self.text(key)[:60]!r}")
+        return [int(value) for value in found]
 
     def names(self, key: str) -> List[str]:
         """Names with commas between them."""
@@ -111,6 +119,14 @@ class Options:
 
     def __iter__(self) -> Any:
         return iter(self._entries)
+
+
+def _finite(text: str) -> float:
+    """ValueError for what is no number, NaN or infinite."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(text)
+    return value
 
 
 class _Part(Options):

@@ -158,15 +158,16 @@ def cell_quantizer(options: Options) -> Optional[CellQuantizer]:
 
 def dims(options: Options, both: str, single: Sequence[str], default: Optional[int]) -> List[int]:
     """(x, y) of ``KernelSize`` or ``KernelDims``, or of ``KernelWidth`` and ``KernelHeight``."""
+    least = 0 if both == "Padding" else 1
     for key in (both + "Dims", both + "Size" if both in ("Kernel", "Pool") else both):
         if key in options:
-            found = [int(value) for value in options.numbers(key)]
+            found = options.wholes(key)
             found = found * 2 if len(found) == 1 else found
-            if len(found) != 2 or min(found) < 0:
-                raise options.error(key, "one number or two are wanted, from 0")
+            if len(found) != 2 or min(found) < least:
+                raise options.error(key, f"one number or two are wanted, from {least}")
             for other in single:
                 if other in options:
                     raise options.error(other, f"{key} is set, too; leave one of them out")
             return found
         options.text(key, "")
-    return [options.whole(key, default) for key in single]
+    return [options.whole(key, default, least) for key in single]
