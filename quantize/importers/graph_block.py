@@ -154,20 +154,24 @@ class GraphBlock(HybridBlock):
             if shapes not in self._sized:
                 self._sized.add(shapes)
                 self.measure(shapes)
-            if self._active and self._reshaping and shapes not in self._fitting:
+            if self._active and self._reshaping and shapes not in self._fitting:  # type: ignore[has-type]
                 self._check_traced_reshapes(x, *args)
                 self._fitting.add(shapes)
         return super().forward(x, *args)
 
     def shapes_of(self, x: mx.nd.NDArray, tensors: Sequence[str]) -> Dict[str, Tuple[int, ...]]:
         """Shapes of some of the program's tensors for images `x`."""
-        kept, finished = self._outputs, self._finished
-        self._outputs, self._finished = tuple(tensors), [()] * len(self._steps)
+        return {name: value.shape for name, value in self.values_of(x, tensors).items()}
+
+    def values_of(self, x: mx.nd.NDArray, tensors: Sequence[str]) -> Dict[str, mx.nd.NDArray]:
+        """Some of the program's tensors for images `x`, computed step by step, hybridized or not."""
+        kept, finished, active = self._outputs, self._finished, bool(self._active)  # type: ignore[has-type]
+        self._outputs, self._finished, self._active = tuple(tensors), [()] * len(self._steps), False
         try:
             found = super().forward(x)
         finally:
-            self._outputs, self._finished = kept, finished
-        return {name: value.shape for name, value in zip(tensors, found if isinstance(found, list) else [found])}
+            self._outputs, self._finished, self._active = kept, finished, active
+        return dict(zip(tensors, found if isinstance(found, list) else [found]))
 
     def measure(self, shapes: Sequence[Tuple[int, ...]]) -> Dict[str, Tuple[int, ...]]:
         """Shapes of all tensors and parameters by MXNet's names for images of these shapes, before anything runs.

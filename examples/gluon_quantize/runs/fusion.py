@@ -47,11 +47,15 @@ def compare_fused(net: Block, input_shape: Tuple[int, ...], batches: Iterable[Tu
     input_grid : Grid, optional
         On which the images lie.
     """
-    networks = {name: fuse_qat(net, input_shape, name, input_grid) for name in SCALINGS}
-    found: Dict[str, Fused] = {name: Fused(name) for name in networks}
+    networks: Dict[str, Any] = {}
+    found: Dict[str, Fused] = {name: Fused(name) for name in SCALINGS}
+    first: Any = None
     for images, labels in batches:
         images = images.asnumpy()
-        before = unfused_codes(net, input_shape, images, input_grid)
+        if first is None:  # its values tell how fine 16 bits can be, where a layer rounds no input
+            first = images
+            networks = {name: fuse_qat(net, input_shape, name, input_grid, first) for name in SCALINGS}
+        before = unfused_codes(net, input_shape, images, input_grid, first)
         for name, network in networks.items():
             result, codes = found[name], network.codes(images)
             result.codes += sum(values.size for values in codes.values())

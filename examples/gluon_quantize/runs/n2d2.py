@@ -37,6 +37,7 @@ from quantize.files import read_bytes
 from quantize.interfaces.n2d2 import transform
 from quantize.interfaces.n2d2.ini.environment import database
 from quantize.interfaces.n2d2.ini.model import Model, read_model
+from quantize.interfaces.n2d2.maps import draw_feature_maps
 from quantize.interfaces.n2d2.network import CellNetwork
 from quantize.interfaces.n2d2.parameters import export_parameters, import_parameters
 from quantize.interfaces.n2d2.pictures import draw_distributions, draw_network
@@ -216,6 +217,8 @@ class _IniRun:
         if self.request.pictures:
             draw_network(self.network, self.folder / self.model.name)
             draw_distributions(self.network, self.folder / WEIGHTS)
+            image, _ = self.provider.read("Test", np.arange(1), np.random.RandomState(self.request.run.seed))
+            draw_feature_maps(self.network, mx.nd.array(image, ctx=self.ctx), self.folder / WEIGHTS)
         shutil.rmtree(str(self.folder / CHECKPOINTS), ignore_errors=True)
         return IniResult(self.model, self.network, found, history, best, fused)
 

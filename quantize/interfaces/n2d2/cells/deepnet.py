@@ -130,6 +130,13 @@ class DeepNetCell:
 
     import_network_free_parameters = import_free_parameters
 
+    def draw_feature_maps(self, images: Tensor, folder: PathLike) -> None:
+        """Draw what cells with quantized outputs make of the first image: ``CELL_outputs_quant.png`` in a folder."""
+        from quantize.interfaces.n2d2.maps import draw_feature_maps
+        value = images.value.as_in_context(context())
+        self._settle(value)
+        draw_feature_maps(self.network, value, folder)
+
     def draw_graph(self, path: PathLike) -> None:
         """Draw the network: ``PATH.svg``, and ``PATH.png`` where Graphviz is installed."""
         from quantize.interfaces.n2d2.pictures import draw_network
