@@ -6,7 +6,7 @@ import json
 import pytest
 
 from gluon_quantize.commands import deploy, simulate, train_distributed, train_options
-from gluon_quantize.commands.main import main
+from gluon_quantize.commands.main import main, module_of
 from gluon_quantize.report.accuracy import remedies
 from gluon_quantize.runs.requests import CalibrationFiles, CalibrationRequest
 from gluon_quantize.training.workers import Workers
@@ -130,6 +130,11 @@ def test_the_same_things_have_one_name():
         having = [command for command in names if option in names[command]]
         assert having == list(names) or (option == "--quant-type" and "deploy" not in having), option
     assert {"--weight-bits", "--input-bits"} <= names["simulate"] & names["train"]
+    spelled: dict = {}
+    for command in ("simulate", "search", "train", "deploy", "recheck", "report"):
+        for action in module_of(command).build_parser(f"gluon-quantize {command}")._actions:
+            for option in action.option_strings:  # with any of its spellings an option has all of them
+                assert spelled.setdefault(option, action.option_strings) == action.option_strings, (command, option)
 
 
 @pytest.mark.parametrize("script", ["train", "train_qat.py", "folder/train_digits.py"])

@@ -12,6 +12,7 @@ from onnx import helper, numpy_helper
 import deploy_ncnn
 from gluon_quantize.data.loader import find_loader, open_loader
 from gluon_quantize.data.preprocess import Preprocessing
+from gluon_quantize.data.steps import steps_text
 from gluon_quantize.models.evaluation import Predictions, evaluate
 from gluon_quantize.models.responses import Sampler
 from quantize.errors import ConfigError, DataError
@@ -184,6 +185,10 @@ def test_items_of_a_loader(loader):
     assert not masks.labelled and masks.metric is not None and masks.raw_labels([1])[0].shape == (16, 16)
     ready = open_loader(loader("ready"), "test")
     assert len(ready) == 10 and ready.prepared(0, Preprocessing(crop=8)).shape == (3, 16, 16)
+    # what is said of the preprocessing is what is done
+    assert data.decoded and not ready.decoded
+    assert steps_text(Preprocessing(), ready.decoded) == "Preprocessing: none, the arrays are taken as they are"
+    assert "crop" in steps_text(Preprocessing(), data.decoded)
 
 
 @pytest.mark.parametrize("function, error, message", [

@@ -139,9 +139,9 @@ def _add_quantization(parser, target):
     group.add_argument("--method", action=Format, choices=Methods(), default="lsq", metavar="METHOD",
                        help="how layers are rounded and trained, one of %(choices)s; float: not at all (default: "
                             "%(default)s)")
-    group.add_argument("--weight-bits", action=Format, type=whole(1, 8), default=8, metavar="N",
+    group.add_argument("--weight-bits", "--weight-bits-width", action=Format, type=whole(1, 8), default=8, metavar="N",
                        help="bits of the weights, 1 to 8 (default: %(default)s)")
-    group.add_argument("--input-bits", action=Format, type=whole(1, 8), default=8, metavar="N",
+    group.add_argument("--input-bits", "--input-bits-width", action=Format, type=whole(1, 8), default=8, metavar="N",
                        help="bits of the layers' inputs, 1 to 8 (default: %(default)s)")
     group.add_argument("--first-last-bits", action=Format, type=whole(0, 8), default=8, metavar="N",
                        help="bits of the first and the last layer, 0: float (default: %(default)s)")
@@ -177,7 +177,7 @@ def _add_start(parser):
                        help="ranges of inputs at the start: a calibration method of simulate_quantization.py, or none: "
                             "the method's own start, or what --params holds (default: what suits the method: sqnr, "
                             "with 4 bits of inputs or less mse, for bnn naive; none for random weights)")
-    group.add_argument("--calib-images", type=whole(1), default=512, metavar="N",
+    group.add_argument("--calib-images", "--num-calib-images", type=whole(1), default=512, metavar="N",
                        help="training images of that calibration (default: %(default)s)")
 
 

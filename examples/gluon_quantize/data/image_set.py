@@ -61,6 +61,11 @@ class ImageSet:
         """Image `index`: a decoded PIL image or a uint8 array (H, W) or (H, W, 3) in RGB order."""
         raise NotImplementedError
 
+    @property
+    def decoded(self) -> bool:
+        """Whether these are images, which preprocessing is for; not so: arrays that are taken as they are."""
+        return True
+
     def prepared(self, index: int, steps: Preprocessing) -> np.ndarray:
         """float32 (C, H, W): image `index` as the network takes it."""
         return steps.apply(self.load(index), self.origin(index))

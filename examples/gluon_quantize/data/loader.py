@@ -111,6 +111,11 @@ def _read(name, batches) -> List[Tuple[Any, Any]]:
     return items
 
 
+def _is_decoded(image):
+    """Whether preprocessing is for it."""
+    return isinstance(image, Image.Image) or np.asarray(image).dtype == np.uint8
+
+
 class LoadedSet(ImageSet):
     """Images of a loader.
 
@@ -141,6 +146,12 @@ class LoadedSet(ImageSet):
         item = self._data[int(index)]
         return item if isinstance(item, (tuple, list)) and len(item) == 2 else (item, None)
 
+    @property
+    def decoded(self) -> bool:
+        """See `ImageSet.decoded`: of the first of them."""
+        first = self.load(0)
+        return any(map(_is_decoded, first if isinstance(first, tuple) else (first,)))
+
     def raw_labels(self, indices: Any) -> Any:
         """Labels as the loader gives them, an array of class indices where they are such."""
         if self.labelled:
@@ -169,7 +180,7 @@ class LoadedSet(ImageSet):
         return [self._part(index, each, steps) for each in (image if isinstance(image, tuple) else (image,))]
 
     def _part(self, index, image, steps):
-        if isinstance(image, Image.Image) or np.asarray(image).dtype == np.uint8:
+        if _is_decoded(image):
             return steps.apply(image, self.origin(index))
         array = np.ascontiguousarray(image, np.float32)
         if not np.isfinite(array).all():

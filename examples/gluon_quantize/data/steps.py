@@ -139,8 +139,10 @@ def origins(steps: Preprocessing) -> Dict[str, str]:
     return {name: known.get(name, FILE) for name in steps.values()}
 
 
-def steps_text(steps: Preprocessing) -> str:
-    """The steps and who said so, one line each under a title."""
+def steps_text(steps: Preprocessing, decoded: bool = True) -> str:
+    """The steps and who said so, one line each under a title; that there are none for what is not `decoded` images."""
+    if not decoded:
+        return "Preprocessing: none, the arrays are taken as they are"
     rows: List[Tuple[str, str, str]] = []
     for name, origin in origins(steps).items():
         value = steps.values()[name]

@@ -40,7 +40,8 @@ def step_text(step: Any, networks: bool = False) -> str:
 
 @step_text.register
 def _task(step: Task, networks: bool = False) -> str:
-    text = f"\n{step.model.name} on {step.dataset} ({step.evaluated} images)\n\n{steps_text(step.preprocessing)}"
+    text = f"\n{step.model.name} on {step.dataset} ({step.evaluated} images)\n\n"
+    text += steps_text(step.preprocessing, step.images.decoded)
     return f"{text}\n{step.net}" if networks else text
 
 

@@ -196,5 +196,6 @@ def check_target(task: Task, target: Target) -> None:
     try:
         check_plan(offered, task.net, task.net.plan)
     except ConfigError as error:
-        raise DeployError(f"{error}. Retrain for this engine, which takes only what it can hold: gluon-quantize train "
-                          f"CHECKPOINT --target {target.name}") from None
+        raise DeployError(f"{error}. Simulate or retrain for this engine, which takes only what it can hold: "
+                          f"gluon-quantize simulate ... --target {target.name}, or gluon-quantize train CHECKPOINT "
+                          f"--target {target.name}") from None

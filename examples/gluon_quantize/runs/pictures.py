@@ -25,7 +25,8 @@ def with_pictures(images: ImageSet, changed: List[Mapping[str, Any]]) -> List[Di
         if not 0 <= index < len(images):
             continue  # the data set is another one now
         try:
-            picture = _picture(images.load(index))
+            loaded = images.load(index)
+            picture = "" if isinstance(loaded, tuple) else _picture(loaded)  # of several inputs
         except (QuantizeError, ValueError, TypeError) as error:  # images of a function need not be pictures
             LOG.warning("no picture of image %d: %s", index, error)
             picture = ""

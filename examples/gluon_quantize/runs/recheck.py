@@ -108,6 +108,8 @@ def recheck(request: RecheckRequest, progress: Silent = SILENT) -> RecheckResult
 
 def _opened(folder):
     """The deployment, and the certificate that it came with."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder; name one that gluon-quantize deploy has written")
     found = sorted(folder.glob("*.ir"))
     if len(found) != 1:
         raise DataError(f"{folder}: holds {len(found)} .ir files, a deployment has one; name a folder that "
