@@ -3,9 +3,10 @@
 
 import pytest
 
+from quantize.escape import shown
 from tests.browser.chromium import show
 
-DESK, PHONE = 1440, 390
+DESK, PHONE, SHEET = 1440, 390, 1047  # A4 on its side, less its margins
 PATIENCE = 180  # seconds, on a machine that does other things as well
 
 
@@ -81,12 +82,13 @@ def test_names_from_files_are_text(browser, hostile):
     from tests.browser.conftest import HOSTILE, LAYER
     show(browser, hostile, DESK)
     wait(browser, "document.querySelector('tr.chosen')")
-    name = LAYER + HOSTILE
-    assert name in names(browser) and elements(browser, "h1")[0].text == HOSTILE
+    title = shown(HOSTILE)  # marks that turn the direction of writing are written out
+    name = LAYER + title
+    assert name in names(browser) and elements(browser, "h1")[0].text == title
     click(browser, next(button for button in elements(browser, "#table .layer-link")
                         if button.get_attribute("textContent") == name))
     assert chosen_everywhere(browser) == [[name]] * 4
-    assert HOSTILE in elements(browser, ".origin")[0].get_attribute("textContent")
+    assert title in elements(browser, ".origin")[0].get_attribute("textContent")
     for group in elements(browser, "details"):
         browser.execute_script("arguments[0].open = true", group)
     # the charts that carry names are drawn, too, and still nothing of them has run
@@ -186,12 +188,15 @@ def test_a_click_into_a_chart_chooses_its_layer(browser, page):
 @pytest.mark.slow
 def test_on_paper_it_is_light_and_whole(browser, page):
     import base64
-    show(browser, page, DESK, dark=True, media="print")
+    show(browser, page, SHEET, dark=True, media="print")
     wait(browser, "document.querySelector('tr.chosen')")
     hidden = browser.execute_script("return ['nav', '.tools', '.skip'].every((s) => "
                                     "getComputedStyle(document.querySelector(s)).display === 'none')")
     tall = browser.execute_script("return ['.network', '.tall'].every((s) => "
                                   "getComputedStyle(document.querySelector(s)).maxHeight === 'none')")
+    wide = browser.execute_script("return [...document.querySelectorAll('main *')].filter("
+                                  "(e) => e.getBoundingClientRect().right > innerWidth + 1).map((e) => e.tagName)")
+    assert wide == []  # nothing is cut off at the edge
     paper = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert hidden and tall and paper == "rgb(255, 255, 255)"
     pdf = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})["data"])
