@@ -87,6 +87,8 @@ class CellNetwork:
                 known = [self.provider, *self.cells]
                 raise ConfigError(f"cell {cell.name!r}: its input {source!r} is no cell before it"
                                   f"{closest(source, known)}")
+        if isinstance(cell, operators.Unpool) and cell.arg_max:
+            cell.follow(self.cells)
         self.cells[cell.name] = cell
 
     # ---- building

@@ -2,14 +2,16 @@
 """Cells that are operators: element-wise, shapes, sizes, thresholds, softmax."""
 
 import math
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from quantize.errors import ConfigError
 from quantize.importers.graph_block import Step
 from quantize.interfaces.n2d2.activation import Rectifier
 from quantize.interfaces.n2d2.cells.base import Cell, Names, operator_step
+from quantize.interfaces.n2d2.cells.layers import Pool2d
 from quantize.registry import closest
 
+WINDOWS = (0, 1, 2, 4, 3, 5)  # (n, c, rows, height, columns, width) <-> (n, c, rows, columns, height, width)
 OPERATIONS = ("Sum", "AbsSum", "EuclideanSum", "Prod", "Max")
 
 
@@ -204,20 +206,61 @@ class Threshold(Cell):
 
 
 class Unpool(Cell):
-    """Each value repeated over its window (`pooling` Average: divided by the window's size)."""
+    """Each value spread over its window.
 
-    def __init__(self, pool_dims: Sequence[int] = (2, 2), *, pooling: str = "Average", **common: Any) -> None:
+    `pooling` Average: repeated, divided by the window's size. Max: put where the maximum was that the pooling cell
+    `arg_max` took, the first one of equal ones, with zeros around it.
+    """
+
+    def __init__(self, pool_dims: Sequence[int] = (2, 2), *, pooling: str = "Average", arg_max: str = "",
+                 **common: Any) -> None:
         super().__init__(**common)
-        if pooling != "Average":
-            raise ConfigError("Unpool: MXNet keeps no positions of maxima, so that only pooling=Average is there")
+        self.pooling = _checked("Unpool", "pooling", pooling, ("Average", "Max"))
+        if bool(arg_max) != (pooling == "Max"):
+            raise ConfigError("Unpool: pooling=Max needs arg_max, the name of the pooling cell" if pooling == "Max"
+                              else "Unpool: arg_max belongs to pooling=Max")
         width, height = (int(size) for size in pool_dims)
-        self.window = (height, width)
+        self.window, self.arg_max, self.joins_inputs = (height, width), arg_max, not arg_max
+
+    def follow(self, others: Mapping[str, Cell]) -> None:
+        """Read, beside its input, what the pooling cell reads."""
+        pool = others.get(self.arg_max)
+        if not isinstance(pool, Pool2d) or pool.pooling != "Max" or (pool.pool, pool.stride, pool.padding) != (
+                self.window, self.window, (0, 0)) or len(pool.inputs) != 1:
+            raise ConfigError(f"{self.name or 'Unpool'}: arg_max {self.arg_max!r} is no cell before it that takes the "
+                              f"maximum of windows of {self.window} side by side{closest(self.arg_max, list(others))}")
+        self.inputs = [self.inputs[0], pool.inputs[0]]
 
     def core(self, sources: Sequence[str], names: Names) -> List[Step]:
         """See `Cell`."""
-        rows = operator_step(sources, names, "repeat", "rows", repeats=self.window[0], axis=2)
+        if self.pooling == "Max":
+            return self._placed(sources[0], sources[1], names)
+        rows = operator_step(sources[:1], names, "repeat", "rows", repeats=self.window[0], axis=2)
         columns = operator_step(rows.outputs, names, "repeat", "columns", repeats=self.window[1], axis=3)
         return [rows, columns, operator_step(columns.outputs, names, "_div_scalar", scalar=math.prod(self.window))]
+
+    def _placed(self, source: str, before: str, names: Names) -> List[Step]:
+        height, width = self.window
+        chain: List[Tuple[str, Dict[str, Any]]] = [
+            ("reshape", {"shape": (0, 0, -4, -1, height, -4, -1, width)}), ("transpose", {"axes": WINDOWS}),
+            ("reshape", {"shape": (0, 0, 0, 0, -3)}), ("argmax", {"axis": 4}), ("one_hot", {"depth": height * width})]
+        steps = _chained(before, names, "place", chain)
+        value = operator_step((source,), names, "expand_dims", "value", axis=4)
+        put = operator_step((steps[-1].outputs[0], value.outputs[0]), names, "broadcast_mul", "put")
+        steps += [value, put]
+        back = [("reshape", {"shape": (0, 0, 0, 0, -4, height, width)}), ("transpose", {"axes": WINDOWS}),
+                ("reshape", {"shape": (0, 0, -3, -3)})]
+        steps += _chained(put.outputs[0], names, "back", back)
+        steps[-1] = steps[-1]._replace(name=names.path, outputs=(names.output,))
+        return steps
+
+
+def _chained(source: str, names: Names, part: str, chain: Sequence[Tuple[str, Dict[str, Any]]]) -> List[Step]:
+    steps: List[Step] = []
+    for number, (op, attrs) in enumerate(chain):
+        steps.append(operator_step((source,), names, op, f"{part}{number}", **attrs))
+        source = steps[-1].outputs[0]
+    return steps
 
 
 class Softmax(Cell):

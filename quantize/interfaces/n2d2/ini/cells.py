@@ -138,7 +138,9 @@ def _unpool(options: Options, common: Dict[str, Any]) -> cells.Cell:
     window = dims(options, "Pool", ("PoolWidth", "PoolHeight"), None)
     if dims(options, "Stride", ("StrideX", "StrideY"), window[0]) != window:
         raise options.error("Stride", "windows of an Unpool stand side by side here: Stride is their size")
-    return cells.Unpool(window, pooling=options.text("Pooling"), **_outputs(options, common))
+    pooling = options.text("Pooling", choices=("Average", "Max"))
+    return cells.Unpool(window, pooling=pooling, arg_max=options.text("ArgMax") if pooling == "Max" else "",
+                        **_outputs(options, common))
 
 
 KINDS: Dict[str, Callable[[Options, Dict[str, Any]], cells.Cell]] = {

@@ -265,3 +265,32 @@ def test_sizes_of_a_network():
     assert (found["c"].weight_bits, found["c"].weight_bytes, found["f"].weight_bits) == (4, 54, 32)
     assert (found["f"].macs, found["f"].output_bits, found["BatchNorm_0"].parameters) == (160, 4, 8)
     assert totals(list(found.values()))["bytes_at_8_bits"] == 108 + 160
+
+
+@pytest.mark.parametrize("window", [(2, 2), (3, 2), (1, 4)])
+def test_unpooling_puts_values_where_the_maxima_were(window):
+    """Against a loop over windows; equal values count as the first."""
+    width, height = window
+    x = np.round(np.random.RandomState(3).normal(0, 1, (2, 3, 8, 6)), 1).astype(np.float32)  # with equal ones
+    net = CellNetwork([cells.Pool2d(list(window), stride_dims=list(window), name="pool"),
+                       cells.Scaling(2.0, name="twice"),
+                       cells.Unpool(list(window), pooling="Max", arg_max="pool", name="unpool")], (3, 8, 6)).build()
+    want = np.zeros_like(x)
+    for n, c, i, j in np.ndindex(2, 3, 8 // height, 6 // width):
+        part = x[n, c, i * height:(i + 1) * height, j * width:(j + 1) * width]
+        a, b = np.unravel_index(part.argmax(), part.shape)
+        want[n, c, i * height + a, j * width + b] = 2 * part.max()
+    for hybrid in (False, True):
+        if hybrid:
+            net.hybridize()
+        np.testing.assert_array_equal(net(mx.nd.array(x)).asnumpy(), want)
+
+
+def test_unpooling_needs_its_pool():
+    pool = cells.Pool2d([2, 2], stride_dims=[1, 1], name="pool")
+    with pytest.raises(ConfigError, match="arg_max 'pool' is no cell before it that takes the maximum of windows of"):
+        CellNetwork([pool, cells.Unpool([2, 2], pooling="Max", arg_max="pool")], (3, 8, 6))
+    with pytest.raises(ConfigError, match="pooling=Max needs arg_max"):
+        cells.Unpool([2, 2], pooling="Max")
+    with pytest.raises(ConfigError, match="arg_max belongs to pooling=Max"):
+        cells.Unpool([2, 2], arg_max="pool")

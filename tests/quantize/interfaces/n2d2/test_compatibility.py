@@ -68,6 +68,7 @@ WITHOUT_CORE = {
     "ElemWise": [lambda: cells.ElemWise("Prod", inputs=["before", "other"]), lambda: cells.ElemWise(
         "AbsSum", inputs=["before", "other"]), lambda: cells.ElemWise("EuclideanSum", inputs=["before", "other"])],
     "Threshold": [lambda: cells.Threshold(0.3), lambda: cells.Threshold(0.3, operation="ToZero")],
+    "Unpool": [lambda: cells.Unpool([2, 2], pooling="Max", arg_max="pool", inputs=["pool"])],
 }
 FORMS = [(row, number) for row, forms in CELLS.items() for number in range(len(forms))]
 PLAIN = [(row, number) for row, forms in WITHOUT_CORE.items() for number in range(len(forms))]
@@ -85,7 +86,8 @@ def network(make, steps=15, last=True):
         before.activation = activation.Linear()
     keep = cell.activation
     cell.activation = type(keep)(**{**vars(keep), "quantizer": quantizer.SATAct(range=steps, alpha=ALPHA)})
-    made = [before, *([other] if "other" in cell.inputs else []), cell]
+    pool = cells.Pool2d([2, 2], stride_dims=[2, 2], name="pool", inputs=["before"])
+    made = [before, *([other] if "other" in cell.inputs else []), *([pool] if "pool" in cell.inputs else []), cell]
     found = CellNetwork(made + ([cells.Fc(None, 6, name="last", quantizer=weights())] if last else []), SIZE, seed=4)
     net = found.build()
     for _, layer in net._children.items():
