@@ -66,12 +66,12 @@ def absorb(net: Block, batches: Iterable) -> Absorption:
         For a converted network, and where no layer's output is read by layers with biases and without padding alone.
     """
     if any(hasattr(block, "quantizers") for _, block in walk(net)):
-        raise ConversionError(f"{net.name}: absorb biases before converting the network")
+        raise ConversionError(f"{net.name or 'the network'}: absorb biases before converting the network")
     graph = LayerGraph(net)
     reaches = {path: reach for path in graph.calls for reach in [reach_of(graph, path)] if reach is not None}
     if not reaches:
-        raise ConversionError(f"{net.name}: no bias to absorb: behind every layer comes padding, an addition, or a "
-                              "layer without bias")
+        raise ConversionError(f"{net.name or 'the network'}: no bias to absorb: behind every layer comes padding, an "
+                              "addition, or a layer without bias")
     moments: Dict[str, Moments] = {path: Moments() for path in reaches}
     images = list(images_of(batches))
     if not images:

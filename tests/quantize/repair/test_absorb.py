@@ -109,6 +109,16 @@ def test_an_addition_reads_too():
         absorb(net, [x])
 
 
+def test_a_network_without_a_name_is_called_so():
+    net = nn.HybridSequential(prefix="")
+    net.add(nn.Conv2D(4, 3, padding=1), nn.Conv2D(3, 3, padding=1))
+    net.initialize()
+    x = mx.nd.ones((2, 3, 6, 6))
+    net(x)
+    with pytest.raises(ConversionError, match="^the network: no bias to absorb"):
+        absorb(net, [x])
+
+
 def test_bad_input():
     net, x, _ = net_of(nn.Conv2D(6, 3), relu(), nn.Conv2D(3, 1))
     assert LayerGraph(net).calls
