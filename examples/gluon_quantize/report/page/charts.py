@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Mapping, Sequence
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HEIGHT = 180
+MOST_GROWTH = 1e6  # of a learned range: beyond it nothing is drawn
 CELLS = 120  # of a confusion matrix
 BLUE, ORANGE, GREY = "#3b78b5", "#c2571a", "#8a8a8a"
 
@@ -150,7 +151,8 @@ def training(epochs: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
                                               "axis": {"format": shape}}})
     first: Mapping[str, Any] = next((epoch["ranges"] for epoch in epochs if epoch.get("ranges")), {})
     ranges = [{"epoch": epoch["epoch"], "quantizer": name, "share of the first": value / (first[name] or 1)}
-              for epoch in epochs for name, value in (epoch.get("ranges") or {}).items() if name in first]
+              for epoch in epochs for name, value in (epoch.get("ranges") or {}).items()
+              if name in first and abs(value) <= MOST_GROWTH * abs(first[name] or 1)]
     learned = _chart("Learned steps and clips, as shares of the first epoch's", data={"values": ranges}, mark=mark,
                      encoding={"x": x, "y": {"field": "share of the first", "type": "quantitative",
                                              "scale": {"zero": False}},
