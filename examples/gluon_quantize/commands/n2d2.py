@@ -6,6 +6,7 @@ import pathlib
 from typing import List, Optional
 
 from gluon_quantize.commands import running
+from gluon_quantize.commands.options import add_max_memory
 from gluon_quantize.commands.parser import Parser
 from gluon_quantize.commands.terminal import Terminal, say
 
@@ -20,7 +21,7 @@ EPILOG = """examples:
 
 
 def build_parser(prog: str = PROG) -> Parser:
-    """The parser; its options are N2D2's, and two of our own."""
+    """The parser; its options are N2D2's, and three of our own."""
     parser = Parser(prog=prog, description=__doc__, epilog=EPILOG.format(prog=running.spelled(prog)),
                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("ini", metavar="FILE.ini", help="database, transformations and cells, as N2D2 writes them")
@@ -40,6 +41,7 @@ def build_parser(prog: str = PROG) -> Parser:
                         help="folder of the images (default: DataPath of the file, or the data set's in $N2D2_DATA)")
     parser.add_argument("--output", default=".", metavar="FOLDER",
                         help="where weights and figures go (default: the current folder)")
+    add_max_memory(parser)
     return parser
 
 

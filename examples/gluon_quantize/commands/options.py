@@ -101,7 +101,7 @@ def add_data(parser: argparse.ArgumentParser, calibration: bool = True) -> None:
                        help="threads that decode images (default: %(default)s)")
 
 
-def add_max_memory(group: argparse._ArgumentGroup) -> None:
+def add_max_memory(group: argparse._ActionsContainer) -> None:
     """How much the contents of a file may want."""
     group.add_argument("--max-memory", type=number(0.001), metavar="GB",
                        help="refuse files (images, weights, networks) whose contents would take more memory (default: "
