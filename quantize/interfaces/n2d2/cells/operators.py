@@ -248,8 +248,9 @@ class Unpool(Cell):
         value = operator_step((source,), names, "expand_dims", "value", axis=4)
         put = operator_step((steps[-1].outputs[0], value.outputs[0]), names, "broadcast_mul", "put")
         steps += [value, put]
-        back = [("reshape", {"shape": (0, 0, 0, 0, -4, height, width)}), ("transpose", {"axes": WINDOWS}),
-                ("reshape", {"shape": (0, 0, -3, -3)})]
+        back: List[Tuple[str, Dict[str, Any]]] = [
+            ("reshape", {"shape": (0, 0, 0, 0, -4, height, width)}), ("transpose", {"axes": WINDOWS}),
+            ("reshape", {"shape": (0, 0, -3, -3)})]
         steps += _chained(put.outputs[0], names, "back", back)
         steps[-1] = steps[-1]._replace(name=names.path, outputs=(names.output,))
         return steps
