@@ -22,6 +22,7 @@ Tensor = Union[mx.nd.NDArray, mx.sym.Symbol]
 Context = Union[mx.Context, List[mx.Context]]
 
 RESHAPES = ("reshape", "Reshape")
+SOFTMAX = ("softmax", "log_softmax")
 _IMAGES = "images_to_measure"
 ATTRIBUTES = ("input_names", "input_shape", "input_shapes", "preprocessing")  # which no child may be called
 
@@ -119,7 +120,7 @@ class GraphBlock(HybridBlock):
     def __init__(self, program: Program, ctx: Optional[Context] = None,
                  preprocessing: Optional[Mapping[str, Any]] = None) -> None:
         super().__init__(prefix="")
-        program = program._replace(steps=_apart(program.steps))
+        program = program._replace(steps=list(map(_own_softmax, program.steps)))
         self.input_shape = program.input_shape
         self.preprocessing = preprocessing
         self.grids: Dict[str, Any] = {}
@@ -246,24 +247,15 @@ class GraphBlock(HybridBlock):
         return results[0] if len(results) == 1 else results
 
 
-def _apart(steps: List[Step]) -> List[Step]:
-    """The steps, with a reshape to the same shape in front of each softmax of what was concatenated.
+def _own_softmax(step: Step) -> Step:
+    """The step, computed by MXNet's own kernel where it is a softmax.
 
-    Of (N, 1) and (N, n) a concatenation makes a layout of oneDNN's that MXNet 1.9.1's softmax dies of; operators that
-    work in place hand it on, reshapes do not.
+    oneDNN's, which knows no temperature, ends the process in MXNet 1.9.1: of (N, 1) and (N, n) concatenated, whatever
+    works in place in between, and now and then of shapes that it has met before.
     """
-    joined: Set[str] = set()
-    found: List[Step] = []
-    for step in steps:
-        if step.op in ("softmax", "log_softmax") and step.inputs[0] in joined:
-            same = f"{step.name}:input"
-            found.append(Step(f"{step.name}_input", step.inputs[:1], (same,), "reshape", {"shape": (-2,)}))
-            step = step._replace(inputs=(same, *step.inputs[1:]))
-        found.append(step)
-        weighs = step.layer is not None and "weight" in step.layer.arrays
-        if step.op in ("concat", "Concat") or joined.intersection(step.inputs) and not weighs:
-            joined.update(step.outputs)
-    return found
+    if step.op not in SOFTMAX or step.attrs.get("temperature") not in (None, "None"):
+        return step
+    return step._replace(attrs=dict(step.attrs, temperature=1.0))
 
 
 def _single(x: mx.nd.NDArray) -> mx.nd.NDArray:

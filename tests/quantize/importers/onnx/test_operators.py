@@ -18,7 +18,7 @@ from tests.quantize.importers.onnx.judge import close, import_model, judged, mak
 from tests.quantize.importers.onnx.strategies import STRATEGIES
 
 LAST = 22
-SECONDS = 8  # of each operator in the long run
+SECONDS = 4  # of each operator in the long run
 WITHOUT_A_CASE = {"Constant", "Swish"}  # the first is always evaluated, the second is of operator set 24
 
 
@@ -78,7 +78,7 @@ def test_operator(op, tmp_path_factory, data):
 
 @pytest.fixture
 def end():
-    """When an operator has had its share of the long run, which so takes a quarter of an hour of one core at most."""
+    """When an operator has had its share of the long run, which so takes eight minutes of one core at most."""
     return time.process_time() + SECONDS
 
 
