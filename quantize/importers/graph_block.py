@@ -250,8 +250,8 @@ class GraphBlock(HybridBlock):
 def _own_softmax(step: Step) -> Step:
     """The step, computed by MXNet's own kernel where it is a softmax.
 
-    oneDNN's, which knows no temperature, ends the process in MXNet 1.9.1: of (N, 1) and (N, n) concatenated, whatever
-    works in place in between, and now and then of shapes that it has met before.
+    oneDNN's, which knows no temperature, ends the process in MXNet 1.9.1 where it reads (N, 1) and (N, n) concatenated,
+    whatever works in place in between.
     """
     if step.op not in SOFTMAX or step.attrs.get("temperature") not in (None, "None"):
         return step
