@@ -32,18 +32,21 @@ class GPTQ(Rounding):
         Smallest of the tried scales, as a share of the covering one.
     scales : int
         How many are tried.
+    sweeps : int
+        Afterwards, so often, each code in turn becomes the best one beside all others.
     """
 
     damping: float = 0.01
     lowest: float = 0.6
     scales: int = 9
+    sweeps: int = 2
 
     name = "gptq"
 
     def __post_init__(self):
-        if not (self.damping > 0 and 0 < self.lowest <= 1 and self.scales >= 1):
-            raise ConfigError("gptq: damping must be positive, lowest in (0, 1] and scales at least 1, got "
-                              f"{self.damping!r}, {self.lowest!r}, {self.scales!r}")
+        if not (self.damping > 0 and 0 < self.lowest <= 1 and self.scales >= 1 and self.sweeps >= 0):
+            raise ConfigError("gptq: damping must be positive, lowest in (0, 1], scales at least 1, sweeps at least "
+                              f"0, got {self.damping!r}, {self.lowest!r}, {self.scales!r}, {self.sweeps!r}")
 
     def solve(self, problem: Problem, seed: int = 0) -> Solution:
         """The rounded layer; nothing in it is random."""
@@ -59,6 +62,7 @@ class GPTQ(Rounding):
             better = error < least
             codes = np.where(better[problem.parts()][..., None], found, codes)
             scale, least = np.where(better, tried, scale), np.where(better, error, least)
+        codes = settled(codes, target, scale[problem.parts()], (damped, problem), self.sweeps)
         return finished(problem, codes, scale)
 
 
@@ -92,6 +96,39 @@ def feed_back(target: np.ndarray, upper: np.ndarray, scale: np.ndarray, problem:
             errors[..., i - start] = (rest[..., i] - codes[..., i] * scale) / upper[:, None, i, i]
             rest[..., i:stop] -= errors[..., i - start, None] * upper[:, None, i, i:stop]
         rest[..., stop:] -= errors @ upper[:, start:stop, stop:]
+    return codes
+
+
+def settled(codes: np.ndarray, target: np.ndarray, scale: np.ndarray, task: Tuple[np.ndarray, Problem], sweeps: int
+            ) -> np.ndarray:
+    """Codes after some sweeps in which each in turn becomes the best one beside all others: the error only shrinks.
+
+    Parameters
+    ----------
+    codes, target : array of float64, (groups, rows, columns)
+    scale : array of float64, (groups, rows)
+    task : (damped covariance, Problem)
+    sweeps : int
+        At most so many; they end where nothing changes.
+    """
+    (damped, problem), codes = task, codes.copy()
+    gradient = (codes * scale[..., None] - target) @ damped
+    for _ in range(sweeps):
+        moved = False
+        for start in range(0, codes.shape[-1], BLOCK):
+            part = slice(start, start + BLOCK)
+            before, own = codes[..., part].copy(), damped[:, part, part]
+            local = gradient[..., part].copy()
+            for i in range(local.shape[-1]):
+                weight = codes[..., start + i] * scale - local[..., i] / own[:, None, i, i]
+                best = problem.codes(weight, scale)
+                local += ((best - codes[..., start + i]) * scale)[..., None] * own[:, None, i]
+                codes[..., start + i] = best
+            change = codes[..., part] - before
+            if change.any():
+                gradient, moved = gradient + (change * scale[..., None]) @ damped[:, part], True
+        if not moved:
+            break
     return codes
 
 

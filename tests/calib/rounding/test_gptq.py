@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from calib.rounding import GPTQ, ROUNDINGS, Problem
+from calib.rounding.gptq import best_weight
 from quantize.errors import ConfigError
 from quantize.spec import PerChannel, PerGroup, PerTensor, QuantSpec
 
@@ -54,7 +55,7 @@ def naive_row(row, gram, scale, qmax):
 
 def test_codes_are_those_of_the_paper():
     task, _, _ = problem(groups=2, columns=70)
-    solution = GPTQ(scales=1).solve(task)
+    solution = GPTQ(scales=1, sweeps=0).solve(task)
     for group in range(2):
         gram = task.gram[group] + 0.01 * np.trace(task.gram[group]) / 70 * np.eye(70)
         for row in range(4):
@@ -63,6 +64,25 @@ def test_codes_are_those_of_the_paper():
             scale = float(solution.scale[group * 4 + row])
             assert scale == pytest.approx(np.abs(target).max() / 7, rel=1e-6)
             assert naive_row(target, gram, scale, 7) == solution.codes[group, row].tolist()
+
+
+@pytest.mark.parametrize("granularity", [PerTensor(), PerChannel(0)], ids=["layer", "channel"])
+def test_after_the_sweeps_no_code_alone_can_be_bettered(granularity):
+    task, _, _ = problem(groups=2, rows=3, columns=70, spec=QuantSpec(3, granularity=granularity), seed=1)
+    damped, target = best_weight(task, 0.01)
+
+    def errors(codes, scale):
+        difference = codes * scale[..., None] - target
+        return ((difference @ damped) * difference).sum(-1)
+    plain, swept = (GPTQ(scales=1, sweeps=sweeps).solve(task) for sweeps in (0, 100))
+    scale = swept.scale.astype(np.float64)[task.parts()]
+    least = errors(swept.codes, scale)
+    assert (least <= errors(plain.codes, scale) * (1 + 1e-12)).all() and least.sum() < errors(plain.codes, scale).sum()
+    for step in (-1, 1):
+        for column in range(70):
+            other = swept.codes.copy()
+            other[..., column] = np.clip(other[..., column] + step, task.spec.qmin, task.spec.qmax)
+            assert (errors(other, scale) >= least * (1 - 1e-9)).all()
 
 
 def test_no_rounding_of_a_small_row_is_much_better():
