@@ -163,7 +163,7 @@ def _become(net: Block, kinds_by_path: Mapping[str, type]) -> None:
 
 
 def _add(net: Block, additions: Mapping[str, Any]) -> None:
-    blocks, shared = dict(walk(net)), quantizers.Shared()
+    blocks, shared = dict(walk(net)), quantizers.Shared(additions)
     norms = {block.name: block for block in blocks.values() if isinstance(block, BypassBatchNorm)}
     for path, record in additions.items():
         layer = blocks.get(path)

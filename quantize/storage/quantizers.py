@@ -94,11 +94,19 @@ def _made(record: Dict[str, Any]) -> FakeQuantize:
 
 
 class Shared:
-    """Quantizers by the place where they are written down; layers that share one name the first place."""
+    """Quantizers by the place where they are written down; layers that share one name the first place.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    layers : mapping
+        Path -> what `additions_of` wrote down, to read it: in files these stand by the alphabet, so that the first
+        place may come after others.
+    """
+
+    def __init__(self, layers: Optional[Mapping[str, Any]] = None) -> None:
         self.places: Dict[int, str] = {}
         self.made: Dict[str, FakeQuantize] = {}
+        self._layers = layers or {}
 
     def write(self, path: str, quantizer: FakeQuantize) -> Dict[str, Any]:
         """Its record, or the place of the layer that has it already."""
@@ -107,13 +115,17 @@ class Shared:
 
     def read(self, path: str, record: Any) -> FakeQuantize:
         """The quantizer of a record."""
+        if path in self.made:
+            return self.made[path]
         if "same_as" not in record:
             self.made[path] = made(record, path)
             return self.made[path]
         place = checked(record, Same, path, ModelFileError).same_as
-        if place not in self.made:
-            raise ModelFileError(f"{path}: there is no quantizer {place!r} before it")
-        return self.made[place]
+        layer, _, slot = place.rpartition(".")
+        first = self._layers.get(layer, {}).get("quantizers", {}).get(slot)
+        if first is None or "same_as" in first:
+            raise ModelFileError(f"{path}: there is no quantizer {place!r}")
+        return self.read(place, first)
 
 
 def additions_of(path: str, layer: Block, shared: Shared) -> Dict[str, Any]:

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 
 from calib.bias_correction import correct_biases
+from calib.calibrators import named_calibrator
+from calib.collect import calibrate, observe
 from calib.rounding.learn import restore_rounding
 from quantize import load_quantized, save_quantized
-from quantize.modes import float_parameters, mode, quantized_layers, quantizers, unfix_params
+from quantize.convert import convert_model
+from quantize.modes import float_parameters, mode, quantize_input, quantized_layers, quantizers, unfix_params
 from tests.quantize.storage.cases import CASES, images, trained
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -95,3 +98,27 @@ def test_corrected_biases_are_not_the_float_networks(tmp_path):
     other = load_quantized(tmp_path / "net.qnet")
     with float_parameters(other), mode(other, "float"):
         np.testing.assert_array_equal(outputs(other, x), in_float)
+
+
+def test_a_quantizer_is_shared_whichever_layer_comes_first_by_the_alphabet(tmp_path):
+    """SSD's predictors share the backbone's, whose names come after theirs: such files could not be opened."""
+    class Branches(mx.gluon.HybridBlock):
+        def __init__(self):
+            super().__init__()
+            self.zebra, self.ape = mx.gluon.nn.Dense(3, in_units=4), mx.gluon.nn.Dense(3, in_units=4)
+
+        def hybrid_forward(self, F, x):
+            return self.zebra(x) + self.ape(x)
+
+    net, x = Branches(), mx.nd.array(np.random.RandomState(2).randn(5, 4))
+    net.initialize(mx.init.Uniform(1))
+    net = convert_model(net, config_list=[{"op_types": ["Dense"], "weight": "int8", "input": "int8"}], example_input=x)
+    calibrator = named_calibrator("minmax")
+    calibrate(net, observe(net, [x], calibrator), calibrator)
+    quantize_input(net, enable=True, online=False)
+    assert net.ape.input_quantizer is net.zebra.input_quantizer
+    save_quantized(net, tmp_path / "net.qnet")
+    again = load_quantized(tmp_path / "net.qnet")
+    layers = dict(quantized_layers(again))
+    assert layers["ape"].input_quantizer is layers["zebra"].input_quantizer
+    np.testing.assert_array_equal(again(x).asnumpy(), net(x).asnumpy())
