@@ -135,13 +135,14 @@ def _lower(subject: Subject, shape: Tuple[int, ...]) -> None:
         with fixed_ranges(net):
             subject.model = lower(net, shape, arithmetic=subject.arithmetic)
     except QuantizeError as error:
+        try:
+            subject.model = lower(net, shape, quantized=False)
+        except QuantizeError as failed:  # said once: what fails in float is what failed before
+            subject.notes.append(f"Layers are not shown: {failed}")
+            return
         subject.notes.append(f"Layers are shown in float, since the quantized network has no integer form: {error}")
         subject.formats = {entry.path: (str(entry.weight or "float32"), str(entry.input or "float32"))
                            for entry in net.plan.entries}
-        try:
-            subject.model = lower(net, shape, quantized=False)
-        except QuantizeError as failed:
-            subject.notes.append(f"Layers are not shown: {failed}")
 
 
 # ---- who computes the quantized network's scores
