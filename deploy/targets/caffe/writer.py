@@ -14,6 +14,7 @@ from deploy.targets.caffe.layer import Layer
 from deploy.targets.caffe.layers import LAYERS
 from deploy.targets.caffe.messages import LayerParameter, NetParameter
 from quantize.errors import DeployError
+from quantize.escape import shown
 from quantize.files import PathLike, read_text, write_together
 
 SUFFIXES = (".prototxt", ".caffemodel")
@@ -53,7 +54,7 @@ def output_blobs(prototxt: PathLike) -> List[str]:
     try:
         text_format.Parse(read_text(prototxt), net)
     except text_format.ParseError as error:
-        raise DeployError(f"{prototxt}: no .prototxt that this project has written: {error}") from None
+        raise DeployError(f"{prototxt}: no .prototxt that this project has written: {shown(error):.300}") from None
     read = {blob for layer in net.layer for blob in layer.bottom}
     return [blob for layer in net.layer for blob in layer.top if blob not in read]
 
