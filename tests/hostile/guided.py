@@ -75,7 +75,8 @@ def main(name, runs, seed):
             rng = random.Random(number)
             new = changed(name, content, rng) if rng.random() < OWN else atheris.Mutate(content, longest)
             return new[:longest]
-        options = [f"-atheris_runs={runs}", f"-seed={seed}", "-max_len=200000", "-rss_limit_mb=0"]
+        options = [f"-atheris_runs={runs}", f"-seed={seed}", "-max_len=200000", "-rss_limit_mb=0",
+                   f"-artifact_prefix={work}/"]
         atheris.Setup([sys.argv[0], *options, str(corpus)], one, custom_mutator=mutate)
         atheris.Fuzz()
 
