@@ -19,6 +19,7 @@ import numpy as np
 
 from quantize.documents import checked, parse_json
 from quantize.errors import ModelFileError
+from quantize.escape import shown
 from quantize.files import PathLike, opened, whole_file
 from quantize.limits import claim
 from quantize.npz import PLAIN
@@ -92,7 +93,7 @@ def read(path: PathLike, only: str = "") -> Stored:
         with opened(path, ModelFileError) as stream, zipfile.ZipFile(stream) as archive:
             return _Reader(path, archive).read(only)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError, ValueError) as error:
-        raise ModelFileError(f"{path}: not a file of save_quantized (truncated?): {error}") from None
+        raise ModelFileError(f"{path}: not a file of save_quantized (truncated?): {shown(error):.300}") from None
 
 
 class _Reader:
@@ -167,7 +168,7 @@ class _Reader:
         return np.frombuffer(data, dtype, offset=10 + length).reshape(shape).copy()
 
     def _error(self, text: str) -> ModelFileError:
-        return ModelFileError(f"{self._path}: {text}")
+        return ModelFileError(f"{self._path}: {shown(text):.500}")  # names of members are the file's
 
 
 def expect(value: Any, kind: type, what: str) -> Any:
