@@ -142,7 +142,7 @@ MEASURED = [page for page in PAGES if "measured" in page.parts]
 def abbreviated(page):
     """Word lists of the abbreviated commands of a page."""
     text = prose(page)
-    meaning = dict(re.findall(r"`([A-Z])`(?: stands)?(?: for| is)? `([^`]+)`", text))
+    meaning = dict(re.findall(r"`([A-Z])`(?:\s+stands)?(?:\s+for|\s+is)?\s+`([^`]+)`", text))
     for command in re.findall(r"`([A-Z] [^`]+)`", text):
         words = command.split()
         while any(word in meaning for word in words):
