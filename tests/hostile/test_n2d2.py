@@ -57,7 +57,8 @@ def test_no_more_of_a_packed_file_is_unpacked_than_is_allowed(tmp_path):
 @pytest.mark.parametrize("content, message", [
     (b"not packed", "cannot be unpacked"), (gzip.compress(b"x", mtime=0)[:-4], "cannot be unpacked"),
     (gzip.compress(b"x" * 40, mtime=0), "is no IDX file"),
-    (gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12, mtime=0), "says")], ids=["not packed", "cut off", "other content", "another count"])
+    (gzip.compress(bytes((0, 0, 8, 3)) + b"\xff" * 12, mtime=0), "says")],
+    ids=["not packed", "cut off", "other content", "another count"])
 def test_a_packed_file_that_is_none_is_one_line(tmp_path, content, message):
     for name, whole in mnist().items():
         (tmp_path / name).write_bytes(whole)
