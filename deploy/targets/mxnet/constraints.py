@@ -30,7 +30,19 @@ def config_list() -> List[dict]:
 
 def check_plan(layers: Iterable[Tuple[Any, Any]]) -> List[Problem]:
     """What the operators cannot follow in a Plan; `layers` yields (PlanEntry, float Block)."""
-    return [Problem(entry.path, text) for entry, _ in layers if entry.quantized for text in _plan_problems(entry)]
+    return [Problem(entry.path, text) for entry, block in layers if entry.quantized
+            for text in [*_plan_problems(entry), *_block_problems(entry, block)]]
+
+
+def _block_problems(entry, block) -> Iterator[str]:
+    if entry.op_type == "Conv2D":
+        yield from _groups_problems(block._kwargs["num_group"], block.weight.shape[0])
+
+
+def _groups_problems(groups, outputs) -> Iterator[str]:
+    if groups > 1 and groups != outputs:
+        yield (f"{groups} groups with several outputs each: MXNet takes a weight scale for each group, not for "
+               "each output; exclude the layer")
 
 
 def _plan_problems(entry) -> Iterator[str]:
@@ -100,9 +112,7 @@ def _layer_problems(node, fusion, arithmetic) -> Iterator[str]:
 def _convolution_problems(node) -> Iterator[str]:
     if node.pad_value != 0:
         yield f"it pads with {node.pad_value:g}; MXNet pads codes with 0"
-    if node.groups > 1 and not node.depthwise:
-        yield (f"{node.groups} groups with several outputs each: MXNet takes a weight scale for each group, not for "
-               "each output; leave it float")
+    yield from _groups_problems(node.groups, len(node.weight))
     if node.pads[:2] != node.pads[2:] and node.dilation != (1, 1):
         yield f"pads {node.pads} with dilation {node.dilation}; MXNet pads both sides alike"
 

@@ -78,11 +78,12 @@ def network():
     return net
 
 
-def deployed(net, target, rules=None):
-    """The model of a network, as files of a target hold it."""
+def deployed(net, target, rules=None, asked=True):
+    """The model of a network, as files of a target hold it; with its rules alone where it is not asked about them."""
     net(mx.nd.array(images(2)))
     merge_bn(net)
-    convert_model(net, target=target, config_list=rules, example_input=mx.nd.array(images(2)))
+    convert_model(net, target=target if asked else None, config_list=rules if asked else target.config_list(net),
+                  example_input=mx.nd.array(images(2)))
     minmax = CALIBRATORS.get("minmax")()
     calibrate(net, observe(net, [mx.nd.array(images(20))], calibrator=minmax), minmax)
     quantize_input(net, online=False)

@@ -163,14 +163,32 @@ def test_what_it_cannot_follow_is_said_of_every_layer():
         convert_model(net, target="mxnet", config_list=rules)
 
 
-def test_groups_with_several_outputs_are_refused_before_anything_is_written(tmp_path):
+def grouped(*layers):
+    """Convolutions of so many outputs in so many groups."""
+    mx.random.seed(3)
     net = nn.HybridSequential(prefix="net_")
-    net.add(nn.Conv2D(6, 3, groups=3), nn.Conv2D(12, 3, groups=6), nn.Dense(2))
-    net.initialize()
-    model = deployed(net, TARGET)
+    net.add(*(nn.Conv2D(outputs, 3, groups=groups, padding=1) for outputs, groups in layers), nn.Dense(2))
+    net.initialize(mx.init.Xavier())
+    net(mx.nd.array(images(2)))
+    return net
+
+
+def test_groups_with_several_outputs_are_refused_before_a_calibration():
+    net = grouped((6, 3), (12, 6), (24, 12))
+    with pytest.raises(ConfigError, match="(?s)rules of 2 layers: 0: 3 groups with several outputs each.*; 2: 12 grou"):
+        convert_model(net, target="mxnet", config_list=[{"op_names": ["1"], "exclude": True}])
+
+
+def test_groups_with_several_outputs_of_a_model_without_a_plan_are_not_written(tmp_path):
+    model = deployed(grouped((6, 3), (12, 6)), TARGET, asked=False)
     with pytest.raises(DeployError, match="(?s)0: 3 groups with several outputs each.*1: 6 groups"):
         TARGET.write(model, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@vnni
+def test_groups_with_one_output_and_several_inputs_each(tmp_path):
+    assert same(deployed(grouped((12, 1), (4, 4), (8, 1)), TARGET), tmp_path, images(4, 9))[0] > 10000
 
 
 def test_an_unsettled_model_is_not_written(tmp_path):
