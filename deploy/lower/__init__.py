@@ -5,6 +5,6 @@ The network is traced in float mode; operators become nodes one by one (`operato
 name written-out functions, merge reshapes, move padding, BatchNorm and activations into layers.
 """
 
-from deploy.lower.entry import lower
+from deploy.lower.entry import lower, lower_front
 
-__all__ = ["lower"]
+__all__ = ["lower", "lower_front"]

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Operator by operator from the traced graph to a draft, collecting everything that cannot be lowered."""
 
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Type
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type
 
 from mxnet.gluon import Block, nn
 
@@ -37,6 +37,8 @@ class Builder:
     ----------
     draft : Draft
     problems : list of Problem
+    lost : set of str
+        Blobs that could not be made, and those computed from them.
     """
 
     def __init__(self, traced: Traced, naming: Naming, layers: Mapping[str, Block], arithmetic: Arithmetic,
@@ -50,6 +52,7 @@ class Builder:
         # name of the operator that marks the place -> what rounds there
         self.marks = {item.prefix + GRID: item for item in outputs if item.mode != "float"}
         self.problems: List[Problem] = []
+        self.lost: Set[str] = set()
         self.values: Dict[Tuple[int, int], Value] = {(index, 0): name for name, index in zip(names, traced.inputs)}
         self.values.update(traced.constants)
 
@@ -65,9 +68,25 @@ class Builder:
             self.draft.outputs = tuple(str(self.values[head]) for head in self.traced.heads)
         return self.draft
 
+    def front(self) -> Draft:
+        """What `build` has made of the operators that depend on none that failed; what others would read is an output.
+
+        Without outputs where the first operator has failed.
+        """
+        wanted = list(self.traced.heads)
+        for node in self.traced.nodes:
+            first = self.values.get((node.index, 0))
+            if isinstance(first, str) and first in self.lost:
+                wanted += node.sources
+        blobs = [blob for blob in map(self.values.get, wanted) if isinstance(blob, str) and blob not in self.lost]
+        self.draft.outputs = tuple(blob for blob in dict.fromkeys(blobs) if self.draft.writer(blob) is not None)
+        self.draft.drop_unread()
+        return self.draft
+
     def _lower(self, node):
         shapes = self._output_shapes(node)
-        call = Call(self, node, [self.values.get(source) for source in node.sources], [shape[1:] for shape in shapes])
+        operands = [self.values.get(source) for source in node.sources]
+        call = Call(self, node, operands, [shape[1:] for shape in shapes])
         try:
             # traced with one image: an output without that axis mixes images, and no engine runs it image by image
             if shapes[0][:1] != (1,):
@@ -84,6 +103,9 @@ class Builder:
         except Unsupported as reason:
             self.problems.append(Problem(call.path or call.name, str(reason)))
             outputs = self._stand_ins(call)
+            self.lost.update(outputs)
+        if any(isinstance(operand, str) and operand in self.lost for operand in operands):
+            self.lost.update(outputs)
         self.values.update(((node.index, number), blob) for number, blob in enumerate(outputs))
 
     def _stand_ins(self, call):

@@ -9,6 +9,7 @@ from mxnet.gluon import Block
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Grid, Model
 from deploy.lower.builder import Builder
+from deploy.lower.draft import Draft
 from deploy.lower.passes import MERGING_NORMS, PASSES
 from deploy.lower.trace import Naming, trace_network
 from deploy.lower.weights import quantized_paths
@@ -51,14 +52,43 @@ def lower(net: Block, input_shape: Shapes, *, arithmetic: Arithmetic = Arithmeti
         Naming every operator that has no deployed form, every layer without a calibrated range or with a format that
         integer layers cannot hold; for parameters without values; for an input shape that does not fit.
     """
+    builder = _builder(net, input_shape, arithmetic, quantized, input_name, input_grid)
+    draft = builder.build()
+    if builder.problems:
+        raise DeployError(f"the network cannot be deployed: {listed(builder.problems)}")
+    return _finished(draft, merge_norms)
+
+
+def lower_front(net: Block, input_shape: Shapes, arithmetic: Arithmetic = Arithmetic(),  # noqa: B008 (stateless)
+                quantized: bool = True) -> Model:
+    """As `lower`, of the operators in front of those that have no deployed form, to look into them.
+
+    What those would read are the outputs: of a detector's network the maps that its boxes are decoded from.
+
+    Raises
+    ------
+    ConversionError
+        A network that cannot be traced.
+    DeployError
+        Where nothing is left.
+    """
+    builder = _builder(net, input_shape, arithmetic, quantized)
+    builder.build()
+    draft = builder.front()
+    if not draft.outputs:
+        raise DeployError(f"the network cannot be deployed: {listed(builder.problems)}")
+    return _finished(draft)
+
+
+def _builder(net, input_shape, arithmetic, quantized, input_name="data", input_grid=None) -> Builder:
     given: Any = input_shape
     shapes = [given] if not given or isinstance(given[0], (int, np.integer)) else given
     traced = trace_network(net, shapes)
     layers = quantized_paths(net) if quantized else {}
-    builder = Builder(traced, Naming(net, traced), layers, arithmetic, input_name, input_grid)
-    draft = builder.build()
-    if builder.problems:
-        raise DeployError(f"the network cannot be deployed: {listed(builder.problems)}")
+    return Builder(traced, Naming(net, traced), layers, arithmetic, input_name, input_grid)
+
+
+def _finished(draft: Draft, merge_norms: bool = True) -> Model:
     for improve in PASSES:
         if merge_norms or improve not in MERGING_NORMS:
             improve(draft)

@@ -89,6 +89,29 @@ def test_a_checkpoint_alone(folders, tmp_path):
     assert "w 3 bit" in text and "in 8 bit" in text and "Quantization report &middot; checkpoint" in text
 
 
+def test_a_detector_is_shown_as_far_as_it_can_be_lowered(tmp_path):
+    """Its boxes are chosen by operators that have no deployed form; its layers stand in front of them."""
+    import mxnet as mx
+    mx.random.seed(3)
+    image = mx.sym.var("data")
+    body = mx.sym.relu(mx.sym.Convolution(image, kernel=(3, 3), num_filter=4, name="body"))
+    heads = [mx.sym.Convolution(body, kernel=(1, 1), num_filter=4, name=name) for name in ("scores", "boxes")]
+    symbol = mx.sym.Group([head * (heads[0] > 0.1) for head in heads])
+    symbol.save(str(tmp_path / "net-symbol.json"))
+    shapes, _, _ = symbol.infer_shape(data=(1, 1, 8, 8))
+    mx.nd.save(str(tmp_path / "net.params"), {f"arg:{name}": mx.nd.random.normal(shape=shape) for name, shape in zip(
+        symbol.list_arguments(), shapes) if name != "data"})
+    assert main(["simulate", "--symbol", str(tmp_path / "net-symbol.json"), "--params", str(tmp_path / "net.params"),
+                 "--dataset", "digits", "--metric", "agreement", "--num-images", "20", "--output", str(tmp_path / "out")]) == 0
+    contents = report(ReportRequest(str(tmp_path / "out"), images=4))
+    assert [row["name"] for row in contents["layers"]] == ["body", "scores", "boxes"]
+    assert all(row["alone"] and row["macs"] and row["inputs"]["thresholds"] for row in contents["layers"][1:])
+    assert {edge["to"] for edge in contents["edges"]} == {"body", "scores", "boxes", "output"}
+    assert contents["answers"] is None and contents["images"] is None
+    assert sum("operator _greater_scalar is not supported" in note for note in contents["notes"]) == 1
+    assert "as far as the network can be lowered" in page_text(contents)
+
+
 def test_what_has_no_integer_form_is_shown_in_float(folders, tmp_path):
     output = tmp_path / "out"
     assert main(["simulate", "--model", "digits_lenet", "--num-images", "20", "--wino-quantize", "F23", "--output",

@@ -163,7 +163,7 @@ def _answers(found: Material, subject: Subject, images: np.ndarray, seen: Study)
     written = found.result.get("answers")
     if isinstance(written, dict):
         return written
-    if not _classifies(found, seen.float_scores):
+    if not subject.whole or not _classifies(found, seen.float_scores):
         return None
     computed = scores_of(found, subject)
     scores, by = (seen.scores, "the integer engine") if computed is None else (computed[0](images), computed[1])

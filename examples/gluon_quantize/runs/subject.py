@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: MIT
 """The network that a report looks into: of a deployment what was written, of a checkpoint what is lowered from it."""
 
+import contextlib
 import dataclasses
 import logging
-from typing import Any, Callable, List, Optional, Tuple
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 import numpy as np
 
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Model
+from deploy.study import costs
 from gluon_quantize.data.datasets import open_images
 from gluon_quantize.data.image_set import ImageSet
 from gluon_quantize.data.preprocess import Preprocessing
@@ -53,6 +55,8 @@ class Subject:
     formats : dict
         Layer -> (weight, input) as the plan has them, where `model` is in float since the quantized network has no
         integer form.
+    whole : bool
+        False where `model` ends in front of operators that cannot be lowered: its outputs are not the network's.
     notes : list of str
         What could not be had, and why.
     """
@@ -63,6 +67,7 @@ class Subject:
     images: Optional[Images] = None
     net: Any = None
     formats: Any = dataclasses.field(default_factory=dict)
+    whole: bool = True
     notes: List[str] = dataclasses.field(default_factory=list)
 
 
@@ -127,22 +132,45 @@ def checkpoint_of(found: Material, request: ImagesRequest) -> Subject:
 
 
 def _lower(subject: Subject, shape: Tuple[int, ...]) -> None:
-    """Give a subject its model: quantized where that has an integer form, else in float, else none."""
+    """Give a subject its model: quantized where that has an integer form, else in float, else what can be lowered."""
     from deploy.lower import lower
     from gluon_quantize.training.loop import fixed_ranges
-    net = subject.net
     try:
-        with fixed_ranges(net):
-            subject.model = lower(net, shape, arithmetic=subject.arithmetic)
-    except QuantizeError as error:
-        try:
-            subject.model = lower(net, shape, quantized=False)
-        except QuantizeError as failed:  # said once: what fails in float is what failed before
-            subject.notes.append(f"Layers are not shown: {failed}")
+        with fixed_ranges(subject.net):
+            subject.model = lower(subject.net, shape, arithmetic=subject.arithmetic)
+        return
+    except QuantizeError as failed:
+        error = failed
+    try:
+        subject.model = lower(subject.net, shape, quantized=False)
+    except QuantizeError as failed:  # said once: what fails in float is what failed before
+        _lower_front(subject, shape, failed)
+        return
+    subject.notes.append(f"Layers are shown in float, since the quantized network has no integer form: {error}")
+    subject.formats = _planned_formats(subject.net)
+
+
+def _lower_front(subject: Subject, shape: Tuple[int, ...], error: QuantizeError) -> None:
+    """Give a subject the part of its network in front of what cannot be lowered, in integers if that is as large."""
+    from deploy.lower import lower_front
+    from gluon_quantize.training.loop import fixed_ranges
+    try:
+        floating = lower_front(subject.net, shape, quantized=False)
+    except QuantizeError as failed:
+        subject.notes.append(f"Layers are not shown: {failed}")
+        return
+    subject.notes.append(f"Layers are shown as far as the network can be lowered; for the rest, {error}")
+    subject.whole = False
+    with fixed_ranges(subject.net), contextlib.suppress(QuantizeError):
+        model = lower_front(subject.net, shape, subject.arithmetic)
+        if len(costs(model)) == len(costs(floating)):
+            subject.model = model
             return
-        subject.notes.append(f"Layers are shown in float, since the quantized network has no integer form: {error}")
-        subject.formats = {entry.path: (str(entry.weight or "float32"), str(entry.input or "float32"))
-                           for entry in net.plan.entries}
+    subject.model, subject.formats = floating, _planned_formats(subject.net)
+
+
+def _planned_formats(net: Any) -> Dict[str, Tuple[str, str]]:
+    return {entry.path: (str(entry.weight or "float32"), str(entry.input or "float32")) for entry in net.plan.entries}
 
 
 # ---- who computes the quantized network's scores

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What cannot be lowered is refused, all of it at once and by name."""
 
+import mxnet as mx
+import numpy as np
 import pytest
-from mxnet.gluon import Block, nn
+from mxnet.gluon import Block, HybridBlock, nn
 
-from deploy.lower import lower
+from deploy import engine
+from deploy.lower import lower, lower_front
 from quantize.errors import ConversionError, DeployError
 
 IMAGE = (4, 6, 6)
@@ -81,3 +84,35 @@ def test_a_network_that_looks_at_values_is_refused():
     net.add(nn.HybridLambda(lambda F, x: x if x.shape[0] else -x))
     with pytest.raises(ConversionError, match="cannot be traced"):
         lower(net, IMAGE)
+
+
+def test_the_front_of_a_network_that_cannot_be_deployed(chain):
+    """What stands in front of the first unsupported operators, with what those read as its outputs."""
+    net = chain(IMAGE, nn.Conv2D(5, 1), Forked(), nn.Conv2D(3, 1))
+    with pytest.raises(DeployError):
+        lower(net, IMAGE)
+    model = lower_front(net, IMAGE)
+    assert [node.path for node in model.nodes] == ["0", "1.left", "1.right"]
+    assert [model.shapes[blob] for blob in model.outputs] == [(2, 6, 6), (2, 6, 6)]
+    x = np.random.default_rng(0).normal(size=(2,) + IMAGE).astype(np.float32)
+    left, right = engine.run(model, x).outputs
+    expected = net[0](mx.nd.array(x))
+    for found, layer in ((left, net[1].left), (right, net[1].right)):
+        np.testing.assert_allclose(found, layer(expected).asnumpy(), atol=1e-5)
+
+
+def test_a_network_without_a_front(chain):
+    with pytest.raises(DeployError, match="operator sort is not supported"):
+        lower_front(chain(IMAGE, nn.HybridLambda(lambda F, x: F.sort(x, axis=1)), nn.Conv2D(4, 1)), IMAGE)
+
+
+class Forked(HybridBlock):
+    """Two layers side by side, one sorted and multiplied by the other."""
+
+    def __init__(self):
+        super().__init__()
+        with self.name_scope():
+            self.left, self.right = nn.Conv2D(2, 1), nn.Conv2D(2, 1)
+
+    def hybrid_forward(self, F, x):
+        return F.sort(self.left(x), axis=1) * self.right(x)
