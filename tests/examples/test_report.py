@@ -102,14 +102,17 @@ def test_a_detector_is_shown_as_far_as_it_can_be_lowered(tmp_path):
     mx.nd.save(str(tmp_path / "net.params"), {f"arg:{name}": mx.nd.random.normal(shape=shape) for name, shape in zip(
         symbol.list_arguments(), shapes) if name != "data"})
     assert main(["simulate", "--symbol", str(tmp_path / "net-symbol.json"), "--params", str(tmp_path / "net.params"),
-                 "--dataset", "digits", "--metric", "agreement", "--num-images", "20", "--output", str(tmp_path / "out")]) == 0
+                 "--dataset", "digits", "--metric", "agreement", "--num-images", "20", "--output",
+                 str(tmp_path / "out")]) == 0
     contents = report(ReportRequest(str(tmp_path / "out"), images=4))
     assert [row["name"] for row in contents["layers"]] == ["body", "scores", "boxes"]
     assert all(row["alone"] and row["macs"] and row["inputs"]["thresholds"] for row in contents["layers"][1:])
     assert {edge["to"] for edge in contents["edges"]} == {"body", "scores", "boxes", "output"}
     assert contents["answers"] is None and contents["images"] is None
     assert sum("operator _greater_scalar is not supported" in note for note in contents["notes"]) == 1
-    assert "as far as the network can be lowered" in page_text(contents)
+    assert contents["data"] == "digits"
+    text = page_text(contents)
+    assert "as far as the network can be lowered" in text and "Data: <bdi>digits</bdi>" in text
 
 
 def test_what_has_no_integer_form_is_shown_in_float(folders, tmp_path):

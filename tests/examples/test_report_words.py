@@ -45,6 +45,30 @@ def test_formats_of_inputs(qmin, qmax, text):
     assert grid_format(qmin, qmax) == text
 
 
+def test_deviations_are_said_with_their_reason():
+    codes = {"elements": 100, "identical": 90, "share": 0.9, "largest": 1}
+    certificate = {"machine": {"cpu": "a cpu"}, "images": 5, "sides": {
+        side: {"codes": codes, "first_deviation": "b", "top1_agreement": 5} for side in ("fast", "other")},
+        "layers": [{"node": "a", "reasons": {}}, {"node": "b", "reasons": {"fast": {"from": "a", "why": "it halves"}}}]}
+    said = [item["text"] for item in words.warnings(contents(certificates=[certificate]))]
+    assert said == [f"{side} on a cpu: 10.00% of the codes differ from the integer engine, first at b: {why}"
+                    for side, why in (("fast", "it halves"), ("other", "the certificate does not say why"))]
+
+
+def test_float_is_not_compared_with_itself():
+    compared = {"sqnr_db": [30.0, 27.0], "agreement": 0.5}
+    result = {"images": 9, "float": dict(compared, sqnr_db=[999.0, 999.0]), "accuracy": {"ncnn int8": compared}}
+    cards = {card["title"]: card["value"] for card in words.glance(contents(result))}
+    assert cards == {"outputs ncnn int8": "27.0 dB", "agreement ncnn int8": "50.00%"}
+
+
+def test_small_values_are_drawn():
+    facts = {"edges": [0.0, 1e-9, 2e-9], "counts": [3, 1], "thresholds": {"minmax": 2e-9}, "clipped": {"minmax": 0.0},
+             "chosen": 2e-9}
+    bars = charts.inputs(facts, "linear")["layer"][0]["data"]["values"]
+    assert [(bar["from"], bar["to"]) for bar in bars] == [(0.0, 1e-9), (1e-9, 2e-9)]
+
+
 def test_cards_of_a_classifier():
     result = {"images": 200, "float": {"top1_count": 180}, "accuracy": {
         "ncnn int8": {"top1_count": 170, "agreement_count": 190}, "simulated": {"top1_count": 180}},

@@ -75,10 +75,11 @@ def report(request: ReportRequest, progress: Silent = SILENT) -> Dict[str, Any]:
         "format": FORMAT, "kind": found.kind, "name": _name(found), "folder": str(found.folder), "plan": found.plan,
         "subject": str(request.subject), "result": found.result, "training": found.log.get("epochs", []),
         "before": found.log.get("before") or {}, "certificates": found.certificates, "versions": _versions(),
-        "notes": [], "layers": [], "edges": [], "collection": None, "images": None, "timing": None,
+        "notes": [], "data": "", "layers": [], "edges": [], "collection": None, "images": None, "timing": None,
         "answers": found.result.get("answers"), "class_names": {}, "sensitivity": found.result.get("sensitivity")}
     subject = subject_of(found, request.data)
     if subject is not None:
+        contents["data"] = subject.data
         _look(request, found, subject, contents, progress)
         contents["notes"] += subject.notes
     return contents

@@ -50,6 +50,8 @@ class Subject:
         None where the network could not be lowered, not even in float.
     arithmetic : Arithmetic
     images : Images or None
+    data : str
+        Which they are, in words; empty where there are none.
     net : Block or None
         Of a checkpoint, as it is left.
     formats : dict
@@ -65,6 +67,7 @@ class Subject:
     model: Optional[Model] = None
     arithmetic: Arithmetic = Arithmetic()
     images: Optional[Images] = None
+    data: str = ""
     net: Any = None
     formats: Any = dataclasses.field(default_factory=dict)
     whole: bool = True
@@ -111,6 +114,7 @@ def _open_images(subject: Subject, request: ImagesRequest, steps: Optional[Prepr
             raise DataError(f"they come from the function {name}; name it again: --data {name}")
         images = open_images(request, name, "test", labels=labels)
         subject.images = Images(images, steps_for(request, name, steps))
+        subject.data = name if not request.folder or request.loader else f"{name}, {request.folder}"
     except QuantizeError as error:
         subject.notes.append(f"No images were looked at: {error}")
 

@@ -138,7 +138,18 @@ function showCharts(node) {
   }
 }
 
-function choose(node, quietly) {
+// what scrolls within the page moves until something in it is seen; the page itself stays
+function reveal(item) {
+  const frame = item.closest(".network, .tall");
+  if (!frame) return;
+  const inner = item.getBoundingClientRect(), outer = frame.getBoundingClientRect();
+  const moved = (low, high, first, last) => low < first || high > last ? (low + high - first - last) / 2 : 0;
+  const [x, y] = item.matches("tr") ? [0, moved(inner.top, inner.bottom, outer.top + table.tHead.offsetHeight, outer.bottom)]
+    : [moved(inner.left, inner.right, outer.left, outer.right), moved(inner.top, inner.bottom, outer.top, outer.bottom)];
+  frame.scrollBy({ left: x, top: y, behavior: "instant" });
+}
+
+function choose(node, quietly, first) {
   const row = rows.find((item) => item.dataset.node === node);
   if (!row) return;
   chosen = node;
@@ -146,6 +157,7 @@ function choose(node, quietly) {
     const same = (item.dataset.node || item.dataset.choose) === node;
     item.classList.toggle("chosen", same);
     if (item.matches(".node")) item.setAttribute("aria-pressed", same);
+    if (same && !first) reveal(item);
   }
   document.getElementById("which").value = node;
   document.getElementById("layer-title").textContent = nameOf(node);
@@ -171,5 +183,7 @@ document.addEventListener("keydown", (event) => {
 const which = document.getElementById("which");
 if (which) {
   which.addEventListener("change", () => choose(which.value, true));
-  choose(data.first, true);
+  choose(data.first, true, true);
+  const start = document.querySelector(".node");
+  if (start) reveal(start);
 }

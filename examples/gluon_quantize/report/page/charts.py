@@ -6,6 +6,8 @@ from typing import Any, Dict, List, Mapping, Sequence
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 HEIGHT = 180
 MOST_GROWTH = 1e6  # of a learned range: beyond it nothing is drawn
+# paths begin alike: the end of a long one tells more
+TAIL = "length(datum.label) > 17 ? '…' + slice(datum.label, -16) : datum.label"
 CELLS = 120  # of a confusion matrix
 BLUE, ORANGE, GREY = "#3b78b5", "#c2571a", "#8a8a8a"
 
@@ -16,8 +18,13 @@ def _chart(title: str, **parts: Any) -> Dict[str, Any]:
             "height": HEIGHT, "background": None, "config": config, **parts}
 
 
+def _six_digits(value: float) -> float:
+    """Of a value of any size: thresholds of 1e-7 are drawn, too."""
+    return float(f"{value:.6g}")
+
+
 def _bins(edges: Sequence[float], counts: Sequence[int], **more: Any) -> List[Dict[str, Any]]:
-    return [{"from": round(low, 6), "to": round(high, 6), "count": count, **more}
+    return [{"from": _six_digits(low), "to": _six_digits(high), "count": count, **more}
             for low, high, count in zip(edges, edges[1:], counts) if count]
 
 
@@ -25,9 +32,9 @@ def _bars(scale: str, colour: Any, axis: str) -> Dict[str, Any]:
     y: Dict[str, Any] = {"field": "count", "type": "quantitative", "title": f"values ({scale})"}
     if scale == "log":
         y["scale"] = {"type": "symlog"}
+    x = {"field": "from", "type": "quantitative", "title": axis, "axis": {"format": "~g"}}
     return {"mark": {"type": "bar", "opacity": 0.7, "tooltip": True},
-            "encoding": {"x": {"field": "from", "type": "quantitative", "title": axis}, "x2": {"field": "to"}, "y": y,
-                         "y2": {"datum": 0}, "color": colour}}
+            "encoding": {"x": x, "x2": {"field": "to"}, "y": y, "y2": {"datum": 0}, "color": colour}}
 
 
 def inputs(facts: Mapping[str, Any], scale: str) -> Dict[str, Any]:
@@ -60,7 +67,7 @@ def weights(facts: Mapping[str, Any]) -> Dict[str, Any]:
 
 def strip(facts: Mapping[str, Any]) -> Dict[str, Any]:
     """Largest magnitudes of the output channels as heat strips, before and after quantization."""
-    values = [{"channel": number, "largest": round(value, 6), "weight": name}
+    values = [{"channel": number, "largest": _six_digits(value), "weight": name}
               for key, name in (("ranges", "float"), ("stored_ranges", "stored"))
               for number, value in enumerate(facts[key])]
     return _chart("Largest weight of each output channel", data={"values": values},
@@ -84,7 +91,7 @@ def _by_layer(title: str, values: List[Dict[str, Any]], field: str, unit: str, c
               **more: Any) -> Dict[str, Any]:
     """Values of every layer, in the network's order; the layer that is chosen on the page is marked."""
     x = {"field": "layer", "type": "nominal", "sort": None, "title": None,
-         "axis": {"labelLimit": 110, "labelAngle": -60, "labelOverlap": True}}
+         "axis": {"labelLimit": 110, "labelAngle": -60, "labelOverlap": True, "labelExpr": TAIL}}
     chosen = {"mark": {"type": "rule", "strokeWidth": 9, "opacity": 0.25, "color": GREY},
               "transform": [{"filter": "datum.layer === chosen"}], "encoding": {"x": x}}
     mark = {"type": "line", "point": {"size": 45}, "tooltip": True, "cursor": "pointer", **more.pop("mark", {})}
@@ -136,7 +143,8 @@ def confusion(found: Mapping[str, Any], names: Mapping[str, str]) -> Dict[str, A
     return _chart("Class in float against class when quantized", data={"values": cells},
                   mark={"type": "rect", "tooltip": True}, height=280,
                   encoding={"x": axes["quantized"], "y": axes["float"],
-                            "color": {"field": "images", "type": "quantitative", "scale": {"scheme": "blues"}}})
+                            "color": {"field": "images", "type": "quantitative", "scale": {"scheme": "blues"},
+                                      "legend": {"tickMinStep": 1, "format": "d"}}})
 
 
 def training(epochs: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:

@@ -67,7 +67,7 @@ def _closeness_cards(result: Mapping[str, Any]) -> List[Card]:
     cards = [_card(f"{metric} {name}", f"{value:.4g}") for name, counts in accuracies(result)
              if "top1_count" not in counts for metric, value in (counts.get("metrics") or {}).items()]
     compared = [("quantized", result["responses"])] if isinstance(result.get("responses"), dict) else [
-        (name, counts) for name, counts in accuracies(result) if "sqnr_db" in counts]
+        (name, counts) for name, counts in accuracies(result) if "sqnr_db" in counts and name != "float"]
     for name, found in compared:
         least = min(found["sqnr_db"], default=None)
         if least is not None:
@@ -127,8 +127,15 @@ def machines(contents: Mapping[str, Any]) -> List[Dict[str, Any]]:
             rows.append({"machine": " ".join(str(machine.get(key, "")) for key in ("cpu", "architecture")).strip(),
                          "side": side, "share": codes["share"], "largest": codes["largest"], "exact": exact,
                          "first": found.get("first_deviation") or "none",
+                         "why": _why(certificate, side, found.get("first_deviation")),
                          "same": f"{found['top1_agreement']}/{certificate.get('images')}"})
     return rows
+
+
+def _why(certificate: Mapping[str, Any], side: str, node: Optional[str]) -> str:
+    """The reason that a certificate gives for the codes in front of a layer."""
+    return next((str((layer.get("reasons") or {}).get(side, {}).get("why", "")) for layer in
+                 certificate.get("layers", ()) if layer.get("node") == node), "")
 
 
 def metrics(contents: Mapping[str, Any]) -> List[Dict[str, Any]]:
@@ -149,7 +156,7 @@ def warnings(contents: Mapping[str, Any]) -> List[Dict[str, Any]]:
     said: List[Dict[str, Any]] = [{"text": text, "layers": []} for text in contents["notes"]]
     said += [{"text": text, "layers": []} for text in _accuracy_warnings(contents["result"])]
     said += [{"text": f"{row['side']} on {row['machine']}: {1 - row['share']:.2%} of the codes differ from the integer "
-              f"engine, first at {row['first']}; the certificate names the reason, where it is known", "layers": []}
+              f"engine, first at {row['first']}: {row['why'] or 'the certificate does not say why'}", "layers": []}
              for row in machines(contents) if not row["exact"]]
     for text, test in LAYER_WARNINGS:
         layers = [{"node": row["node"], "name": row["name"], "value": value} for row in contents["layers"]
