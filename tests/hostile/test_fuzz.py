@@ -28,6 +28,7 @@ from tests.hostile.fuzzing import generator
 from tests.hostile.seeds import formats
 
 QUICK, SLOW = 2000, 50_000
+STEP = 1000  # of these at a time, when a run says how far it is
 LIMIT = 2 ** 28
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # files on a disk take longer than to read them
 CORPUS = pathlib.Path(__file__).resolve().parent / "corpus.json"
@@ -131,18 +132,36 @@ def test_damaged_files_at_length(known, name, folder):
 
 
 def run(names, first, count):
-    """Try damaged files, and say what came of it, a line for each format and each kind of fault."""
+    """Try damaged files, and say what came of it, a line for each format and each kind of fault.
+
+    How far it is goes to standard error, so that a run which is cut has its figures.
+    """
     with tempfile.TemporaryDirectory() as seeds, memory_limit(LIMIT):
         known = formats(pathlib.Path(seeds))
         for name in names or NAMES:
-            started = time.process_time()
+            started, counts, kinds = time.process_time(), collections.Counter(), set()
             with tempfile.TemporaryDirectory(dir=MEMORY) as work:
-                counts, found = answers(known[name], first, count, pathlib.Path(work))
-            print(f"{name}: {count} tried from {first} on, {counts['read']} read, {counts['refused']} refused, "
-                  f"{len(found)} failed, {time.process_time() - started:.0f} s", flush=True)
-            kinds = {re.sub(r"\d|/(tmp|dev)\S*", "", reason)[-60:]: number for number, reason in found.items()}
-            for number in sorted(kinds.values()):
-                print(f"    {number}: {found[number]}", flush=True)
+                for start in range(first, first + count, STEP):
+                    more, found = answers(known[name], start, min(STEP, first + count - start), pathlib.Path(work))
+                    counts += more
+                    show_faults(found, kinds)
+                    print(summary(name, first, counts, started), file=sys.stderr, flush=True)
+            print(summary(name, first, counts, started), flush=True)
+
+
+def summary(name, first, counts, started):
+    """How many were tried since, and what came of them."""
+    return (f"{name}: {sum(counts.values())} tried from {first} on, {counts['read']} read, "
+            f"{counts['refused']} refused, {counts['failed']} failed, {time.process_time() - started:.0f} s")
+
+
+def show_faults(found, kinds):
+    """Print the first fault of each kind."""
+    for number, reason in sorted(found.items()):
+        kind = re.sub(r"\d|/(tmp|dev)\S*", "", reason)[-60:]
+        if kind not in kinds:
+            print(f"    {number}: {reason}", flush=True)
+        kinds.add(kind)
 
 
 if __name__ == "__main__":
