@@ -23,6 +23,7 @@ Context = Union[mx.Context, List[mx.Context]]
 
 RESHAPES = ("reshape", "Reshape")
 SOFTMAX = ("softmax", "log_softmax")
+LONGEST = 2 ** 31 - 1  # places that a window and its padding may cover
 _IMAGES = "images_to_measure"
 ATTRIBUTES = ("input_names", "input_shape", "input_shapes", "preprocessing")  # which no child may be called
 
@@ -278,8 +279,23 @@ def _check_sizes(name, before, have, need) -> None:
                         f"shape {tuple(before)}); give it images of the size and batch that its file was made for")
 
 
+def _check_reach(name: str, options: Mapping[str, Any]) -> None:
+    """DataError for a window that reaches further than MXNet's sizes of 32 bits, which begin anew behind their end."""
+    kernel = _numbers(options.get("kernel_size", options.get("pool_size", 1)))
+    dilation, padding = _numbers(options.get("dilation", 1)), _numbers(options.get("padding", 0))
+    reach = max(dilation) * (max(kernel) - 1) + 1 + 2 * max(padding)
+    if reach > LONGEST:
+        raise DataError(f"{name}: its kernel, dilation and padding reach over {reach} places, {LONGEST} are possible")
+
+
+def _numbers(value: Any) -> Tuple[int, ...]:
+    """One number, or one for each axis."""
+    return tuple(value) or (0,) if isinstance(value, (tuple, list)) else (value or 0,)
+
+
 def _make_layer(name: str, spec: LayerSpec, ctx: Optional[Context]) -> Block:
     """The Gluon layer of a step, with its parameters set."""
+    _check_reach(name, spec.options)
     layer = spec.kind(**dict({"prefix": name + "_"}, **spec.options))
     for key, array in spec.arrays.items():
         # as load_parameters does it: zeros that are overwritten at once would be half of an import's time

@@ -4,9 +4,10 @@
 import mxnet as mx
 import numpy as np
 import pytest
+from mxnet.gluon import nn
 
 from quantize.errors import DataError
-from quantize.importers.graph_block import GraphBlock, Program, Step
+from quantize.importers.graph_block import GraphBlock, LayerSpec, Program, Step
 from quantize.importers.reshape_codes import size_after
 
 
@@ -40,3 +41,17 @@ def test_sizes_are_those_of_mxnet(before, shape):
 
 def test_half_precision_images_are_computed_in_float32():
     assert reshaping((0, -1))(mx.nd.ones((1, 2, 2), dtype="float16")).dtype == np.float32
+
+
+@pytest.mark.parametrize("kind, options", [
+    (nn.Conv2D, dict(kernel_size=(3, 3), padding=(2 ** 31 - 1, 2 ** 31 - 1))),
+    (nn.Conv2D, dict(kernel_size=(3, 3), padding=2 ** 30)),
+    (nn.Conv2D, dict(kernel_size=(3, 3), dilation=(1, 2 ** 30))),
+    (nn.MaxPool2D, dict(pool_size=(2 ** 31, 2))),
+    (nn.AvgPool2D, dict(pool_size=2, padding=(0, 2 ** 31 - 1)))])
+def test_windows_beyond_sizes_of_32_bits_are_refused(kind, options):
+    """MXNet wraps them: a padding of 2147483647 on both sides is one of -1, which its engine cannot compute later."""
+    sizes = dict(channels=2, in_channels=1) if kind is nn.Conv2D else {}
+    step = Step("window", ("x",), ("y",), layer=LayerSpec(kind, dict(sizes, **options)))
+    with pytest.raises(DataError, match="^window: its kernel, dilation and padding reach over [0-9]+ places, "):
+        GraphBlock(Program("x", ("y",), [step], {}))
