@@ -21,6 +21,7 @@ from quantize.limits import claim
 MOST_MEMBERS = 10_000
 KINDS = "biufc"  # numbers alone: no objects, which would be pickles, no records
 TEXT = "U"
+UNICODE = 0x10FFFF  # the last letter; NumPy makes strings of numbers beyond it, in which Python's own functions fail
 # as numpy.save writes it, of numbers and texts
 PLAIN = re.compile(rb"\{'descr': '([<>|][biufcU]\d{1,9})', 'fortran_order': (True|False), "
                    rb"'shape': \(((?:\d{1,18}, ?)*(?:\d{1,18},?)?)\), \} *\n")
@@ -90,5 +91,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: PathLike, kin
         data = stream.read(needed)
         if len(data) != needed or stream.read(1):
             raise DataError(f"{path}: array {entry.filename!r} has another length than its shape {shape} says")
+        if dtype.kind == TEXT and (np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder)) > UNICODE).any():
+            raise DataError(f"{path}: array {entry.filename!r} holds letters that are none")
     array = np.frombuffer(data, dtype).reshape(shape[::-1] if fortran else shape)
     return (array.T if fortran else array).copy()

@@ -73,3 +73,19 @@ def test_npz_members_hold_what_their_headers_say(tmp_path):
     assert found["x"].tolist() == [[0, 1, 2], [3, 4, 5]] and found["y"] == 2
     with pytest.raises(DataError, match="no array 'z'; it holds x, y"):
         read_npz(tmp_path / "a.npz", ["z"])
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_texts_in_npz_hold_letters_alone(tmp_path, order):
+    """NumPy makes a string of any number, and `json.loads` ends in a SystemError at one that is no letter."""
+    for number, whole in ((0x10FFFF, True), (0x110000, False), (0xFFFFFFFF, False)):
+        array = np.array(["{}", "abc"], order + "U3")
+        array.view(order + "u4")[4] = number
+        np.savez(tmp_path / "t.npz", t=array)
+        if whole:
+            assert read_npz(tmp_path / "t.npz", texts=("t",))["t"].tolist() == ["{}", "a\U0010ffffc"]
+        else:
+            with pytest.raises(DataError, match="^[^\n]*t.npz: array 't.npy' holds letters that are none$"):
+                read_npz(tmp_path / "t.npz", texts=("t",))
+    np.savez(tmp_path / "empty.npz", t=np.array("", order + "U1"))
+    assert read_npz(tmp_path / "empty.npz", texts=("t",))["t"] == ""
