@@ -91,7 +91,7 @@ def _array(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, path: PathLike, kin
         data = stream.read(needed)
         if len(data) != needed or stream.read(1):
             raise DataError(f"{path}: array {entry.filename!r} has another length than its shape {shape} says")
-        if dtype.kind == TEXT and (np.frombuffer(data, np.dtype("u4").newbyteorder(dtype.byteorder)) > UNICODE).any():
+        if dtype.kind == TEXT and (np.frombuffer(data, dtype.str[0] + "u4") > UNICODE).any():
             raise DataError(f"{path}: array {entry.filename!r} holds letters that are none")
     array = np.frombuffer(data, dtype).reshape(shape[::-1] if fortran else shape)
     return (array.T if fortran else array).copy()
