@@ -28,8 +28,9 @@ HEAD = """# ONNX operators
 `--onnx FILE` and `quantize.importers.onnx.import_onnx` read networks of operator sets 6 to 22; files of 23 to 26 are
 read like 22, with a warning, and newer ones are refused in one line. Half, double and bfloat16 compute in float32.
 What depends on constants and shapes alone (a weight behind a Transpose, Cast or DequantizeLinear, the shape of a
-Reshape) is evaluated first, by any operator that the onnx library has. The batch of a file is always open, and files
-that want (N, H, W, C) images get (N, C, H, W) ones from the commands.
+Reshape) is evaluated first, by any operator that the onnx library has. The batch of a file is always open (a
+network that mixes the images of a batch keeps the one of its file), and files that want (N, H, W, C) images get
+(N, C, H, W) ones from the commands.
 
 This page is made by running things (`docs/tools/make_onnx_operators.py`):
 

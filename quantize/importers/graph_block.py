@@ -114,6 +114,8 @@ class GraphBlock(HybridBlock):
     preprocessing : dict or None
     grids : dict
         What a file that is quantized says of children (`quantize.importers.onnx.quantized`).
+    batch : int or None
+        The only number of images that the network is right for; None for any.
     """
 
     layout = "NCHW"
@@ -125,6 +127,7 @@ class GraphBlock(HybridBlock):
         self.input_shape = program.input_shape
         self.preprocessing = preprocessing
         self.grids: Dict[str, Any] = {}
+        self.batch: Optional[int] = None
         self.input_names = (program.input, *program.others)
         self.input_shapes = (program.input_shape, *program.others.values())
         self._outputs = program.outputs
@@ -152,6 +155,9 @@ class GraphBlock(HybridBlock):
                             f"given {len(args) + 1}")
         if isinstance(x, mx.nd.NDArray):
             x, args = _single(x), tuple(map(_single, args))
+            if self.batch is not None and len(x) != self.batch:
+                raise DataError(f"the network's file was made for batches of {self.batch} and mixes the images of "
+                                f"larger ones; it was given {len(x)} (--batch-size {self.batch})")
             shapes = tuple(each.shape for each in (x, *args))
             if shapes not in self._sized:
                 self._sized.add(shapes)

@@ -13,6 +13,7 @@ from quantize.files import PathLike
 from quantize.importers.graph_block import GraphBlock, Program, Step
 from quantize.importers.onnx import file
 from quantize.importers.onnx.graph import Graph, Node
+from quantize.importers.onnx.mixing import may_mix, mixes
 from quantize.importers.onnx.operators import OPERATORS
 from quantize.importers.refused import Refused, damage_named
 
@@ -30,7 +31,8 @@ def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False,
 
     Convolutions, dense layers, normalisations, activations and poolings are ordinary Gluon layers named after the
     ONNX nodes; everything else is an F operator in between. What depends on constants and shapes alone is evaluated
-    first. A batch size that the file fixes becomes open. Files of half or double precision compute in float32.
+    first. A batch size that the file fixes becomes open, unless the network would mix images then. Files of half or
+    double precision compute in float32.
 
     Parameters
     ----------
@@ -63,6 +65,8 @@ def import_onnx(path: PathLike, ctx: Any = None, channels_first: bool = False,
         net = GraphBlock(program, ctx=ctx, preprocessing=file.preprocessing(graph.path, graph.model))
         net.layout, net.grids = graph.layout, graph.grids
         _check_sizes(graph, net)
+        if any(may_mix(graph, proto) for proto in graph.nodes) and mixes(net, graph):
+            net.batch = graph.fixed
         return net
 
 

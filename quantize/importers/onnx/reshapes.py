@@ -46,22 +46,32 @@ def reshaped(before: Sequence[Length], target: Sequence[Length], allow_zero: boo
     try:
         return _solved(before, after)
     except Refused:
-        if fixed is None or not before or before[0] != BATCH:
+        if fixed is None or not any(map(_of_batch, before)):
             raise
         # a target that mixes the images of a batch fits that batch alone: others are refused when they come
-        return _solved([fixed, *before[1:]], [fixed if length == BATCH else length for length in after])
+        return _solved(_with_batch_of(fixed, before), _with_batch_of(fixed, after))
 
 
 def _with_open_batch(before, after, fixed):
-    """The target with its first entry as a multiple of the batch, where the file has a number there; or None."""
-    batch = fixed or 1
-    held = [length for length in before if is_open(length) and BATCH.symbols[0] in length.symbols]
-    kept = any(is_open(length) and BATCH.symbols[0] in length.symbols for length in after)
-    if not held or kept or not after or is_open(after[0]) or after[0] < 1 or after[0] % batch:
+    """The target with the entry that begins where the batch does as a multiple of it; None where that is no number."""
+    batch, held = fixed or 1, [axis for axis, length in enumerate(before) if _of_batch(length)]
+    if not held or any(map(_of_batch, after)):
         return None
-    if fixed is None and after[0] != 1:
+    lead = whole(before[:held[0]])
+    axis = next((axis for axis in range(len(after)) if whole(after[:axis]) == lead), None)
+    if axis is None or is_open(after[axis]) or after[axis] < 1 or after[axis] % batch:
         return None
-    return [BATCH * (after[0] // batch)] + after[1:]
+    if fixed is None and after[axis] != 1:
+        return None
+    return after[:axis] + [BATCH * (after[axis] // batch)] + after[axis + 1:]
+
+
+def _with_batch_of(fixed, lengths) -> list[Any]:
+    return [length // BATCH * fixed if _of_batch(length) else length for length in lengths]
+
+
+def _of_batch(length) -> bool:
+    return is_open(length) and BATCH.symbols[0] in length.symbols
 
 
 def _solved(before, after):

@@ -10,6 +10,7 @@ import numpy as np
 from quantize.importers.graph_block import Step
 from quantize.importers.onnx.graph import Node, Stage
 from quantize.importers.onnx.operators.shapes import flatten_from, integers
+from quantize.importers.onnx.reshapes import BATCH
 from quantize.importers.refused import Refused
 
 
@@ -100,7 +101,10 @@ def _top_k(node) -> list:
     count = node.constant(1) if node.opset >= 10 else node.take("k")
     axis, largest = node.axis(node.take("axis", -1)), node.only("largest", 1, 0)
     node.only("sorted", 1, 0)
-    attrs = dict(axis=axis, k=int(np.reshape(count, ())), ret_typ="both", is_ascend=not largest, dtype="float32")
+    count = int(np.reshape(count, ()))
+    if node.sizes() is not None and node.sizes()[axis] == BATCH and node.graph.fixed is None and count > 1:
+        raise Refused(f"the largest {count} along the batch axis, which is open")
+    attrs = dict(axis=axis, k=count, ret_typ="both", is_ascend=not largest, dtype="float32")
     return [Step(node.name, (node.value(),), tuple(node.outputs), "topk", attrs)]
 
 

@@ -182,10 +182,12 @@ def _resample(node, mode, rule, moves) -> list:
 
 def _is_bilinear(mode, moves) -> bool:
     """Whether MXNet's own operator has these coordinates; its scale is always the ratio of the sizes."""
+    if any(new == 1 for _, _, new, _ in moves):
+        return False  # MXNet takes the first element
     if mode == "align_corners":
-        return all(new > 1 for _, _, new, _ in moves)
+        return True
     exact = all(new == old * scale for _, old, new, scale in moves)
-    return exact and (mode == "half_pixel" or (mode == "pytorch_half_pixel" and all(new > 1 for _, _, new, _ in moves)))
+    return exact and mode in ("half_pixel", "pytorch_half_pixel")
 
 
 def _take(node, source, axis, places, what):

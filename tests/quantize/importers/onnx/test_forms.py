@@ -156,3 +156,10 @@ def test_sizes_are_known_behind_a_resize_that_says_it_stretches(tmp_path):
              node("Split", "r", "a b", axis=3, num_outputs=2), node("Add", "a b")]
     nodes[2].input[1] = nodes[2].input[2] = ""
     check(make_model(nodes, ["N", 3, 8, 8], dict(rest=ints(3, 16, 16)), opset=18), tmp_path, X)
+
+
+@pytest.mark.parametrize("mode", ["half_pixel", "pytorch_half_pixel", "align_corners", "asymmetric"])
+@pytest.mark.parametrize("size", [(1, 1), (1, 5), (14, 1)])
+def test_a_resize_to_one_element(mode, size, tmp_path):
+    nodes = [node("Resize", "x _ _ s", mode="linear", coordinate_transformation_mode=mode)]
+    check(make_model(nodes, [1, 2, 7, 5], dict(s=ints(1, 2, *size))), tmp_path, arr(1, 2, 7, 5))
