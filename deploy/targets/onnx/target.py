@@ -2,6 +2,7 @@
 """ONNX with QuantizeLinear and DequantizeLinear as a target, verified in ONNX Runtime."""
 
 import pathlib
+from dataclasses import replace
 from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
@@ -13,6 +14,7 @@ from deploy.target import TARGETS, Engine, ImageSteps, Option, Problem, Ranges, 
 from deploy.target import Side as Computed
 from deploy.targets.onnx import constraints, runner, unoptimized, writer
 from deploy.targets.onnx.arithmetic import OrtArithmetic
+from deploy.targets.onnx.biases import held
 from deploy.targets.onnx.runner import Options, Runner
 
 NAME, PROGRAM = "model", "run_onnx.py"
@@ -111,8 +113,9 @@ class OnnxTarget(Target):
         return constraints.check_plan(layers, self.largest_bits)
 
     def settled(self, model: Model, ranges: Ranges) -> Model:
-        """See `deploy.settling.settled`."""
-        return settled(model, ranges, symmetric=not self.affine)
+        """See `deploy.settling.settled`, and `biases`."""
+        found = settled(model, ranges, symmetric=not self.affine)
+        return replace(found, nodes=tuple(held(node) for node in found.nodes))
 
     def check(self, model: Model) -> List[Problem]:
         """See `constraints.check`."""

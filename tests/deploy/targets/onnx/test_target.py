@@ -226,3 +226,23 @@ def test_the_command_deploys_and_proves(tmp_path, capsys):
     contents = json.loads((tmp_path / "out" / "certificate.json").read_text())
     exact = contents["sides"]["onnx exact"]["codes"]
     assert exact["identical"] == exact["elements"] and contents["machine"]["onnxruntime"] == ort.__version__
+
+
+def test_a_channel_of_next_to_no_weights_keeps_its_bias(tmp_path):
+    """Merged BatchNorms leave such channels: in their steps the bias would be beyond int32."""
+    target, net = find("onnx"), nn.HybridSequential(prefix="net_")
+    net.add(nn.Conv2D(4, 3), nn.Dense(2))
+    mx.random.seed(3)
+    net.initialize(mx.init.Xavier())
+    net(mx.nd.array(images(1)))
+    net[0].weight.data()[1] *= 1e-12
+    net[0].bias.set_data(mx.nd.array([0.5, 2, -0.25, 0]))
+    model = deployed(net, target)
+    assert not target.check(model)
+    layer = next(node for node in model.nodes if isinstance(node, ir.Convolution))
+    assert not layer.quantization.weight_q[1].any() and layer.quantization.weight_q[0].any()
+    codes = proof(target, model, tmp_path, 4)["sides"]["onnx exact"]["codes"]
+    assert codes["identical"] == codes["elements"]
+    wanted, = engine.run(without_roundings(in_float(model)), images(4)).outputs
+    found, = target.run(tmp_path, images(4))
+    assert np.allclose(found, wanted, atol=0.02 * np.abs(wanted).max())
