@@ -190,7 +190,7 @@ def _mapped(room):
     """(path, map) of a new file of that size, in memory where the system has a folder for it and space in it."""
     for folder in ("/dev/shm", None):
         try:
-            handle, path = tempfile.mkstemp(dir=folder)
+            handle, path = tempfile.mkstemp(prefix=f"gluon-quantize-{os.getpid()}-", dir=folder)
         except OSError:
             continue
         try:

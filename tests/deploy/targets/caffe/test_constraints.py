@@ -148,4 +148,5 @@ def test_convolutions_are_accepted_where_symmetric_pads_do_the_same(size, kernel
     if wanted is None or not wanted.size:
         return
     symmetric = convolved(x, node, pads[:2] + pads[:2])
-    assert (not texts(model((2,) + size, [node]))) == (symmetric is not None and same(symmetric, wanted))
+    problems = [text for text in texts(model((2,) + size, [node])) if "ncnn's engine dies" not in text]
+    assert (not problems) == (symmetric is not None and same(symmetric, wanted))
