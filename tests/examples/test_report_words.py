@@ -172,6 +172,8 @@ def test_classes_are_called_by_number_and_name():
     chart = charts.confusion({"pairs": [[10, 2, 1], [2, 2, 5]]}, {"10": "tench"})
     assert {cell["float"] for cell in chart["data"]["values"]} == {"10 tench", "2"}
     assert chart["encoding"]["x"]["sort"] == ["2", "10 tench"]
+    for pairs, shown in (([[1, 1, 5], [2, 1, 1], [2, 2, 3]], [1, 5]), ([[1, 1, 2]], [2]), ([], [])):
+        assert charts.confusion({"pairs": pairs}, {})["encoding"]["color"]["legend"]["values"] == shown
 
 
 @pytest.mark.parametrize("largest, shown", [(16, 240), (0, 0), (64, 64), (255, 255)])

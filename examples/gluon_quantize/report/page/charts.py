@@ -138,13 +138,14 @@ def confusion(found: Mapping[str, Any], names: Mapping[str, str]) -> Dict[str, A
     cells = [{"float": called[first], "quantized": called[second], "images": count}
              for first, second, count in pairs[:CELLS]]
     order = [called[number] for number in sorted(called)]
+    counts = sorted({count for _, _, count in pairs[:CELLS]})
     axes = {name: {"field": name, "type": "ordinal", "title": f"class in {name}", "sort": order,
                    "axis": {"labelOverlap": True, "labelLimit": 110}} for name in ("float", "quantized")}
     return _chart("Class in float against class when quantized", data={"values": cells},
                   mark={"type": "rect", "tooltip": True}, height=280,
                   encoding={"x": axes["quantized"], "y": axes["float"],
                             "color": {"field": "images", "type": "quantitative", "scale": {"scheme": "blues"},
-                                      "legend": {"tickMinStep": 1, "format": "d"}}})
+                                      "legend": {"values": [*counts[:1], *counts[1:][-1:]], "format": "d"}}})
 
 
 def training(epochs: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
