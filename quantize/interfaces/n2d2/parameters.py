@@ -8,7 +8,7 @@ values = codes * scale, or (codes + 0.5) * scale where `offset` is 0.5 (grids wi
 import io
 import pathlib
 import re
-from typing import Dict, List
+from typing import Dict, List, Mapping
 
 import mxnet as mx
 import numpy as np
@@ -111,9 +111,17 @@ def _put(cell: Cell, arrays: Dict[str, np.ndarray], path: pathlib.Path) -> None:
                 raise ModelFileError(f"{path}: {key!r} holds NaN or infinity")
             cell.arrays[key] = value.astype(np.float32)
         elif name != RANGE and owner in chosen:
-            same = int(arrays.get(f"{owner}.{RANGE}", np.zeros(1))[0]) == chosen[owner].range
+            same = _range(arrays, f"{owner}.{RANGE}", path) == chosen[owner].range
             if same or name == "alpha":
                 cell.arrays[key] = value.astype(np.float32)
+
+
+def _range(arrays: Mapping[str, np.ndarray], key: str, path: pathlib.Path) -> float:
+    """The one number of a range; 0 where the file holds none."""
+    value = arrays.get(key, np.zeros(1))
+    if value.size != 1 or value.dtype.kind not in "iuf":
+        raise ModelFileError(f"{path}: {key!r} has the shape {value.shape} of {value.dtype}, one number is wanted")
+    return float(value.ravel()[0])
 
 
 def _ranges(cell: Cell) -> Dict[str, np.ndarray]:
