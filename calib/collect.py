@@ -73,7 +73,7 @@ def collect(net: Block, batches: Iterable, factories: Mapping[str, Callable[[], 
         # a hybridized block does not call its children's Python code, and so no quantizer
         with eager(net) if isinstance(runner, EagerRunner) else contextlib.nullcontext():
             try:
-                runner.run(fixed_parts(first, stream, runner.part_size), feeds)
+                runner.run(fixed_parts(first, stream, getattr(net, "batch", None) or runner.part_size), feeds)
                 mx.nd.waitall()
             except mx.MXNetError as error:
                 raise DataError(f"the network cannot take batches of images of shape {first.shape[1:]}: "
