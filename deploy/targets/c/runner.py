@@ -117,7 +117,7 @@ class Runner(Session):
                 start = time.perf_counter()
                 self.numbers(batch)
                 times.append(time.perf_counter() - start)
-            seconds.append(max(times[0] - times[1], 0.0))
+            seconds.append(max(times[0] - times[1], 1e-9))  # where a busy machine hides it, next to nothing
         return np.sort(seconds[warmup:])
 
 
