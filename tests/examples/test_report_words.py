@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: MIT
 """What the report says in words, and how it writes numbers: by hand, without a network."""
 
+import msgspec
 import numpy as np
 import pytest
 
+from deploy import ir
 from deploy.target import Profile
 from gluon_quantize.models.predictions import Predictions, predictions_of
 from gluon_quantize.report.page import charts, table, words
 from gluon_quantize.report.page.drawing import short
 from gluon_quantize.runs.answers import answers_contents, metrics_contents, names_of
+from gluon_quantize.runs.distributions import weight_facts
 from gluon_quantize.runs.layers import grid_format, weight_format
 from gluon_quantize.runs.pictures import _bright
+from gluon_quantize.runs.result_schema import Latency
 from gluon_quantize.runs.timing import by_node
 from tests.deploy.targets.ncnn import models
 
@@ -180,3 +184,16 @@ def test_classes_are_called_by_number_and_name():
 def test_pictures_of_low_numbers_are_shown_brighter(largest, shown):
     pixels = np.uint8([[0, largest]])
     assert _bright(pixels).max() == shown and pixels.max() == largest
+
+
+def test_the_deviation_of_the_largest_weights_is_a_number():
+    weight = np.float32([3e38, -3e38]).reshape(2, 1, 1, 1)
+    node = ir.Convolution("x", ("data",), ("x",), weight=weight)
+    facts = weight_facts(node)
+    assert facts["mean"] == 0 and facts["deviation"] == facts["stored_deviation"] == pytest.approx(3e38, rel=1e-6)
+
+
+@pytest.mark.parametrize("ratio", [0.0, -1.0])
+def test_a_result_whose_times_have_no_ratio_is_refused(ratio):
+    with pytest.raises(msgspec.ValidationError, match="> 0"):
+        msgspec.convert({"int8": 1.0, "float": 0.0, "ratio": ratio, "runs": 3}, Latency)

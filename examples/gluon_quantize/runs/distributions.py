@@ -86,10 +86,10 @@ def _joined(counts: np.ndarray, width: float, low: float, high: float) -> Any:
 
 def weight_facts(node: Any) -> Dict[str, Any]:
     """A weight before and after: histograms on common edges, mean, deviation, levels, and the range of each channel."""
-    weight, grids = node.weight, integers(node)
+    weight, grids = node.weight.astype(np.float64), integers(node)  # where float32's largest have squares
     stored = weight
     if grids is not None:
-        stored = grids.weight_q * grids.weight_scale.reshape((-1,) + (1,) * (weight.ndim - 1))
+        stored = grids.weight_q * grids.weight_scale.astype(np.float64).reshape((-1,) + (1,) * (weight.ndim - 1))
     top = float(max(np.abs(weight).max(initial=0), np.abs(stored).max(initial=0))) or 1.0
     before, edges = np.histogram(weight, BINS, (-top, top))
     after = np.histogram(stored, BINS, (-top, top))[0]

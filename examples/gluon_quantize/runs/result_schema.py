@@ -41,7 +41,7 @@ class Latency(msgspec.Struct):
 
     int8: float
     float_: float = msgspec.field(name="float")
-    ratio: float
+    ratio: Annotated[float, Meta(gt=0)]
     runs: Count
     spread: Optional[Dict[Literal["float", "int8"], Tuple[float, float]]] = None
 
