@@ -11,6 +11,7 @@ import numpy as np
 
 from deploy.engine.integer import INT32_MAX, bound
 from deploy.ir import Convolution, Model, quantized
+from deploy.plans import entry_problems
 from deploy.target import Problem
 from deploy.targets.mxnet.arithmetic import OneDnnArithmetic
 from deploy.targets.mxnet.fusion import Fusion
@@ -31,7 +32,8 @@ def config_list() -> List[dict]:
 def check_plan(layers: Iterable[Tuple[Any, Any]]) -> List[Problem]:
     """What the operators cannot follow in a Plan; `layers` yields (PlanEntry, float Block)."""
     return [Problem(entry.path, text) for entry, block in layers if entry.quantized
-            for text in [*_plan_problems(entry), *_block_problems(entry, block)]]
+            for text in [*entry_problems(entry, "MXNet", "int8 operators", WITHOUT_INT8, _format_problems),
+                         *_block_problems(entry, block)]]
 
 
 def _block_problems(entry, block) -> Iterator[str]:
@@ -45,19 +47,7 @@ def _groups_problems(groups, outputs) -> Iterator[str]:
                "each output; exclude the layer")
 
 
-def _plan_problems(entry) -> Iterator[str]:
-    if entry.op_type == "Place":
-        return  # a tensor that a file rounded, between layers
-    if entry.op_type in WITHOUT_INT8:
-        yield f"MXNet has no int8 {WITHOUT_INT8[entry.op_type]}; exclude the layer"
-        return
-    if entry.output is not None:
-        yield f"output {entry.output}: outputs are rounded where the next layer reads them; write \"output\": \"float\""
-    if entry.input is None or entry.weight is None:
-        operand = "input" if entry.input is None else "weight"
-        yield (f"{operand} float, but int8 operators have both operands quantized; write a format for both, or exclude "
-               "the layer")
-        return
+def _format_problems(entry) -> Iterator[str]:
     spec = entry.input
     if not _holds(spec):
         yield (f"input {spec}, but MXNet has 8 bits with one scale and without a zero point, halves rounded to the "

@@ -13,6 +13,7 @@ import numpy as np
 from deploy.engine.integer import INT32_MAX, bound
 from deploy.fusing import endings, rounded_blobs
 from deploy.ir import Convolution, Model, quantized
+from deploy.plans import entry_problems
 from deploy.target import Problem
 from deploy.targets.onnx.arithmetic import OrtArithmetic, bias_codes
 from quantize.spec import PerChannel, PerGroup, PerTensor
@@ -32,22 +33,11 @@ def config_list(affine: bool, weight_bits: int) -> List[dict]:
 def check_plan(layers: Iterable[Tuple[Any, Any]], weight_bits: int) -> List[Problem]:
     """What the files cannot follow in a Plan; `layers` yields (PlanEntry, float Block)."""
     return [Problem(entry.path, text) for entry, _ in layers if entry.quantized
-            for text in _plan_problems(entry, weight_bits)]
+            for text in entry_problems(entry, "ONNX Runtime", "integer layers", WITHOUT_INT8,
+                                       lambda entry: _format_problems(entry, weight_bits))]
 
 
-def _plan_problems(entry, weight_bits) -> Iterator[str]:
-    if entry.op_type == "Place":
-        return  # a tensor that a file rounded, between layers
-    if entry.op_type in WITHOUT_INT8:
-        yield f"ONNX Runtime has no int8 {WITHOUT_INT8[entry.op_type]}; exclude the layer"
-        return
-    if entry.output is not None:
-        yield f"output {entry.output}: outputs are rounded where the next layer reads them; write \"output\": \"float\""
-    if entry.input is None or entry.weight is None:
-        operand = "input" if entry.input is None else "weight"
-        yield (f"{operand} float, but integer layers have both operands quantized; write a format for both, or exclude "
-               "the layer")
-        return
+def _format_problems(entry, weight_bits) -> Iterator[str]:
     spec = entry.input
     if spec.grid != "mid_tread" or spec.rounding != "half_even" or spec.granularity != PerTensor() or spec.bits > 8:
         yield (f"input {spec}, but a file takes 8 bits or fewer with one scale, halves rounded to the even code; write "
