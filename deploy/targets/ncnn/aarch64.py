@@ -24,20 +24,20 @@ product instructions only.
 """
 
 from functools import partial
-from typing import Any, Callable, Dict, Mapping, Optional
+from typing import Any, Callable, Dict, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from deploy import ir
-from deploy.arithmetic import Arithmetic, per_channel
+from deploy.arithmetic import per_channel
 from deploy.engine import operations
 from deploy.engine.activation import FUNCTIONS as ACTIVATIONS
 from deploy.engine.pooling import window_areas, window_sums
 from deploy.targets.ncnn import kernels
-from deploy.targets.ncnn.arithmetic import QMAX, NcnnArithmetic, fused, multiplier
+from deploy.targets.ncnn.arithmetic import QMAX, fused, multiplier
 from deploy.targets.ncnn.fma import fma
-from deploy.targets.ncnn.network import integer_grids
+from deploy.targets.ncnn.handing_on import HandingOnArithmetic
 
 LOWEST = -128
 LANES = 4  # numbers of a vector, and channels of one element of a packed blob
@@ -201,25 +201,12 @@ OPERATIONS: Dict[type, Callable] = {**kernels.OPERATIONS, ir.BatchNorm: _batch_n
 # ---- quantized layers
 
 
-class Aarch64Arithmetic(NcnnArithmetic):
-    """ncnn's arithmetic on aarch64; see the module.
-
-    Parameters
-    ----------
-    handed_on : dict
-        Node -> Grid of the codes that it hands on itself; `bound` fills it in.
-    """
+class Aarch64Arithmetic(HandingOnArithmetic):
+    """ncnn's arithmetic on aarch64; see the module."""
 
     name = "ncnn aarch64"
     operations = OPERATIONS
     functions = FUNCTIONS
-
-    def __init__(self, handed_on: Optional[Mapping[str, ir.Grid]] = None):
-        self.handed_on = dict(handed_on or {})
-
-    def bound(self, model: ir.Model) -> Arithmetic:
-        """The arithmetic of this model, which knows where codes are handed on."""
-        return Aarch64Arithmetic(integer_grids(model))
 
     def function(self, kind: str, node: Any) -> Optional[Callable[..., np.ndarray]]:
         """ncnn's version of an activation function within a node."""

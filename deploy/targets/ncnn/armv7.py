@@ -13,18 +13,18 @@ NEON there has no fused multiplication and addition for the compiler to use in w
 Measured, wheel 1.0.20261020 on QEMU's Cortex-A15.
 """
 
-from typing import Any, Callable, Mapping, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from deploy import ir
-from deploy.arithmetic import Arithmetic, per_channel
+from deploy.arithmetic import per_channel
 from deploy.engine import operations
 from deploy.engine.activation import FUNCTIONS
 from deploy.targets.ncnn import kernels
-from deploy.targets.ncnn.arithmetic import QMAX, NcnnArithmetic, fused, multiplier
-from deploy.targets.ncnn.network import integer_grids
+from deploy.targets.ncnn.arithmetic import QMAX, fused, multiplier
+from deploy.targets.ncnn.handing_on import HandingOnArithmetic
 
 LOWEST = -128
 COLUMNS = 8  # that the assembly takes at a time
@@ -36,24 +36,11 @@ def _batch_norm(node, inputs, arithmetic):
     return x * per_channel(node.gamma / deviation, x.ndim) + per_channel(shift, x.ndim)
 
 
-class Armv7Arithmetic(NcnnArithmetic):
-    """ncnn's arithmetic on armv7; see the module.
-
-    Parameters
-    ----------
-    handed_on : dict
-        Node -> Grid of the codes that it hands on itself; `bound` fills it in.
-    """
+class Armv7Arithmetic(HandingOnArithmetic):
+    """ncnn's arithmetic on armv7; see the module."""
 
     name = "ncnn armv7"
     operations = {**kernels.OPERATIONS, ir.Affine: operations.OPERATIONS[ir.Affine], ir.BatchNorm: _batch_norm}
-
-    def __init__(self, handed_on: Optional[Mapping[str, ir.Grid]] = None):
-        self.handed_on = dict(handed_on or {})
-
-    def bound(self, model: ir.Model) -> Arithmetic:
-        """The arithmetic of this model, which knows where codes are handed on."""
-        return Armv7Arithmetic(integer_grids(model))
 
     def fused(self, node: Any) -> bool:
         """No kernel does."""
