@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Pictures of feature maps at their bits: every pixel one of the levels that the cell's output has."""
 
-import logging
 import math
 import pathlib
 from typing import List, Tuple
@@ -12,8 +11,7 @@ import numpy as np
 from quantize.files import PathLike, whole_file
 from quantize.interfaces.n2d2.network import CellNetwork
 from quantize.interfaces.n2d2.parameters import file_name
-
-logger = logging.getLogger(__name__)
+from quantize.interfaces.n2d2.pictures import can_draw
 
 MAPS = 16  # of a cell, the first ones
 ENDING = "_outputs_quant.png"
@@ -24,12 +22,8 @@ def draw_feature_maps(network: CellNetwork, images: mx.nd.NDArray, folder: PathL
 
     Nothing but a warning without matplotlib.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        logger.warning("no pictures of feature maps: they need matplotlib (pip install matplotlib)")
+    if not can_draw("feature maps"):
         return []
-    matplotlib.use("Agg")
     made = []
     for name, codes, highest in quantized_outputs(network, images[:1]):
         made.append(_draw(codes, highest, name, pathlib.Path(folder) / (file_name(name) + ENDING)))

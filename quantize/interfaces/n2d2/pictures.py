@@ -22,17 +22,24 @@ DISTRIBUTION = "_weights.distrib.png"
 QUANTIZED = "_weights_quant.distrib.png"
 
 
+def can_draw(what: str) -> bool:
+    """Whether matplotlib is there, set to draw into files; a warning else."""
+    try:
+        import matplotlib
+    except ImportError:
+        logger.warning("no pictures of %s: they need matplotlib (pip install matplotlib)", what)
+        return False
+    matplotlib.use("Agg")
+    return True
+
+
 def draw_distributions(network: CellNetwork, folder: PathLike) -> List[pathlib.Path]:
     """``CELL_weights.distrib.png`` of each cell's weights, ``CELL_weights_quant.distrib.png`` as they count.
 
     Nothing but a warning without matplotlib.
     """
-    try:
-        import matplotlib
-    except ImportError:
-        logger.warning("no pictures of weights: they need matplotlib (pip install matplotlib)")
+    if not can_draw("weights"):
         return []
-    matplotlib.use("Agg")
     network.pull()
     made = []
     for cell in network.computed:
