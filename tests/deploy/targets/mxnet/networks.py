@@ -7,11 +7,10 @@ from mxnet.gluon import nn
 
 from calib.calibrators import CALIBRATORS
 from calib.collect import calibrate, observe
-from deploy import engine
 from deploy.lower import lower
-from deploy.study import in_float
 from quantize.convert import convert_model, merge_bn
 from quantize.modes import quantize_input
+from tests.deploy.targets.extremes import extremes
 
 SHAPE = (3, 18, 18)
 
@@ -58,13 +57,7 @@ def images(count, seed=6):
 
 def ranges(model, specs):
     """Minima and maxima in float."""
-    blobs = engine.run(in_float(model), images(20), keep=specs).blobs
-    calibrator, found = CALIBRATORS.get("minmax")(), {}
-    for blob, spec in specs.items():
-        observer = calibrator.new_observer()
-        observer.update(blobs[blob])
-        found[blob] = calibrator(observer, spec)
-    return found
+    return extremes(model, specs, images(20))
 
 
 def network():

@@ -22,6 +22,7 @@ from gluon_quantize.commands import deploy as command
 from quantize.convert import convert_model, merge_bn
 from quantize.errors import ConfigError, DeployError
 from quantize.modes import quantize_input
+from tests.deploy.targets.extremes import extremes
 
 ort = pytest.importorskip("onnxruntime")
 onnx = pytest.importorskip("onnx")
@@ -65,13 +66,7 @@ def images(count, seed=6):
 
 def ranges(model, specs):
     """Minima and maxima in float."""
-    blobs = engine.run(in_float(model), images(20), keep=specs).blobs
-    calibrator, found = CALIBRATORS.get("minmax")(), {}
-    for blob, spec in specs.items():
-        observer = calibrator.new_observer()
-        observer.update(blobs[blob])
-        found[blob] = calibrator(observer, spec)
-    return found
+    return extremes(model, specs, images(20))
 
 
 def deployed(net, target):
