@@ -19,7 +19,8 @@ exists anywhere, and neither the proof nor a command asks which target it has::
   are run (exact and default options, say), and which nodes are known to deviate in which way; each way becomes a side
   of the certificate. Without one, files are written and the simulation alone is compared.
 * **An exact simulation** (`simulation`, None by default): the Gluon network computing what the engine computes. Only
-  `deploy/targets/<name>/simulate/` may import MXNet; the target imports it when asked.
+  `deploy/targets/<name>/simulate/` may import MXNet; the target imports it when asked. Without one, the integer engine
+  with the target's arithmetic simulates it.
 * **Roundings** (`settled`, none by default): engines that hand integers on between other nodes than layers with weights
   say where blobs are rounded; grids that no layer has come from the calibration's images (`rounds_between`).
 * **Options, extras, reports, programs** (empty by default): what else the commands offer for this target. Each is a

@@ -45,15 +45,19 @@ def main(argv=None):
         print(f"codes, {side}: {share_text(facts['codes'])}, {facts['codes']['largest']:g} LSB")
     total = json.loads((folder / "unoptimized.json").read_text())["total"]["float sums"]
     print(f"codes, unoptimized, foreseen: {total['identical']} of {total['codes']}")
-    print(f"Top-1: float {result.float.top1_count}", *(f"{name} {found.top1_count}" for name, found in
+    print(f"Top-1: float {result.float.top1_count}", *(f"{name} {found.top1_count}, same class as float "
+                                                       f"{found.agreement_count(result.float)};" for name, found in
                                                        result.accuracy.items()), f"of {len(result.float.labels)}")
     task = open_task(request, wants_ranges=True)
     own = folder / "own.onnx"
     quantize_static(floating, own, task.calibration)
     images = requested(request.images, task.images, task.preprocessing)
+    before = classes(floating, WAYS["default"], images)
     for name, options in WAYS.items():
-        print(f"Top-1 with the options '{name}': ours {top1(ours, options, images)}, quantize_static "
-              f"{top1(own, options, images)}")
+        for title, path in (("ours", ours), ("quantize_static", own)):
+            found = classes(path, options, images)
+            print(f"Top-1 with the options '{name}', {title}: {(found == result.float.labels).sum()}, same class as "
+                  f"float {(found == before).sum()}", flush=True)
         print(f"time of float / time ({name}): {ratios([floating, ours, own], options, images, args.latency_runs)}")
 
 
@@ -71,13 +75,11 @@ def quantize_static(source, target, batches):
                       activation_type=q.QuantType.QUInt8, weight_type=q.QuantType.QInt8)
 
 
-def top1(path, options, images):
-    """Images whose class a file names."""
-    runner, count = Runner(path, options), 0
-    for part, labels in images:
-        scores = runner.run(part.asnumpy(), runner.outputs[:1])[runner.outputs[0]].reshape(len(part), -1)
-        count += int((scores.argmax(axis=1) == np.asarray(labels)).sum())
-    return count
+def classes(path, options, images):
+    """What a file says of each image."""
+    runner = Runner(path, options)
+    return np.concatenate([runner.run(part.asnumpy(), runner.outputs[:1])[runner.outputs[0]].reshape(
+        len(part), -1).argmax(axis=1) for part, _ in images])
 
 
 def ratios(paths, options, images, runs):

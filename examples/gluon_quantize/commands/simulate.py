@@ -151,9 +151,10 @@ def _add_run(parser):
                        help="write the quantized network (network.qnet), result.json and plan.txt there")
     reporting.add_report(group)
     group.add_argument("--backend", choices=tuple(BACKENDS), default=FLOATS,
-                       help="what evaluates the quantized network: float operators, which is what training sees, or "
+                       help="what evaluates the quantized network: float operators, which is what training sees; "
                             "MXNet's own int8 operators with the formats of --target mxnet, which is faster than the "
-                            "float network and rounds at a few places more (default: %(default)s)")
+                            "float network and rounds at a few places more; or exactly, code by code what the engine "
+                            "of --target computes, without the engine (default: %(default)s)")
     options.add_device(group)
     options.add_seed(group)
     options.add_verbose(group)
@@ -175,7 +176,7 @@ def check(parser: Parser, args: argparse.Namespace) -> None:
         parser.error(f"{asking[0]} is about fixed input ranges; leave out --online")
     args.quantize_input_offline = not args.online and (args.quantize_input_offline or bool(asking))
     if args.backend != FLOATS and not args.checkpoint:
-        args.target = args.target or BACKENDS[args.backend]
+        args.target = args.target or BACKENDS[args.backend] or None
     if not args.exclude_first_conv:
         # the same network that deploy would make
         args.exclude_first_conv = "false" if args.target else "true"

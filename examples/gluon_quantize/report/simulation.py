@@ -52,7 +52,7 @@ def _asked_contents(result: SimulateResult) -> Dict[str, Any]:
 
 
 def nearness_contents(nearness: Nearness) -> Dict[str, Any]:
-    """How far a back end's codes are from the exact simulation's."""
+    """How far a back end's codes are from those of the network as it was converted."""
     def numbers(difference: Difference) -> Dict[str, Any]:
         return {"codes": difference.elements, "identical": difference.identical, "largest": difference.largest}
     return {"name": nearness.backend, "versions": nearness.versions, "images": nearness.images,
@@ -66,7 +66,7 @@ def nearness_text(nearness: Nearness) -> str:
     engine = " ".join(f"{name} {version}" for name, version in nearness.versions.items())
     worst = min(nearness.codes, key=lambda path: nearness.codes[path].share)
     text = (f"Back end {nearness.backend} ({engine}): of {total.elements:,} codes of {nearness.images} images "
-            f"{total.share:.4%} are those of the exact simulation")
+            f"{total.share:.4%} are the converted network's own")
     return text if total.exact else (f"{text}, others up to {total.largest:g} LSB away; fewest, "
                                      f"{nearness.codes[worst].share:.2%}, where {worst} reads")
 

@@ -1,22 +1,22 @@
 # SPDX-License-Identifier: MIT
-"""Evaluate a quantized network in an engine's integers instead of in float, and say how far its codes are from that.
+"""Evaluate a quantized network in integers instead of in float, and say how far its codes are from that.
 
-The exact simulation, that it is compared with, is the network as it was converted: the integer engine's sums, and
-everything between the layers in float32. An engine rounds at more places (the outputs of convolutions, additions), so
-that its codes may be others.
+Either an engine computes, or the integer engine with the arithmetic of a target. What both are compared with is the
+network as it was converted, computed exactly: the integer engine's sums, and everything between the layers in float32.
+An engine rounds at more places (the outputs of convolutions, additions), so that its codes may be others.
 """
 
 import pathlib
 import tempfile
 from dataclasses import dataclass
-from typing import Any, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, Tuple
 
 import mxnet as mx
 import numpy as np
 
 from deploy import engine
 from deploy.arithmetic import Arithmetic
-from deploy.ir import quantized
+from deploy.ir import Model, quantized
 from deploy.ir.packed import unpacked
 from deploy.proof.compare import Difference
 from deploy.target import Target, find, raise_problems
@@ -25,20 +25,22 @@ from gluon_quantize.models.evaluation import Answers, evaluate
 from gluon_quantize.runs.blob_ranges import blob_ranges
 from gluon_quantize.runs.calibration import Calibration
 from gluon_quantize.runs.deployment import lowered
-from gluon_quantize.runs.requests import BACKENDS
+from gluon_quantize.runs.judge import Judge
+from gluon_quantize.runs.requests import BACKENDS, EXACT
+from quantize.errors import ConfigError
 
-IMAGES = 4  # the exact simulation is not fast
+IMAGES = 4  # the integer engine is not fast
 
 
 @dataclass(frozen=True)
 class Nearness:
-    """How far an engine's codes are from those of the exact simulation.
+    """How far an engine's codes are from those of the network as it was converted.
 
     Attributes
     ----------
     backend : str
     versions : dict
-        Of the engine.
+        Of the engine, or the target's name.
     images : int
         On which they were compared.
     codes : dict
@@ -58,10 +60,11 @@ class Nearness:
                           max(one.largest for one in found))
 
 
-class _Exact(Arithmetic):
-    """The converted network's own rounding, with halves to the even code as its formats say."""
+class _Plain(Arithmetic):
+    """The converted network's own rounding."""
 
-    rounding = "half_even"
+    def __init__(self, rounding: str) -> None:
+        self.rounding = rounding
 
 
 class _Network:
@@ -83,30 +86,57 @@ def evaluated(calibration: Calibration, backend: str) -> Tuple[Answers, Nearness
 
     Raises
     ------
+    ConfigError
+        Where no target is known.
     DeployError
         Naming everything that the engine cannot hold, or that it is not installed.
     """
     task, request, progress = calibration.task, calibration.request, calibration.progress
-    target: Target = find(BACKENDS[backend])
-    assert target.engine is not None
-    target.engine.require()
+    target = _target(task, request.quantization.target, backend)
+    if backend != EXACT:
+        assert target.engine is not None
+        target.engine.require()
     simulated = lowered(target, task, integers=True)
     model = target.settled(simulated, blob_ranges(calibration))
-    raise_problems(target.check(model), target.title)
+    raise_problems(target.check(model), target.title or target.name)
+    network, side, versions = (_judge if backend == EXACT else _engine)(target, model)
+    images = requested(request.images, task.images, task.preprocessing)
+    answers = evaluate(network, images, task.ctx, "quantized", progress, task.classifies)
+    part, _ = next(iter(images.of(images.indices[:IMAGES])))
+    # a target that takes reals knows only now on which grids
+    reference = model if target.arithmetic.takes_reals else simulated
+    found = _compared(side(part.asnumpy()).codes, reference, part.asnumpy(), target.arithmetic.rounding)
+    return answers, Nearness(backend, versions, len(part), found)
+
+
+def _target(task: Any, chosen: Any, backend: str) -> Target:
+    """The one that a back end computes as: its own, the chosen one, or the one a checkpoint was made for."""
+    target: Any = BACKENDS[backend] or chosen or getattr(task.net, "target", None)
+    if target is None:
+        raise ConfigError(f"--backend {backend} computes as a target does, and the network was made for none: name one "
+                          "with --target")
+    return find(target) if isinstance(target, str) else target
+
+
+def _engine(target: Target, model: Model) -> Tuple[Callable, Callable, Dict[str, str]]:
+    """The network in the target's engine, its side of a comparison, and its versions."""
+    engine: Any = target.engine
     with tempfile.TemporaryDirectory() as name:
         files = target.write_files(model, pathlib.Path(name))
-        session = target.engine.open(files, target.engine.ways[-1])
-    images = requested(request.images, task.images, task.preprocessing)
-    answers = evaluate(_Network(session, model), images, task.ctx, "quantized", progress, task.classifies)
-    part, _ = next(iter(images.of(images.indices[:IMAGES])))
-    found = _compared(target.engine.side(model, session)(part.asnumpy()).codes, simulated, part.asnumpy())
-    return answers, Nearness(backend, target.engine.versions(), len(part), found)
+        session = engine.open(files, engine.ways[-1])
+    return _Network(session, model), engine.side(model, session), engine.versions()
 
 
-def _compared(codes: Any, simulated: Any, images: np.ndarray) -> Dict[str, Difference]:
-    wanted = engine.run(simulated, images, arithmetic=_Exact(), codes=True).codes
+def _judge(target: Target, model: Model) -> Tuple[Callable, Callable, Dict[str, str]]:
+    """The same of the integer engine."""
+    judge = Judge(model, target.arithmetic_here())
+    return judge, judge.observed, {"target": target.name}
+
+
+def _compared(codes: Any, reference: Model, images: np.ndarray, rounding: str) -> Dict[str, Difference]:
+    wanted = engine.run(reference, images, arithmetic=_Plain(rounding), codes=True).codes
     found = {}
-    for node in quantized(simulated):
+    for node in quantized(reference):
         difference = found[node.path or node.name] = Difference()
         difference.update(codes[node.name].reshape(wanted[node.name].shape), wanted[node.name])
     return found

@@ -3,7 +3,7 @@
 
 import contextlib
 import pathlib
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, ContextManager, Dict, List, Optional, Union
 
 import mxnet as mx
 import numpy as np
@@ -18,6 +18,7 @@ from gluon_quantize.models.evaluation import Answers, evaluate, first_output
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.comparison import FLOAT, INTEGER, Compared, compare
 from gluon_quantize.runs.deployment import Deployment
+from gluon_quantize.runs.judge import Judge
 from gluon_quantize.runs.observation import fingerprint
 from gluon_quantize.runs.task import Task
 
@@ -126,15 +127,22 @@ def compared(images: Batches, deployed: Deployment, folder: pathlib.Path, sides:
 def accuracies(task: Task, images: Batches, deployed: Deployment, folder: Optional[pathlib.Path],
                progress: Silent) -> Dict[str, Answers]:
     """Predictions of the exact simulation and, with a `folder`, of its int8 files in the engine, by name."""
-    target, net = deployed.target, task.net
-    with contextlib.nullcontext(net) if target.simulation is None else target.simulation.exact(
-            net, deployed.simulated) as exact:
+    target = deployed.target
+    with _exact(task.net, deployed) as exact:
         found = {"simulated": evaluate(exact, images, task.ctx, "simulated", progress, task.classifies)}
     if folder is not None:
         name = f"{target.name} {INTEGER}"
         found[name] = evaluate(InEngine(deployed, folder, INTEGER, _engine(deployed).ways[-1]), images, task.ctx, name,
                                progress, task.classifies)
     return found
+
+
+def _exact(net: mx.gluon.Block, deployed: Deployment) -> ContextManager:
+    """The network as the engine computes it: the target's own simulation, or the integer engine where it has none."""
+    target = deployed.target
+    if target.simulation is None:
+        return contextlib.nullcontext(Judge(deployed.simulated, target.arithmetic_here()))
+    return target.simulation.exact(net, deployed.simulated)
 
 
 def sizes(deployed: Deployment, folder: pathlib.Path) -> Dict[str, object]:

@@ -17,9 +17,10 @@ FREE_FORMATS = {"weight_bits": "weight-bits", "input_bits": "input-bits", "input
                 "granularity": "quant-type", "winograd": "wino-quantize"}
 
 
-# what evaluates a quantized network: float operators, or the integers of an engine
-FLOATS = "float"
-BACKENDS = {FLOATS: "", "int8": "mxnet"}
+# what evaluates a quantized network: float operators, the integers of an engine, or the integer engine as any target
+# computes; and the target that each goes with
+FLOATS, EXACT = "float", "exact"
+BACKENDS = {FLOATS: "", "int8": "mxnet", EXACT: ""}
 
 
 @dataclasses.dataclass(frozen=True)

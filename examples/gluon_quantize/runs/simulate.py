@@ -55,9 +55,10 @@ class SimulateRequest(PostTrainingRequest):
 
     Parameters
     ----------
-    backend : {'float', 'int8'}
-        What evaluates the quantized network: float operators, or MXNet's own int8, which wants its formats
-        (`quantization.target` 'mxnet', or a checkpoint that has them).
+    backend : {'float', 'int8', 'exact'}
+        What evaluates the quantized network: float operators; MXNet's own int8, which wants its formats
+        (`quantization.target` 'mxnet', or a checkpoint that has them); or the integer engine with the arithmetic of
+        the target, code by code what its engine computes.
 
     Raises
     ------
@@ -74,12 +75,12 @@ class SimulateRequest(PostTrainingRequest):
             raise ConfigError(f"backend must be one of {', '.join(BACKENDS)}, got {self.backend!r}")
         if self.backend == FLOATS:
             return
-        target = self.quantization.target
-        if getattr(target, "name", target) not in (BACKENDS[self.backend], None):
-            raise ConfigError(f"--backend {self.backend} computes as the target {BACKENDS[self.backend]} does, not as "
+        target, wanted = self.quantization.target, BACKENDS[self.backend]
+        if wanted and getattr(target, "name", target) not in (wanted, None):
+            raise ConfigError(f"--backend {self.backend} computes as the target {wanted} does, not as "
                               f"{getattr(target, 'name', target)}")
         if not target and not self.network.checkpoint:
-            raise ConfigError(f"--backend {self.backend} wants the formats of --target {BACKENDS[self.backend]}")
+            raise ConfigError(f"--backend {self.backend} wants the formats of --target {wanted or 'NAME'}")
         if self.calibration is None or self.calibration.files.shard:
             raise ConfigError(f"--backend {self.backend} needs fixed input ranges: leave out --online and "
                               "--calib-shard")
@@ -117,7 +118,7 @@ class SimulateResult:
     sensitivities : Sensitivities or None
         What quantizing each layer costs, where that was asked for.
     nearness : Nearness or None
-        How far a back end of integers is from the exact simulation.
+        How far a back end of integers is from the network as it was converted.
     """
 
     net: Block
