@@ -80,8 +80,8 @@ def _layer_problems(node, fusion, arithmetic) -> Iterator[str]:
     if node.inputs[0] not in fusion.grids:
         yield "what it reads is not rounded by a node of its own; deploy settles a model before it is written"
     elif isinstance(node, Convolution) and node.name not in fusion.of:
-        yield ("what it puts out is read as int8 behind a ReLU, where MXNet puts out uint8, or rounded by no node of "
-               f"its own; write \"input\": \"{INPUT}\" for the layers that read it")
+        yield ("what it puts out is read as int8 behind a clip that ends before the codes do, or rounded by no node "
+               f"of its own; write \"input\": \"{INPUT}\" for the layers that read it")
     if not arithmetic.holds(grid):
         yield (f"its input has codes {grid.qmin} to {grid.qmax} and zero at {grid.zero_point}; MXNet has -128 to 127 "
                "or 0 to 255 and zero at 0. Convert with target='mxnet'")

@@ -9,12 +9,13 @@ kinds of codes have one: uint8 behind a ReLU, int8 elsewhere.
 from dataclasses import dataclass, replace
 from typing import Dict, List, Optional, Set
 
-from deploy.fusing import implied, rounded_blobs
+from deploy.fusing import implied, limits, rounded_blobs
 from deploy.ir import (
     Activation,
     Concat,
     Convolution,
     Elementwise,
+    Function,
     Grid,
     Model,
     Node,
@@ -41,6 +42,8 @@ class Fused:
         The ReLU or clip that the ends of the grid are.
     wide : bool
         An addition of int8 that becomes uint8, by way of int32.
+    rectified : bool
+        A ReLU in front of a grid of int8, which is computed of the codes: MXNet's own would put out uint8.
     """
 
     rounding: Rounding
@@ -48,6 +51,7 @@ class Fused:
     other: str = ""
     dropped: Optional[Activation] = None
     wide: bool = False
+    rectified: bool = False
 
 
 class Fusion:
@@ -114,7 +118,7 @@ class Fusion:
             if end is None or node.activation is not None or other not in self.grids or signed(
                     self.grids[other]) != signed(end.rounding.grid):
                 return None
-            return Fused(end.rounding, reader, other, end.dropped)
+            return replace(end, add=reader, other=other)
         return self._rounded(node, blob)
 
     def _sum_of_codes(self, node: Elementwise) -> Optional[Fused]:
@@ -123,8 +127,10 @@ class Fusion:
         kinds = {None if grid is None else signed(grid) for grid in grids}
         if node.op != "add" or len(grids) != 2 or end is None or len(kinds) > 1 or None in kinds:
             return None
-        kind = kinds.pop()
-        return replace(end, wide=bool(kind)) if kind != signed(end.rounding.grid) else end
+        kind, wanted = kinds.pop(), signed(end.rounding.grid)
+        if kind == wanted:
+            return end
+        return replace(end, wide=True) if kind else None  # MXNet adds uint8 to uint8 alone
 
     def _rounded(self, node: Node, blob: str) -> Optional[Fused]:
         reader = self._only(blob)
@@ -134,10 +140,21 @@ class Fusion:
         if not isinstance(reader, Rounding):
             return None
         functions = getattr(node, "activation", None), None if dropped is None else dropped.function
-        return Fused(reader, dropped=dropped) if all(implied(function, reader.grid) for function in functions) else None
+        left = [function for function in functions if not implied(function, reader.grid)]
+        if left and not all(_rectifies(function, reader.grid) for function in left):
+            return None
+        return Fused(reader, dropped=dropped, rectified=bool(left))
 
     def _only(self, blob: str) -> Optional[Node]:
         """The only node that reads a blob; beside it the model may put it out, where the node rounds it."""
         found: List[Node] = [node for node in self._readers[blob] if node is not None]
         alone = len(found) == 1 and (isinstance(found[0], Rounding) or blob not in self._outputs)
         return found[0] if alone else None
+
+
+def _rectifies(function: Optional[Function], grid: Grid) -> bool:
+    """Whether a function does to what is rounded to a grid of int8 what a ReLU does to its codes."""
+    if function is None or not signed(grid):
+        return False
+    return function.kind == "relu" or (function.kind == "clip" and function.parameters[0] == 0
+                                       and function.parameters[1] >= float(limits(grid)[1]))

@@ -85,7 +85,7 @@ class Places(AnyPlaces):
 
     def __init__(self, model: Model, given: Any) -> None:
         self.readers, self.writers = consumers(model), producers(model)
-        self.model = model
+        self.model, self.given = model, given
         self.hosts: Dict[str, str] = {}  # addition -> the blob of the convolution that does it
         for node in model.nodes:
             if isinstance(node, Elementwise):
@@ -122,6 +122,11 @@ class Places(AnyPlaces):
             return not self.ends_in_function(blob)
         return super().is_rounded(blob)
 
+    def is_non_negative(self, blob: str) -> bool:
+        """What a grid that is decided says; where there is none, what the model says."""
+        known = self._known_grids(blob)
+        return not signed(known[0]) if known else super().is_non_negative(blob)
+
     def _before(self, node: Activation) -> bool:
         """Whether what is behind a convolution or an addition, and nobody else reads it."""
         source = self.writers.get(node.inputs[0])
@@ -146,9 +151,11 @@ class Places(AnyPlaces):
         return None
 
     def _cut(self, node: Elementwise) -> bool:
-        """Whether a ReLU alone reads a sum."""
-        readers = self.readers[node.outputs[0]]
-        return len(readers) == 1 and isinstance(readers[0], Activation) and cuts(readers[0].function)
+        """Whether a sum becomes uint8: behind a ReLU that alone reads it, where no layer wants int8."""
+        blob, readers = node.outputs[0], self.readers[node.outputs[0]]
+        if len(readers) == 1 and isinstance(readers[0], Activation) and cuts(readers[0].function):
+            blob = readers[0].outputs[0]
+        return self.is_non_negative(blob)
 
     def _is_sum(self, node: Elementwise) -> bool:
         return node.op == "add" and len(node.inputs) == 2 and node.inputs[0] != node.inputs[1] and len(

@@ -126,6 +126,14 @@ def _convolution(writing: Writing, node: Any, fused: Fused) -> None:
                         "relu" if cut else None)
     found = writing.graph.coded("_sg_mkldnn_conv", inputs, codes_name(fused.rounding.outputs[0]), graph, **switches,
                                 **ends(grid))
+    _put_all(writing, node, fused, found)
+
+
+def _put_all(writing: Writing, node: Node, fused: Fused, found: Codes) -> None:
+    """The codes of a node and of all that it does as well."""
+    if fused.rectified:
+        found = writing.graph.coded("_contrib_quantized_act", list(found), codes_name(fused.rounding.outputs[0]),
+                                    act_type="relu")
     writing.put(node, found)
     writing.values.update({blob: found for member in (fused.add, fused.dropped, fused.rounding) if member is not None
                            for blob in member.outputs})
@@ -163,9 +171,7 @@ def _sum(writing: Writing, node: Elementwise, fused: Fused) -> None:
                           name, grid)
     else:
         found = writing.graph.coded("_contrib_quantized_elemwise_add", inputs, name, **ends(grid))
-    writing.put(node, found)
-    writing.values.update({blob: found for member in (fused.dropped, fused.rounding) if member is not None
-                           for blob in member.outputs})
+    _put_all(writing, node, fused, found)
 
 
 def _narrowed(writing: Writing, wide: Codes, name: str, grid: Grid) -> Codes:

@@ -13,7 +13,8 @@ from quantize.files import PathLike, read_text
 VERSION = 10901
 OPERATORS = """null identity _sg_mkldnn_conv _sg_mkldnn_fully_connected _contrib_quantize_v2
     _contrib_dequantize _contrib_requantize _contrib_quantized_elemwise_add _contrib_quantized_pooling
-    _contrib_quantized_concat Convolution Deconvolution FullyConnected Activation LeakyReLU clip hard_sigmoid exp abs
+    _contrib_quantized_concat _contrib_quantized_act
+    Convolution Deconvolution FullyConnected Activation LeakyReLU clip hard_sigmoid exp abs
     square sqrt rsqrt log erf floor ceil sin cos broadcast_add broadcast_sub broadcast_mul broadcast_div
     broadcast_maximum broadcast_minimum broadcast_power broadcast_like elemwise_add elemwise_sub elemwise_mul
     elemwise_div Pooling Concat slice slice_axis Reshape transpose Pad _contrib_BilinearResize2D UpSampling mean sum max

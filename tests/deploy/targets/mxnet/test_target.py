@@ -107,6 +107,18 @@ def test_layers_can_stay_float(tmp_path):
 
 
 @vnni
+@pytest.mark.parametrize("layers,functions", [(["*"], 4), (["body.0", "shortcut.0", "again.0"], 0),
+                                              (["depthwise.0"], 1), (["last.0"], 1), (["linear.0"], 1)])
+def test_int8_behind_a_relu(layers, functions, tmp_path):
+    """As files of other tools have it: a ReLU is computed of the codes, sums of uint8 and int8 in float."""
+    rules = [{"op_names": layers, "op_types": ["Conv2D", "Dense"], "input": "int8/full/even"}]
+    model = deployed(network(), TARGET, rules)
+    ops = collections.Counter(node["op"] for node in Writing(model).graph.nodes)
+    assert ops["_contrib_quantized_act"] == functions and ops["_sg_mkldnn_conv"] == 10
+    assert same(model, tmp_path, images(12, 9))[0] > 200000
+
+
+@vnni
 def test_kernels_with_other_pads_on_both_sides(tmp_path):
     """TensorFlow's: a row of zeros more in the kernel."""
     random, grid = np.random.RandomState(2), ir.Grid(0.03125, 0, -128, 127)
