@@ -5,6 +5,7 @@ Both importers first plan a whole `Program` (plain data) and build it only when 
 """
 
 import re
+import warnings
 from math import prod
 from types import ModuleType
 from typing import Any, Callable, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple, Union
@@ -176,7 +177,9 @@ class GraphBlock(HybridBlock):
         kept, finished, active = self._outputs, self._finished, bool(self._active)  # type: ignore[has-type]
         self._outputs, self._finished, self._active = tuple(tensors), [()] * len(self._steps), False
         try:
-            found = super().forward(x)
+            with warnings.catch_warnings():  # layers make graphs of their own: some of their numbers are in none
+                warnings.filterwarnings("ignore", message="Parameter .* is not used by any computation")
+                found = super().forward(x)
         finally:
             self._outputs, self._finished, self._active = kept, finished, active
         return dict(zip(tensors, found if isinstance(found, list) else [found]))

@@ -14,7 +14,7 @@ _ELEMENTS = ("abs add_n arccos arcsin arctan cbrt ceil clip cos degrees elemwise
              "elemwise_sub ElementWiseSum erf erfinv exp expm1 fix floor gamma gammaln hard_sigmoid log log10 log1p "
              "log2 log_sigmoid log_softmax logical_not mish negative radians rcbrt reciprocal relu rint round rsqrt "
              "sigmoid sign sin sinh smooth_l1 softmax softmin softsign sqrt square tan tanh trunc _hypot _maximum "
-             "_minimum _mod _power _plus _minus _mul _div _grad_add _rnn_param_concat")
+             "_minimum _mod _power _plus _minus _mul _div _grad_add _rnn_param_concat _sample_uniform")
 _SCALARS = ("_plus_scalar _minus_scalar _rminus_scalar _mul_scalar _div_scalar _rdiv_scalar _power_scalar "
             "_rpower_scalar _maximum_scalar _minimum_scalar _mod_scalar _rmod_scalar _equal_scalar _not_equal_scalar "
             "_greater_scalar _greater_equal_scalar _lesser_scalar _lesser_equal_scalar _hypot_scalar")

@@ -12,7 +12,7 @@ from quantize.config import Rule
 from quantize.convert import convert_model, mean_global_pooling
 from quantize.convert.layers import DEFAULT_TYPES
 from quantize.errors import ConfigError, DataError, ModelFileError, last_line
-from quantize.importers.graph_block import GraphBlock, Names, Program
+from quantize.importers.graph_block import GraphBlock, Names, Program, Step
 from quantize.interfaces.n2d2.cells import base, operators
 from quantize.interfaces.n2d2.quantizer import LSQAct, LSQCell, Quantizer, SATCell
 from quantize.interfaces.n2d2.solver import Solver
@@ -135,13 +135,28 @@ class CellNetwork:
             if own is None:
                 path = names.unique(cell.name)
                 own = base.Names(path, path + ":out")
-            made, carrier = cell.program([tensors[source] for source in cell.inputs], own)
+            sources = [tensors[source] for source in cell.inputs]
+            if cell.needs_size:
+                cell.input_size = self._size_of(steps, sources[0])
+            made, carrier = cell.program(sources, own)
             steps += made
             tensors[cell.name] = own.output
             places[cell.name] = Place(own.path, own.output, carrier)
         if not steps:
             raise ConfigError("the network has no cells")
         return Program(INPUT, (tensors[self.computed[-1].name],), steps, self.constants, (None, *self.size)), places
+
+    def _size_of(self, steps: List[Step], tensor: str) -> Shape:
+        """Channels, height and width of what the steps make; ConfigError where the images do not fit them."""
+        if tensor == INPUT:
+            return self.size
+        shape = (1, *self.size)
+        try:
+            net = GraphBlock(Program(INPUT, (tensor,), steps, self.constants, (None, *self.size)))
+            found = net(mx.sym.var(INPUT, shape=shape)).infer_shape(**{INPUT: shape})[1]
+        except (mx.MXNetError, ValueError, AssertionError, DataError) as error:
+            raise self._misfit(error) from None
+        return found[0][1:]
 
     def _check_memory(self, net: GraphBlock) -> None:
         """ConfigError where the images do not fit the cells, or the cells want more memory than is allowed."""

@@ -54,6 +54,9 @@ class Cell:
 
     #: cells behind several inputs see them joined along the channels, but for those that take them one by one
     joins_inputs = True
+    #: cells whose steps depend on the size of what they read find its shape (without the batch) in `input_size`
+    needs_size = False
+    input_size: Tuple[int, ...] = ()
     type_name = ""
 
     def __init__(self, name: str = "", inputs: Sequence[str] = (), nb_outputs: Optional[int] = None,

@@ -2,6 +2,7 @@
 """The cells under the name that N2D2's scripts import them by."""
 
 from quantize.interfaces.n2d2.cells import (
+    FMP,
     Activation,
     BatchNorm2d,
     Concat,
@@ -22,5 +23,5 @@ from quantize.interfaces.n2d2.cells import (
     Unpool,
 )
 
-__all__ = ["Activation", "BatchNorm2d", "Concat", "Conv", "Deconv", "Dropout", "ElemWise", "Fc", "GlobalPool2d",
+__all__ = ["Activation", "BatchNorm2d", "Concat", "Conv", "Deconv", "Dropout", "ElemWise", "FMP", "Fc", "GlobalPool2d",
            "Padding", "Pool2d", "Reshape", "Resize", "Scaling", "Softmax", "Threshold", "Transpose", "Unpool"]

@@ -122,22 +122,33 @@ class Padding(Cell):
 
 
 class Resize(Cell):
-    """Feature maps in another size, bilinear; `align_corners` as TensorFlow's option of that name."""
+    """Feature maps in another size.
+
+    Bilinear, with `align_corners` as TensorFlow's option of that name; or NearestNeighbor, where both sides become
+    whole multiples: pixels are repeated, which whole numbers can do.
+    """
 
     def __init__(self, outputs_width: int = 1, outputs_height: int = 1, mode: str = "BilinearTF", *,
                  align_corners: bool = True, **common: Any) -> None:
         super().__init__(**common)
         self.size = (outputs_height, outputs_width)
         self.mode = _checked("Resize", "mode", mode, ("Bilinear", "BilinearTF", "NearestNeighbor"))
-        self.align_corners = align_corners
+        self.align_corners, self.needs_size = align_corners, mode == "NearestNeighbor"
 
     def core(self, sources: Sequence[str], names: Names) -> List[Step]:
         """See `Cell`."""
         if self.mode == "NearestNeighbor":
-            raise ConfigError(f"{self.name or 'Resize'}: NearestNeighbor to a size is not an operator of MXNet; use "
-                              "Bilinear")
+            return self._repeated(sources, names)
         return [operator_step(sources, names, "_contrib_BilinearResize2D", height=self.size[0], width=self.size[1],
                               align_corners=self.align_corners and self.mode == "BilinearTF")]
+
+    def _repeated(self, sources: Sequence[str], names: Names) -> List[Step]:
+        sides = self.input_size[1:]
+        if len(sides) != 2 or any(large < small or large % small for large, small in zip(self.size, sides)):
+            raise ConfigError(f"{self.name or 'Resize'}: NearestNeighbor repeats pixels; {self.size[1]}x{self.size[0]} "
+                              f"is no whole multiple of {'x'.join(map(str, reversed(sides)))}; use Bilinear")
+        rows = operator_step(sources, names, "repeat", "rows", repeats=self.size[0] // sides[0], axis=2)
+        return [rows, operator_step(rows.outputs, names, "repeat", repeats=self.size[1] // sides[1], axis=3)]
 
 
 class Scaling(Cell):

@@ -134,6 +134,12 @@ def _threshold(options: Options, common: Dict[str, Any]) -> cells.Cell:
                            max_value=options.number("MaxValue", 1.0), **_outputs(options, common))
 
 
+def _fractional(options: Options, common: Dict[str, Any]) -> cells.Cell:
+    _mapping(options)
+    return cells.FMP(options.number("ScalingRatio"), overlapping=options.switch("Overlapping", True),
+                     pseudo_random=options.switch("PseudoRandom", True), **_outputs(options, common))
+
+
 def _unpool(options: Options, common: Dict[str, Any]) -> cells.Cell:
     window = dims(options, "Pool", ("PoolWidth", "PoolHeight"), None)
     if dims(options, "Stride", ("StrideX", "StrideY"), window[0]) != window:
@@ -147,8 +153,8 @@ KINDS: Dict[str, Callable[[Options, Dict[str, Any]], cells.Cell]] = {
     "Activation": lambda options, common: cells.Activation(**_outputs(options, common)),
     "BatchNorm": _batch_norm,
     "Concat": lambda options, common: cells.Concat(**_outputs(options, common)),
-    "Conv": _conv, "Deconv": _conv, "Dropout": _dropout, "ElemWise": _elem_wise, "Fc": _fc, "Padding": _padding,
-    "Pool": _pool,
+    "Conv": _conv, "Deconv": _conv, "Dropout": _dropout, "ElemWise": _elem_wise, "FMP": _fractional, "Fc": _fc,
+    "Padding": _padding, "Pool": _pool,
     "Reshape": lambda options, common: cells.Reshape(options.wholes("Dims"), **_outputs(options, common)),
     "Resize": _resize,
     "Scaling": lambda options, common: cells.Scaling(options.number("Factor"), **_outputs(options, common)),

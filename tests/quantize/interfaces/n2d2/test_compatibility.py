@@ -59,7 +59,8 @@ CELLS = {
     "Reshape": [lambda: cells.Reshape([4, 16, 4])], "Scaling": [lambda: cells.Scaling(0.7)],
     "Threshold": [lambda: cells.Threshold(0.5, operation="Truncate")],
     "Transpose": [lambda: cells.Transpose([1, 2, 0, 3])], "Unpool": [lambda: cells.Unpool([2, 3])],
-    "Resize": [lambda: cells.Resize(5, 11)], "Softmax": [lambda: cells.Softmax()],
+    "Resize": [lambda: cells.Resize(24, 16, "NearestNeighbor")], "FMP": [lambda: cells.FMP(1.4)],
+    "Softmax": [lambda: cells.Softmax()],
 }
 # of rows with an integer core, what has none
 WITHOUT_CORE = {
@@ -67,6 +68,7 @@ WITHOUT_CORE = {
         activation=activation.Logistic()), lambda: cells.Activation(activation=activation.Softplus())],
     "ElemWise": [lambda: cells.ElemWise("Prod", inputs=["before", "other"]), lambda: cells.ElemWise(
         "AbsSum", inputs=["before", "other"]), lambda: cells.ElemWise("EuclideanSum", inputs=["before", "other"])],
+    "Resize": [lambda: cells.Resize(5, 11)],
     "Threshold": [lambda: cells.Threshold(0.3), lambda: cells.Threshold(0.3, operation="ToZero")],
     "Unpool": [lambda: cells.Unpool([2, 2], pooling="Max", arg_max="pool", inputs=["pool"])],
 }
@@ -120,7 +122,7 @@ def test_outputs_carry_quantizers(row, form):
     np.testing.assert_allclose(levels * 15 / ALPHA, np.rint(levels * 15 / ALPHA), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("row, form", [case for case in FORMS if case[0] not in ("Resize", "Softmax")], ids=str)
+@pytest.mark.parametrize("row, form", [case for case in FORMS if case[0] not in ("FMP", "Softmax")], ids=str)
 def test_integer_cores(row, form):
     """Every code is that of the network with its quantizers; nothing but whole numbers is left."""
     assert rows()[row][2] == "yes"
@@ -136,10 +138,10 @@ def test_integer_cores(row, form):
     assert (np.abs(fused(x) - want).max(axis=1) <= 1e-3 * np.abs(want).max()).mean() >= 0.75
 
 
-@pytest.mark.parametrize("make", [CELLS["Resize"][0], CELLS["Softmax"][0], *(
+@pytest.mark.parametrize("make", [CELLS["FMP"][0], CELLS["Softmax"][0], *(
     make for forms in WITHOUT_CORE.values() for make in forms)])
 def test_no_integer_core(make):
-    assert rows()["Resize"][2] == rows()["Softmax"][2] == "no"
+    assert rows()["FMP"][2] == rows()["Softmax"][2] == "no"
     with pytest.raises(DeployError):
         fuse_qat(network(make), SIZE, input_grid=BYTES)
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Pictures of feature maps: the codes in them are the network's, and each colour is a level."""
 
+import warnings
+
 import mxnet as mx
 import numpy as np
 import pytest
@@ -30,6 +32,9 @@ def images():
 
 def test_codes_are_those_of_the_network():
     found = network()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)  # of parameters that no graph reads: hundreds of lines for a larger network
+        quantized_outputs(found, images()[:1])
     (first, maps, high), (second, scores, most) = quantized_outputs(found, images()[:1])
     assert (first, high, maps.shape) == ("conv", 15, (20, 7, 5))
     assert (second, most, scores.shape) == ("fc", 3, (1, 1, 6))
