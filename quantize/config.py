@@ -11,8 +11,9 @@ A config list is a list of dictionaries; later entries win over earlier ones, ke
 
 A format is ``int``, ``uint`` or ``auto`` (unsigned where the input is proven non-negative), the bits (1 to 16), or in
 parentheses N2D2's Range, which is 2^bits - 1 for whole bits (``int(15)`` is ``int4``), and for weights ``/layer``,
-``/group`` or ``/channel``. The Range counts the steps of grids that start at zero or have no level there (``uint(15)``:
-0 to 15; SAT's weights); around zero an odd one has one step less (``int(15)``: -7 to 7). ``/affine`` adds a zero point,
+``/group`` or ``/channel``. The Range counts the steps from the lowest to the highest code (``uint(15)``: 0 to 15; SAT's
+weights: -7.5 to 7.5; ``int(15)/full``: -8 to 7); where both sides of zero are alike, an odd one has one step less
+(``int(15)``: -7 to 7). ``/affine`` adds a zero point,
 ``/full`` the lowest code of signed grids (-8..7 instead of -7..7), ``/even`` rounds exact halves to the even code
 instead of away from zero. ``float`` leaves the operand float.
 

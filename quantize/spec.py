@@ -62,9 +62,9 @@ class QuantSpec:
     narrow : bool
         Signed 8 bit is -127..127 (True, as ncnn) or -128..127 (False).
     levels : int, optional
-        Overrides ``2**bits - 1``: 255, 15, 7, 1 in N2D2's `Range`. Steps of unsigned and mid_rise grids; a signed
-        mid_tread one reaches ``levels // 2`` on each side (15: -7..7). ncnn's "31 levels" count one side of a signed
-        grid and are ``levels=63`` here (-31..31).
+        Overrides ``2**bits - 1``: 255, 15, 7, 1 in N2D2's `Range`. Steps from the lowest to the highest code; only a
+        narrow signed mid_tread grid has one less where they are odd (15: -7..7), since both its sides are alike.
+        ncnn's "31 levels" count one side of a signed grid and are ``levels=63`` here (-31..31).
     grid : {"mid_tread", "mid_rise"}
         mid_rise has no zero level: the value of code q is ``(q + 0.5) * scale`` (DoReFa weights, binary).
     rounding : {"half_away", "half_even"}
@@ -107,7 +107,7 @@ class QuantSpec:
             return 0
         if self.grid == "mid_rise":
             return -((self._steps + 1) // 2)
-        return -self.qmax if self.narrow else -self.qmax - 1
+        return -self.qmax if self.narrow else self.qmax - self._steps
 
     @property
     def qmax(self) -> int:

@@ -130,6 +130,8 @@ class SATCell(CellQuantizer):
 class LSQCell(CellQuantizer):
     """Learned step size of weights (`quantize.nn.LSQFakeQuantize`), on the codes -(range + 1) / 2 to (range - 1) / 2.
 
+    An even range has the codes -range / 2 to range / 2.
+
     Parameters
     ----------
     step_size : float

@@ -121,9 +121,7 @@ def _random(chain: _Chain, windows: str, size: int, count: int) -> Tuple[str, st
 
 def _maxima(chain: _Chain, tensors: Tuple[str, str], bounds: Tuple[str, str], axis: int,
             size: Tuple[int, int]) -> str:
-    """The largest of each window: all windows side by side, as long as the longest can be, and what is too much far
-    below.
-    """
+    """The largest of each window: all as long as the longest can be, with what is too much far below."""
     source, places = tensors
     begin, last = (chain("expand_dims", (chain("BlockGrad", (bound,)),), axis=1) for bound in bounds)
     steps = chain("slice_axis", (places,), axis=0, begin=0, end=size[1])

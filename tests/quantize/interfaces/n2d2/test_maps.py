@@ -33,7 +33,7 @@ def images():
 def test_codes_are_those_of_the_network():
     found = network()
     with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)  # of parameters that no graph reads: hundreds of lines for a larger network
+        warnings.simplefilter("error", UserWarning)  # of parameters that no graph reads
         quantized_outputs(found, images()[:1])
     (first, maps, high), (second, scores, most) = quantized_outputs(found, images()[:1])
     assert (first, high, maps.shape) == ("conv", 15, (20, 7, 5))
