@@ -20,6 +20,6 @@ from quantize.interfaces.n2d2.cells.operators import (
     Unpool,
 )
 
-__all__ = ["Activation", "BatchNorm2d", "Cell", "Concat", "Conv", "Deconv", "DeepNetCell", "Dropout", "ElemWise", "FMP", "Fc",
-           "GlobalPool2d", "Names", "Operation", "Padding", "Pool2d", "Reshape", "Resize", "Scaling", "Sequence",
+__all__ = ["Activation", "BatchNorm2d", "Cell", "Concat", "Conv", "Deconv", "DeepNetCell", "Dropout", "ElemWise", "FMP",
+           "Fc", "GlobalPool2d", "Names", "Operation", "Padding", "Pool2d", "Reshape", "Resize", "Scaling", "Sequence",
            "Softmax", "Threshold", "Transpose", "Unpool", "WeightedCell", "operators"]
