@@ -127,7 +127,8 @@ class CellNetwork:
         return net
 
     def _program(self) -> Tuple[Program, Dict[str, Place]]:
-        steps, places = [], {}
+        steps: List[Step] = []
+        places: Dict[str, Place] = {}
         names = Names([cell.given.path for cell in self.cells.values() if cell.given is not None])
         tensors = {self.provider: INPUT}
         for cell in self.computed:
