@@ -132,6 +132,49 @@ def test_the_best_epoch_is_kept_by_the_metric(digits, ini, tmp_path):
     assert result.best_epoch == best["epoch"] and result.scores["f1"] == best["f1"]
 
 
+DIGITS = """[database]
+Type=Digits_Database
+Learn=0.3
+Validation=0.2
+[sp]
+SizeX=12
+SizeY=12
+BatchSize=16
+[sp.Transformation-1]
+Type=RescaleTransformation
+Width=12
+Height=12
+[sp.Transformation-2]
+Type=RangeAffineTransformation
+FirstOperator=Divides
+FirstValue=16
+[fc1]
+Type=Fc
+Input=sp
+NbOutputs=10
+QWeight=SAT
+QWeight.ApplyScaling=1
+Solvers.LearningRate=0.1
+[softmax]
+Type=Softmax
+Input=fc1
+WithLoss=1
+[softmax.Target]
+"""
+
+
+def test_the_embedded_digits_need_no_folder(tmp_path, capsys):
+    (tmp_path / "digits.ini").write_text(DIGITS)
+    assert not main([str(tmp_path / "digits.ini"), "-learn-epoch", "2", "--output", str(tmp_path / "out")])
+    text = capsys.readouterr().out
+    assert "Learn 344, Validation 86, Test 364" in text and float(CLOSING.search(text).group(1)) > 60
+    facts = load_quantized(tmp_path / "out" / "digits.ini.qnet").facts.preprocessing
+    assert facts["scale"] == 1 / 16 and facts["resize_short_side"] == 12
+    assert main([str(tmp_path / "digits.ini"), "-learn-epoch", "1", "--data-dir", str(tmp_path / "out"),
+                 "--output", str(tmp_path / "other")]) == 2
+    assert "digits.npz" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_resnet18_from_onnx_in_both_stages_as_printed(tmp_path):
     net = vision.resnet18_v1(prefix="resnetv15_")

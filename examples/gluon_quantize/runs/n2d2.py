@@ -17,6 +17,7 @@ from typing import Any, Dict, List, Optional, Sequence
 import mxnet as mx
 import numpy as np
 
+from gluon_quantize.data.n2d2 import register
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.device import start
 from gluon_quantize.models.metrics import NAMES
@@ -53,6 +54,7 @@ WEIGHTS, BEST, CHECKPOINTS = "weights", "best.params", "checkpoints"
 METRICS = {"Sensitivity": "sensitivity", "Specificity": "specificity", "Precision": "precision", "Accuracy": "accuracy",
            "F1Score": "f1", "Informedness": "informedness", "RecognitionRate": "top1"}
 assert set(NAMES) < set(METRICS.values())
+register()
 
 
 @dataclasses.dataclass(frozen=True)

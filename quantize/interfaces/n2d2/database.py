@@ -45,6 +45,8 @@ class Database:
     """
 
     folder = ""
+    #: whether `load("")` needs no folder
+    embedded = False
 
     def __init__(self, learn: float = 1.0, validation: float = 0.0, random_partitioning: bool = True,
                  data_path: Optional[PathLike] = None, seed: int = 1) -> None:

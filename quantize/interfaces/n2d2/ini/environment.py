@@ -32,7 +32,7 @@ def database(options: Options, data_dir: Optional[str], seed: int) -> Database:
     stated = options.text("DataPath", "")
     labels = options.text("LabelPath", "")
     options.finish()
-    folder = data_dir or stated or _usual(kind, options)
+    folder = data_dir or stated or ("" if kind.embedded else _usual(kind, options))
     made.load(folder, pathlib.Path(labels) if labels else None)
     return made
 
