@@ -16,6 +16,7 @@ from gluon_quantize.models.request import RunRequest
 from gluon_quantize.progress import Silent
 from gluon_quantize.runs.n2d2 import METRICS, IniEpoch, IniRequest, run_ini
 from quantize import load_quantized
+from quantize.errors import DataError
 
 FILES = pathlib.Path(__file__).parent.parent / "quantize" / "interfaces" / "n2d2" / "files"
 CLOSING = re.compile(r"""Final recognition rate: (\d+\.\d\d)%    \(error rate: (\d+\.\d\d)%\)
@@ -163,16 +164,15 @@ WithLoss=1
 """
 
 
-def test_the_embedded_digits_need_no_folder(tmp_path, capsys):
-    (tmp_path / "digits.ini").write_text(DIGITS)
-    assert not main([str(tmp_path / "digits.ini"), "-learn-epoch", "2", "--output", str(tmp_path / "out")])
-    text = capsys.readouterr().out
-    assert "Learn 344, Validation 86, Test 364" in text and float(CLOSING.search(text).group(1)) > 60
+def test_the_embedded_digits_need_no_folder(tmp_path):
+    path = tmp_path / "digits.ini"
+    path.write_text(DIGITS)
+    result = run_ini(IniRequest(str(path), str(tmp_path / "out"), 2, pictures=False))
+    assert result.scores["images"] == 364 and result.scores["top1"] > 0.6
     facts = load_quantized(tmp_path / "out" / "digits.ini.qnet").facts.preprocessing
     assert facts["scale"] == 1 / 16 and facts["resize_short_side"] == 12
-    assert main([str(tmp_path / "digits.ini"), "-learn-epoch", "1", "--data-dir", str(tmp_path / "out"),
-                 "--output", str(tmp_path / "other")]) == 2
-    assert "digits.npz" in capsys.readouterr().err
+    with pytest.raises(DataError, match="digits.npz"):
+        run_ini(IniRequest(str(path), str(tmp_path / "other"), 1, str(tmp_path / "out")))
 
 
 @pytest.mark.slow
