@@ -17,7 +17,6 @@ from typing import Any, Dict, List, Optional, Sequence
 import mxnet as mx
 import numpy as np
 
-from gluon_quantize.data.n2d2 import register
 from gluon_quantize.data.preprocess import Preprocessing
 from gluon_quantize.models.device import start
 from gluon_quantize.models.metrics import NAMES
@@ -25,6 +24,7 @@ from gluon_quantize.models.params import save_params
 from gluon_quantize.models.request import RunRequest
 from gluon_quantize.progress import SILENT, Silent
 from gluon_quantize.runs.fusion import Fused, bytes_grid, compare_fused
+from gluon_quantize.runs.n2d2_digits import register
 from gluon_quantize.runs.outputs import claimed
 from gluon_quantize.runs.ownership import TRAINING
 from gluon_quantize.runs.train import scores
