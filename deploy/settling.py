@@ -7,6 +7,7 @@ reshapes on the grid of what they read, a concatenation and what it alone reads 
 addition, averages) on grids that calibration images decide.
 """
 
+import logging
 from dataclasses import replace
 from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type, cast
 
@@ -39,6 +40,7 @@ from quantize.errors import DeployError
 from quantize.reference import qparams_of_range
 from quantize.spec import QParams, QuantSpec
 
+LOG = logging.getLogger(__name__)
 MOVING = (Reshape, Permute, Crop, Slice)  # these hand on codes as they are; so does a maximum
 NON_NEGATIVE = ("relu", "sigmoid", "hard_sigmoid", "abs", "square", "sqrt", "exp")
 
@@ -66,6 +68,7 @@ def settled(model: Model, ranges: Ranges, symmetric: bool, kind: "Optional[Type[
     grids.update(_joined({blob: (wanted[blob], found[blob]) for blob in wanted}, places))
     grids = {group: _capped(grid, places.clip(group)) for group, grid in grids.items()}
     by_blob = {blob: grids[places.group(blob)] for blob in places.rounded}
+    LOG.info("%d blobs are rounded, %d of them on grids that images have decided", len(by_blob), len(wanted))
     return _with_roundings(model, by_blob, places)
 
 

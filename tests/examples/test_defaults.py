@@ -2,6 +2,7 @@
 """What holds where nothing is said, and names: the same in all commands, the earlier ones go on working."""
 
 import json
+import logging
 
 import pytest
 
@@ -77,11 +78,14 @@ def test_correction_follows_batch_norm():
     assert shard.correction(True) == "none"
 
 
-def test_settings_are_printed_on_request_and_always_written(result):
+def test_settings_are_printed_on_request_and_always_written(result, caplog):
     quiet, out = result(*DIGITS)
+    assert not caplog.records
     assert "Settings" not in out and quiet["settings"]["calib_mode"] == "sqnr"
     loud, out = result(*DIGITS, "-v")
     assert out.startswith("Settings\n") and "  calib_mode              sqnr\n" in out
+    assert any("layers quantized" in record.message for record in caplog.records)  # what each phase has done
+    assert logging.getLogger("quantize").level == logging.NOTSET
     # but for what was typed
     assert {**loud["settings"], "command_line": ""} == {**quiet["settings"], "command_line": ""}
 

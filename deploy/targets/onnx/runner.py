@@ -2,6 +2,7 @@
 """Files in ONNX Runtime (PyPI's `onnxruntime`) on the CPU, and any tensor in them."""
 
 import importlib
+import logging
 import pathlib
 from dataclasses import dataclass
 from typing import Any, Callable, Dict, Iterable, List, Mapping, Optional, Tuple
@@ -16,6 +17,7 @@ from deploy.targets.onnx.operators import codes_name, node_codes
 from quantize.errors import DeployError
 from quantize.files import read_bytes
 
+LOG = logging.getLogger(__name__)
 EXACT_PRODUCTS = "session.x64quantprecision"
 
 
@@ -94,6 +96,8 @@ class Runner(Session):
                                                                      providers=["CPUExecutionProvider"])
             except Exception as error:  # ONNX Runtime raises classes of its own that share no base
                 raise DeployError(f"{self._path}: ONNX Runtime cannot load it: {error}") from None
+            LOG.info("%s: loaded, %d tensors put out, %s", self._path, len(self._sessions[more].get_outputs()),
+                     self._options)
         return self._sessions[more]
 
     def run(self, inputs: Inputs, extract: Iterable[str]) -> Dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The report on ONNX Runtime without its optimizations: every code foreseen by `floats`, and how far integers are."""
 
+import logging
 import pathlib
 from itertools import islice
 from typing import Any, Dict, Iterable, List, Tuple
@@ -15,6 +16,7 @@ from deploy.targets.onnx.arithmetic import OrtArithmetic
 from deploy.targets.onnx.floats import FloatSums, dequantized
 from deploy.targets.onnx.runner import Options, Runner, side
 
+LOG = logging.getLogger(__name__)
 IMAGES = 4  # seconds for each: float sums in a given order are no work for BLAS
 FORESEEN, EXACT = "float sums", "integers"
 
@@ -25,6 +27,7 @@ def report(model: Model, floating: Model,
     images = _first(batches, IMAGES)
     runner = Runner(pathlib.Path("model.onnx"), Options(optimized=False), writer.render(model))
     found = side(model, runner)(images).codes
+    LOG.info("float sums of %d images, in ONNX Runtime's order", len(images))
     foreseen = engine.run(dequantized(model), images, arithmetic=FloatSums(), keep=engine.ALL).blobs
     integer = engine.run(model, images, arithmetic=OrtArithmetic(), keep=engine.ALL).blobs
     layers: Dict[str, Dict[str, Any]] = {}

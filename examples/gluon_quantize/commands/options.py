@@ -301,9 +301,9 @@ def run_request(args: argparse.Namespace) -> RunRequest:
 
 
 def add_verbose(group: argparse._ArgumentGroup) -> None:
-    """Whether the settings are printed."""
+    """Whether the settings are printed, and the log is shown."""
     group.add_argument("-v", "--verbose", action="store_true",
-                       help="print all settings first (result.json holds them anyway)")
+                       help="print all settings first (result.json holds them anyway), and what each phase has done")
 
 
 def settings(args: argparse.Namespace) -> Dict[str, Any]:

@@ -14,6 +14,8 @@ from quantize.errors import QuantizeError
 from quantize.escape import shown
 from quantize.limits import GIGABYTE, memory_limit
 
+PACKAGES = ("quantize", "calib", "deploy", "gluon_quantize")
+
 NO_MODEL = """Name a network to quantize, in one of five ways:
 
   --model digits_lenet       the embedded example: a LeNet of 40 thousand weights on 8x8 handwritten digits; evaluates
@@ -88,6 +90,20 @@ def log_shown() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
+@contextlib.contextmanager
+def told_more(verbose: bool) -> Iterator[None]:
+    """Context in which this program's own log lines are shown where somebody asks for more: one for each phase."""
+    loggers = [logging.getLogger(name) for name in PACKAGES if verbose]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.INFO)
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
+
+
 def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
     """Parse, work, and return the exit code: the work's, 2 for anything wrong with what was given, 130 if interrupted.
 
@@ -110,7 +126,7 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
                 print("\n".join(list_models()))
             else:
                 stated = getattr(args, "max_memory", None)
-                with memory_limit(stated and int(stated * GIGABYTE)):
+                with memory_limit(stated and int(stated * GIGABYTE)), told_more(getattr(args, "verbose", False)):
                     return work(args) or 0
         except QuantizeError as error:
             return _fail(error)
