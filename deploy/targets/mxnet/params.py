@@ -16,23 +16,26 @@ from quantize.files import PathLike, read_bytes
 MAGIC, DENSE = 0x112, 0xF993FAC9
 CPU, FLOAT32 = 1, 0
 MOST_AXES = 32
+ARGUMENT, AUXILIARY = "arg:", "aux:"
 
 
-def render(parameters: Mapping[str, np.ndarray], prefix: str = "arg:") -> bytes:
-    """The contents of a file with arrays of float32, in order."""
-    parts: List[bytes] = [struct.pack("<QQQ", MAGIC, 0, len(parameters))]
-    for array in parameters.values():
+def render(parameters: Mapping[str, np.ndarray], auxiliary: Mapping[str, np.ndarray]) -> bytes:
+    """The contents of a file with arrays of float32, in order; `auxiliary`: those that MXNet calls states."""
+    named = [(ARGUMENT + name, array) for name, array in parameters.items()]
+    named += [(AUXILIARY + name, array) for name, array in auxiliary.items()]
+    parts: List[bytes] = [struct.pack("<QQQ", MAGIC, 0, len(named))]
+    for _, array in named:
         parts += [struct.pack("<Iii", DENSE, 0, array.ndim), struct.pack(f"<{array.ndim}q", *array.shape),
                   struct.pack("<iii", CPU, 0, FLOAT32), np.ascontiguousarray(array, "<f4").tobytes()]
-    parts.append(struct.pack("<Q", len(parameters)))
-    for name in parameters:
-        encoded = (prefix + name).encode("utf-8")
+    parts.append(struct.pack("<Q", len(named)))
+    for name, _ in named:
+        encoded = name.encode("utf-8")
         parts += [struct.pack("<Q", len(encoded)), encoded]
     return b"".join(parts)
 
 
-def read(path: PathLike, prefix: str = "arg:") -> Dict[str, np.ndarray]:
-    """The arrays of a file that `render` made; DeployError for any other."""
+def read(path: PathLike) -> Dict[str, np.ndarray]:
+    """The arrays of a file that `render` made, of both kinds; DeployError for any other."""
     data, at, arrays, names = read_bytes(path), 0, [], []
 
     def numbers(layout: str) -> Tuple[Any, ...]:
@@ -52,7 +55,7 @@ def read(path: PathLike, prefix: str = "arg:") -> Dict[str, np.ndarray]:
             at += 4 * prod(shape)
         for _ in range(numbers("<Q")[0]):
             length, = numbers("<Q")
-            names.append(data[at:at + length].decode("utf-8")[len(prefix):])
+            names.append(data[at:at + length].decode("utf-8")[len(ARGUMENT):])
             at += length
         if len(names) != count or at != len(data):
             raise ValueError

@@ -68,8 +68,9 @@ class Runner(Session):
                                                   if output in known)] for name in names])
             wanted = set(chosen.list_inputs())
             values = dict(self._values, **{name: mx.nd.array(array) for name, array in zip(self.inputs, arrays)})
+            states = {name: values[name] for name in chosen.list_auxiliary_states()}
             executor = chosen.bind(mx.cpu(), {name: value for name, value in values.items() if name in wanted},
-                                   grad_req="null")
+                                   grad_req="null", aux_states=states)
             self._bound[names] = [array.shape for array in arrays], executor
         return executor
 

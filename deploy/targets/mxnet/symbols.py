@@ -13,7 +13,7 @@ from quantize.files import PathLike, read_text
 VERSION = 10901
 OPERATORS = """null identity _sg_mkldnn_conv _sg_mkldnn_fully_connected _contrib_quantize_v2
     _contrib_dequantize _contrib_requantize _contrib_quantized_elemwise_add _contrib_quantized_pooling
-    _contrib_quantized_concat _contrib_quantized_act
+    _contrib_quantized_concat _contrib_quantized_act BatchNorm
     Convolution Deconvolution FullyConnected Activation LeakyReLU clip hard_sigmoid exp abs
     square sqrt rsqrt log erf floor ceil sin cos broadcast_add broadcast_sub broadcast_mul broadcast_div
     broadcast_maximum broadcast_minimum broadcast_power broadcast_like elemwise_add elemwise_sub elemwise_mul
@@ -92,19 +92,26 @@ class Graph(Nodes):
 
     Attributes
     ----------
-    parameters : dict
-        Name -> array of float32.
+    parameters, auxiliary : dict
+        Name -> array of float32; the second are those that MXNet calls states.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.parameters: Dict[str, np.ndarray] = {}
+        self.auxiliary: Dict[str, np.ndarray] = {}
         self._names: Dict[str, int] = {}
 
     def parameter(self, name: str, value: Any) -> Entry:
         """A variable with a value."""
         name = self.unique(name)
         self.parameters[name] = np.ascontiguousarray(value, np.float32)
+        return self.variable(name)
+
+    def state(self, name: str, value: Any) -> Entry:
+        """The same of a state."""
+        name = self.unique(name)
+        self.auxiliary[name] = np.ascontiguousarray(value, np.float32)
         return self.variable(name)
 
     def unique(self, name: str) -> str:

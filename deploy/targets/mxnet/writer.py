@@ -27,7 +27,7 @@ def render(model: Model, integers: bool = True) -> Tuple[str, bytes]:
     if not integers:
         model = without_roundings(in_float(model))
     writing = Writing(model)
-    return writing.document(), parameters(writing.graph.parameters)
+    return writing.document(), parameters(writing.graph.parameters, writing.graph.auxiliary)
 
 
 def write(model: Model, folder: PathLike, name: str, integers: bool = True) -> Tuple[pathlib.Path, ...]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from deploy.ir import Grid, Quantization
-from deploy.targets.mxnet.params import render
+from deploy.targets.mxnet.params import read, render
 from deploy.targets.mxnet.scales import engine_step, multiplier, stored, threshold
 
 BYTE = Grid(0.01, 0, 0, 255)
@@ -65,5 +65,9 @@ def test_the_step_survives_its_threshold(is_signed):
 def test_parameter_files_are_those_of_mxnet(tmp_path):
     random = np.random.RandomState(0)
     arrays = {"a": random.randn(2, 3, 1).astype(np.float32), "b": random.randn(4).astype(np.float32)}
-    mx.nd.save(str(tmp_path / "theirs"), {"arg:" + name: mx.nd.array(array) for name, array in arrays.items()})
-    assert (tmp_path / "theirs").read_bytes() == render(arrays)
+    states = {"c": random.randn(5).astype(np.float32)}
+    named = [*(("arg:" + name, array) for name, array in arrays.items()), ("aux:c", states["c"])]
+    mx.nd.save(str(tmp_path / "theirs"), {name: mx.nd.array(array) for name, array in named})
+    assert (tmp_path / "theirs").read_bytes() == render(arrays, states)
+    assert {name: array.tolist() for name, array in read(tmp_path / "theirs").items()} == {
+        name: array.tolist() for name, array in {**arrays, **states}.items()}
