@@ -24,8 +24,8 @@ def command(*arguments):
 @pytest.fixture
 def found(tmp_path, capfd):
     """function(*arguments) -> (printed text, result.json, rules.json) of a search that went well."""
-    def run(*arguments):
-        assert command(*FEW, "--output", tmp_path / "out", "--force", *arguments) == 0
+    def run(*arguments, code=0):
+        assert command(*FEW, "--output", tmp_path / "out", "--force", *arguments) == code
         return (capfd.readouterr().out, *(json.loads((tmp_path / "out" / name).read_text())
                                          for name in ("result.json", "rules.json")))
     return run
@@ -61,11 +61,11 @@ def test_the_smallest_that_keeps_a_drop(found):
     assert all(point["share"] >= result["best"]["share"] for point in evaluated if point["drop"] <= 1)
 
 
-def test_a_size_that_cannot_be_kept_is_said(found):
-    out, result, rules = found("--size", 0.01, "--bits", 4, 8, "--curve-points", 1)
+def test_a_size_that_cannot_be_kept_is_said_and_the_exit_code_says_so(found):
+    out, result, rules = found("--size", 0.01, "--bits", 4, 8, "--curve-points", 1, code=1)
     assert not result["met"] and "can NOT be kept" in out
     assert {rule["weight"] for rule in rules} == {"int4/channel"}
-    found("--size", 0.01, "--bits", 4, 8, "--curve-points", 1)  # --force replaces what a search has written
+    found("--size", 0.01, "--bits", 4, 8, "--curve-points", 1, code=1)  # --force replaces what a search has written
 
 
 def test_the_smallest_that_keeps_an_agreement(found):

@@ -105,8 +105,8 @@ def request_of(args: argparse.Namespace) -> "DeployRequest":
         goal=options.goal_request(args), wanted=tuple(flag for flag in offered if options.given(args, flag)))
 
 
-def work(args: argparse.Namespace) -> None:
-    """Deploy as the options say; print and write what comes of it."""
+def work(args: argparse.Namespace) -> int:
+    """Deploy as the options say; print and write what comes of it. Returns the exit code."""
     # MXNet takes seconds to load, which --help need not wait for
     from gluon_quantize.commands.terminal import Terminal, say
     from gluon_quantize.report import deployment
@@ -122,6 +122,8 @@ def work(args: argparse.Namespace) -> None:
     say(f"\nwritten to {args.output}")
     if args.report:
         say("\n".join(reporting.beside(args.output, options.images_request(args))))
+    return running.kept(result.reached is None or result.reached.holds,
+                        "nothing that was tried reaches the goal; the best is what was deployed")
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
@@ -135,6 +137,6 @@ def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
             print(running.NO_MODEL.format(prog=running.spelled(parser.prog)))
         else:
             check(parser, args)
-            work(args)
+            return work(args)
         return 0
     return running.run(parser, argv, chosen)

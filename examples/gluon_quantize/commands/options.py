@@ -226,7 +226,8 @@ def repair_request(args: argparse.Namespace) -> RepairRequest:
 
 def add_goal(parser: argparse.ArgumentParser) -> None:
     """What the network must keep."""
-    group = parser.add_argument_group("the goal")
+    group = parser.add_argument_group(
+        "the goal", "The exit code is 1 where nothing reaches it; the best is deployed all the same.")
     group.add_argument("--accuracy-drop", type=float, metavar="POINTS",
                        help="try calibrations, bias correction, equalization, learned rounding, and layers in float, "
                             "until no more than so many points of Top-1 are lost; say what each costs (default: no "

@@ -15,7 +15,7 @@ from quantize.escape import shown
 from quantize.limits import GIGABYTE, memory_limit
 
 PACKAGES = ("quantize", "calib", "deploy", "gluon_quantize")
-
+NOT_KEPT = 1  # exit code: the best result is there, but not what was asked for
 NO_MODEL = """Name a network to quantize, in one of five ways:
 
   --model digits_lenet       the embedded example: a LeNet of 40 thousand weights on 8x8 handwritten digits; evaluates
@@ -81,6 +81,13 @@ def _fail(text):
     """One line on standard error, and the exit code."""
     print("error: " + shown(text, keep="\n"), file=sys.stderr)
     return 2
+
+
+def kept(holds: bool, what: str) -> int:
+    """The exit code for a limit that the user gave: 0, or one line on standard error and 1 where it is not kept."""
+    if not holds:
+        print(f"error: {what}", file=sys.stderr)
+    return 0 if holds else NOT_KEPT
 
 
 def log_shown() -> None:

@@ -10,7 +10,8 @@ from gluon_quantize.runs.requests import QuantizationRequest
 
 PROG = "gluon-quantize search"
 DESCRIPTION = ("Search bits for each layer: the best network of a size, or the smallest that loses no more than it\n"
-               "may. Sensitivities are measured, an integer program chooses, and what it chose is evaluated.")
+               "may. Sensitivities are measured, an integer program chooses, and what it chose is evaluated. The exit code\n"
+               "is 1 where the limit cannot be kept; the nearest to it is written all the same.")
 EPILOG = """example:
   {} --model digits_lenet --size 0.6 --output searched
 """
@@ -55,8 +56,8 @@ def _add_limit(parser):
                             "too, and choose the best (default: %(default)s)")
 
 
-def work(args: argparse.Namespace) -> None:
-    """Search as the options say; print and write what comes of it."""
+def work(args: argparse.Namespace) -> int:
+    """Search as the options say; print and write what comes of it. Returns the exit code."""
     # MXNet takes seconds to load, which --help need not wait for
     from gluon_quantize.commands.terminal import Terminal, say
     from gluon_quantize.report import search as report
@@ -77,6 +78,7 @@ def work(args: argparse.Namespace) -> None:
             with outputs.staged(args.output, args.force) as folder:
                 report.write_result(folder, options.settings(args), result)
             say(f"written to {args.output}")
+    return running.kept(result.met, "the limit cannot be kept; the nearest to it is what was chosen")
 
 
 def main(argv: Optional[List[str]] = None, prog: str = PROG) -> int:
