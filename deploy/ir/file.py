@@ -22,14 +22,14 @@ import os
 import struct
 import zipfile
 import zlib
-from dataclasses import is_dataclass
+from dataclasses import fields
 from math import prod
-from typing import Any, List, cast, get_origin
+from typing import Any, List, cast
 
 import numpy as np
 
 from deploy.ir.model import NODE_TYPES, Model
-from deploy.ir.validate import ARRAY_TYPES, element_types, hints, inner, validate
+from deploy.ir.validate import ARRAY_TYPES, element_types, hints, inner, sort, validate
 from quantize.documents import parse_json
 from quantize.errors import DeployError, ModelFileError
 from quantize.escape import shown
@@ -108,7 +108,7 @@ def _encode(value, hint, arrays):
     hint, _ = inner(hint)
     if value is None:
         return None
-    if is_dataclass(hint):
+    if sort(hint) is fields:
         return _encode_fields(value, arrays)
     if hint is np.ndarray:
         arrays.append(value)
@@ -201,11 +201,11 @@ class _Reader:
         hint, _ = inner(hint)
         if content is None:
             return None
-        if is_dataclass(hint):
+        if sort(hint) is fields:
             return self._fields(content, hint)
         if hint is np.ndarray:
             return self._array(content)
-        if isinstance(content, list) and get_origin(hint) is tuple:
+        if isinstance(content, list) and sort(hint) is tuple:
             kinds = element_types(hint, len(content))
             _demand(len(kinds) == len(content), f"{str(content):.40} should have {len(kinds)} values")
             return tuple(self._value(part, kind) for part, kind in zip(content, kinds))

@@ -160,6 +160,7 @@ def hints(kind: Any) -> Dict[str, Any]:
     return {field.name: types[field.name] for field in fields(kind)}
 
 
+@lru_cache(maxsize=None)
 def inner(hint: Any) -> Tuple[Any, bool]:
     """(T, True) for Optional[T], else (the hint, False)."""
     if get_origin(hint) is Union:
@@ -167,10 +168,17 @@ def inner(hint: Any) -> Tuple[Any, bool]:
     return hint, False
 
 
+@lru_cache(maxsize=4096)
 def element_types(hint: Any, length: int) -> Tuple[Any, ...]:
     """The types of the elements of a tuple type; Tuple[T, ...] has as many as asked for."""
     types = get_args(hint)
     return types[:1] * length if types[-1] is Ellipsis else types
+
+
+@lru_cache(maxsize=None)
+def sort(hint: Any) -> Any:
+    """Tuple for a tuple type, `fields` for a dataclass, None for anything else."""
+    return tuple if get_origin(hint) is tuple else fields if is_dataclass(hint) else None
 
 
 def misfit(value: Any, hint: Any) -> Optional[str]:
@@ -178,9 +186,10 @@ def misfit(value: Any, hint: Any) -> Optional[str]:
     hint, optional = inner(hint)
     if value is None and optional:
         return None
-    if get_origin(hint) is tuple:
+    kind = sort(hint)
+    if kind is tuple:
         return _misfit_tuple(value, hint)
-    if is_dataclass(hint):
+    if kind is fields:
         return misfits(value) if type(value) is hint else _is_no(value, hint)
     if hint is np.ndarray:
         return _misfit_array(value)

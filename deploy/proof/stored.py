@@ -12,6 +12,7 @@ from typing import (
     Any,
     Dict,
     FrozenSet,
+    Iterable,
     List,
     Literal,
     Optional,
@@ -108,31 +109,37 @@ def read_certificate(path: PathLike) -> Dict[str, Any]:
 
 def misfit(value: Any, hint: Any, where: str) -> str:
     """What of a JSON value is not of an annotated type, with its path in the document; "" where all is."""
-    parts = get_args(hint)
+    kind, parts = _sort(hint)
     if hint is Any:
         return ""
-    if get_origin(hint) is Union:
+    if kind is Union:
         found = [misfit(value, part, where) for part in parts]
         return "" if "" in found else found[0]
-    if get_origin(hint) is Literal:
+    if kind is Literal:
         return "" if value in parts else f"{where} is {str(value)[:40]!r}, wanted is {parts[0]!r}"
-    if get_origin(hint) is list:
-        return _misfit_items(value, list, [(f"{where}[{i}]", v, parts[0]) for i, v in enumerate(_items(value, list))],
+    if kind is list:
+        return _misfit_items(value, list, ((f"{where}[{i}]", v, parts[0]) for i, v in enumerate(_items(value, list))),
                              where)
-    if get_origin(hint) is dict:
-        return _misfit_items(value, dict, [(f"{where}.{key:.40}", v, parts[1]) for key, v in
-                                           _items(value, dict).items()], where)
-    if is_dataclass(hint):
+    if kind is dict:
+        return _misfit_items(value, dict, ((f"{where}.{key:.40}", v, parts[1]) for key, v in
+                                           _items(value, dict).items()), where)
+    if kind is fields:
         types, needed = _fields(cast(Any, hint))
         given = _items(value, dict)
         lacking = sorted(needed - set(given))
         if lacking and isinstance(value, dict):
             return f"{where} lacks {lacking[0]}"
-        return _misfit_items(value, dict, [(f"{where}.{key}", given[key], types[key]) for key in types if key in given],
+        return _misfit_items(value, dict, ((f"{where}.{key}", given[key], types[key]) for key in types if key in given),
                              where)
     fits = isinstance(value, hint) and not (isinstance(value, bool) and hint is not bool)
     finite = abs(value) <= LARGEST if isinstance(value, int) else not isinstance(value, float) or math.isfinite(value)
     return "" if fits and finite else f"{where} is {str(value)[:40]!r}, wanted is {hint.__name__}"
+
+
+@lru_cache(maxsize=None)  # asked for at every value of a document
+def _sort(hint: Any) -> Tuple[Any, Tuple[Any, ...]]:
+    """(Union, Literal, list, dict, `fields` for a dataclass or None, what that is of)."""
+    return fields if is_dataclass(hint) else get_origin(hint), get_args(hint)
 
 
 @lru_cache(maxsize=None)
@@ -146,7 +153,7 @@ def _items(value: Any, kind: type) -> Any:
     return value if isinstance(value, kind) else kind()
 
 
-def _misfit_items(value: Any, kind: type, items: List[Any], where: str) -> str:
+def _misfit_items(value: Any, kind: type, items: Iterable[Any], where: str) -> str:
     if not isinstance(value, kind):
         return f"{where} is {str(value)[:40]!r}, wanted is an {'object' if kind is dict else 'array'}"
     return next((text for place, item, hint in items for text in [misfit(item, hint, place)] if text), "")

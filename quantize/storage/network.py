@@ -195,8 +195,8 @@ def _set_parameters(net: Block, document: Document, arrays: Mapping[str, np.ndar
                                  f"{'none' if array is None else array.shape}")
         if array.dtype.kind != "f" or not np.isfinite(array).all():
             raise ModelFileError(f"parameter {name!r} holds NaN, infinity or no real numbers")
-        parameter.initialize(ctx=ctx)
-        parameter.set_data(mx.nd.array(array, dtype=array.dtype))
+        # as load_parameters does it: initial values that are overwritten at once took most of the time
+        parameter._load_init(mx.nd.array(array, dtype=parameter.dtype), ctx)
         for key in PROPERTIES:
             setattr(parameter, key, properties[key])
     for parameter in net.collect_params().values():

@@ -69,7 +69,7 @@ def _visible(value: Any) -> Any:
     """A JSON value whose texts show as they are: without controls and marks that turn what follows them."""
     if isinstance(value, str):
         return shown(value, keep="\n\t")
-    if isinstance(value, Mapping):
+    if isinstance(value, dict):
         return {_visible(key): _visible(item) for key, item in value.items()}
     return [_visible(item) for item in value] if isinstance(value, (list, tuple)) else value
 
