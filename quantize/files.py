@@ -11,7 +11,7 @@ import re
 import secrets
 import stat
 from types import ModuleType
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, Optional, Tuple, Type, Union
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple, Type, Union
 
 import numpy as np
 
@@ -196,6 +196,25 @@ def opened(path: PathLike, error: Type[QuantizeError] = DataError) -> Iterator[B
             yield stream
     finally:
         os.close(handle)
+
+
+def check_within(folder: PathLike, paths: Iterable[PathLike], error: Type[QuantizeError] = DataError) -> None:
+    """`error` for the first path that links lead out of a folder: who made the folder has chosen where they lead.
+
+    The folder may itself be reached by a link, and links to other places in it are followed.
+    """
+    root = os.path.realpath(str(folder))
+    for path in paths:
+        if os.path.commonpath([root, os.path.realpath(str(path))]) != root:
+            raise error(f"{path}: is a link, or lies behind one, that leads out of {folder}; put what it points to in "
+                        "its place")
+
+
+def links_in(folder: PathLike) -> Iterator[str]:
+    """Every link in a folder and in the folders in it; none is followed."""
+    for place, folders, names in os.walk(str(folder)):
+        yield from (path for name in sorted(folders + names) for path in [os.path.join(place, name)]
+                    if os.path.islink(path))
 
 
 def read_text(path: PathLike) -> str:

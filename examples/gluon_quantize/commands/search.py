@@ -10,8 +10,8 @@ from gluon_quantize.runs.requests import QuantizationRequest
 
 PROG = "gluon-quantize search"
 DESCRIPTION = ("Search bits for each layer: the best network of a size, or the smallest that loses no more than it\n"
-               "may. Sensitivities are measured, an integer program chooses, and what it chose is evaluated. The exit code\n"
-               "is 1 where the limit cannot be kept; the nearest to it is written all the same.")
+               "may. Sensitivities are measured, an integer program chooses, and what it chose is evaluated. The exit\n"
+               "code is 1 where the limit cannot be kept; the nearest to it is written all the same.")
 EPILOG = """example:
   {} --model digits_lenet --size 0.6 --output searched
 """

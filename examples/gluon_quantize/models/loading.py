@@ -21,6 +21,7 @@ from quantize.convert import trace
 from quantize.convert.net import QuantizedNet
 from quantize.convert.stored import restore
 from quantize.errors import ConfigError, ConversionError, ModelFileError
+from quantize.files import check_within
 from quantize.modes import is_converted
 from quantize.registry import closest
 from quantize.storage import Facts, load_quantized
@@ -220,6 +221,7 @@ def checkpoint_file(given: str) -> pathlib.Path:
                              "with --resume goes on with it")
     if not found:
         raise ModelFileError(f"{path}: holds no checkpoint (.qnet)")
+    check_within(path, found[:1], ModelFileError)
     return found[0]
 
 

@@ -11,7 +11,7 @@ from deploy.proof.machines import certificates
 from gluon_quantize.runs.result_schema import Log, Result
 from quantize.documents import checked, read_json
 from quantize.errors import DataError
-from quantize.files import read_text
+from quantize.files import check_within, links_in, read_text
 
 RESULT, LOG, PLAN = "result.json", "log.json", "plan.txt"
 CHECKPOINT, BEST_FIRST = ".qnet", ("best.qnet", "final.qnet")
@@ -57,6 +57,7 @@ def material(path: Any) -> Material:
         return Material("checkpoint", given.parent, checkpoint=given, stem=given.stem)
     folder = given.parent if given.is_file() else given
     models = sorted(folder.glob("*.ir"))
+    check_within(folder, links_in(folder) if models else [folder / name for name in (RESULT, LOG, PLAN)])
     result, log = _json(folder / RESULT, Result), _json(folder / LOG, Log)
     if not (result or log or models):
         raise DataError(f"{path}: holds no {RESULT}; name a folder that simulate, train or deploy has written "
@@ -72,7 +73,9 @@ def material(path: Any) -> Material:
 
 def _checkpoint(folder: pathlib.Path) -> Optional[pathlib.Path]:
     named = [folder / name for name in BEST_FIRST if (folder / name).is_file()]
-    return next(iter(named + sorted(folder.glob("*" + CHECKPOINT))), None)
+    found = (named + sorted(folder.glob("*" + CHECKPOINT)))[:1]
+    check_within(folder, found)
+    return next(iter(found), None)
 
 
 def _json(path: pathlib.Path, schema: Any) -> Dict[str, Any]:

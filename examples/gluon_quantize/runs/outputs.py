@@ -18,7 +18,7 @@ from gluon_quantize.runs import ownership
 from gluon_quantize.runs.exchange import exchange
 from gluon_quantize.runs.lock import locked
 from quantize.errors import DataError
-from quantize.files import PathLike, mxnet_name
+from quantize.files import PathLike, check_within, mxnet_name
 
 PLAN, RESULT = "plan.txt", "result.json"
 LOCK = ".lock"
@@ -68,6 +68,7 @@ def claimed(output: Optional[PathLike], kind: str) -> Iterator[None]:
     made = _make(folder)
     try:
         _check_writable(folder)
+        check_within(folder, [folder / ownership.CHECKPOINTS])  # old ones are removed there
         found = ownership.kind_of(folder)
         if found not in (None, kind):
             raise DataError(f"--output {folder}: holds the results of a {found}; take another folder")

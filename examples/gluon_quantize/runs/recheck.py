@@ -25,6 +25,7 @@ from gluon_quantize.runs.outputs import reserved, staged
 from quantize.documents import parse_json
 from quantize.errors import DataError, DeployError, ModelFileError, QuantizeError
 from quantize.escape import shown
+from quantize.files import check_within, links_in
 from quantize.limits import claim
 
 EMBEDDED = ("digits",)  # images that come with this program, where Pillow is there to prepare them
@@ -114,6 +115,7 @@ def _opened(folder):
     if len(found) != 1:
         raise DataError(f"{folder}: holds {len(found)} .ir files, a deployment has one; name a folder that "
                         "gluon-quantize deploy has written")
+    check_within(folder, links_in(folder))
     first = _checked(folder)
     model = file.load(found[0])
     try:

@@ -25,7 +25,7 @@ from gluon_quantize.training.optimizers import Optimizers
 from quantize.convert.net import QuantizedNet
 from quantize.documents import checked, read_json
 from quantize.errors import ConfigError, DataError, ModelFileError, QuantizeError
-from quantize.files import size_and_digest
+from quantize.files import check_within, size_and_digest
 
 NET, PROGRESS, MANIFEST, FORMAT = "net.params", "progress.json", "manifest.json", 2
 NAME = re.compile(r"epoch-(0|[1-9][0-9]{0,8})$")
@@ -151,6 +151,7 @@ def _document(path: pathlib.Path, schema: Type[T]) -> T:
 
 def _verify(folder: pathlib.Path) -> None:
     """ModelFileError unless the files are, bit for bit, those that were written."""
+    check_within(folder.parent.parent, [folder, *folder.iterdir()], ModelFileError)  # the run's folder
     if not (folder / MANIFEST).is_file():
         if any(folder.glob(PICKLES)):
             raise ModelFileError(f"{folder}: is of an earlier version, whose optimizer states are pickles: they could "

@@ -15,7 +15,7 @@ import numpy as np
 
 from quantize import npz
 from quantize.errors import ModelFileError
-from quantize.files import PathLike, write_whole
+from quantize.files import PathLike, check_within, write_whole
 from quantize.interfaces.n2d2.cells.base import Cell
 from quantize.interfaces.n2d2.network import CellNetwork
 from quantize.interfaces.n2d2.quantizer import Quantizer
@@ -85,6 +85,7 @@ def import_parameters(network: CellNetwork, folder: PathLike, ignore_not_exists:
         if not holds:
             continue
         if path.is_file():
+            check_within(source, [path], ModelFileError)
             _put(cell, npz.read_npz(path), path)
             found.append(cell.name)
         elif cell.fillers and not ignore_not_exists:
