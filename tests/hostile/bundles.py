@@ -96,17 +96,14 @@ def trained(folder):
 def optimizer_layout(content):
     """Damage of the states of an optimizer: of their layout, or of their arrays."""
     layout = fuzzing.Document(json.loads(np.load(io.BytesIO(content))["layout"].tobytes()))
-    other = structures.npz(content)
+    other, members = structures.npz(content), structures.entries(content)
 
     def damage(rng):
         if rng.random() < 0.4:
             return other(rng)
-        with np.load(io.BytesIO(content)) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        arrays["layout"] = np.frombuffer(fuzzing.text_of(layout.damaged(rng)), np.uint8)
         stream = io.BytesIO()
-        np.savez(stream, **arrays)
-        return stream.getvalue()
+        np.save(stream, np.frombuffer(fuzzing.text_of(layout.damaged(rng)), np.uint8))
+        return structures.zipped(list({**members, "layout.npy": stream.getvalue()}.items()))
     return damage
 
 
