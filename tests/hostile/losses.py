@@ -31,6 +31,8 @@ DISK = 2 ** 20
 COMMAND = [sys.executable, "-m", "gluon_quantize"]
 TRAIN = ["train", "--model", "digits_lenet", "--epochs", "3", "--batch-size", "64", "--no-plots", "--weight-bits", "4",
          "--input-bits", "4", "--calib-images", "64"]
+CALIBRATE = ["simulate", "--model", "digits_lenet", "--calib-images", "128", "--num-images", "20"]
+ROUND = ["--learn-rounding", "gptq", "--rounding-progress"]
 DEPLOY = ["deploy", "--model", "digits_lenet", "--calib-images", "64", "--no-engine"]
 
 
@@ -129,6 +131,89 @@ def killed_deployments(tries, moments, place):
     finished([*DEPLOY, "--output", folder, "--force"])
     assert [path.name for path in place.iterdir()] == ["out"]
     return f"{died} killed before they were done"
+
+
+def forked(arguments):
+    """A command in a process of its own, which has loaded everything already: kills meet its work."""
+    from gluon_quantize.commands.main import main
+
+    def work():
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        os.dup2(1, 2)
+        assert main([str(argument) for argument in arguments]) == 0
+    return child(work)
+
+
+def seconds(arguments):
+    """How long a command takes that nobody disturbs, and that ends well."""
+    start = time.monotonic()
+    assert os.waitpid(forked(arguments), 0)[1] == 0, arguments
+    return time.monotonic() - start
+
+
+def written_file(name, arguments, place):
+    """Tries of a command that writes one file: the old one or the new one is there, and in the end the new one."""
+    path, alone = place / name, place / f"alone.{name}"
+    length = seconds([*arguments, alone])
+    path.write_bytes(OLD)
+
+    def attempt(moments):
+        died = ended(forked([*arguments, path]), moments.uniform(0, length))
+        assert path.read_bytes() in (OLD, alone.read_bytes())
+        return died
+
+    def finish():
+        seconds([*arguments, path])
+        assert path.read_bytes() == alone.read_bytes()
+    return attempt, finish
+
+
+def resumed(name, arguments, place):
+    """Tries of a command that keeps layers whose rounding is learned, until it ends: the same as of one undisturbed."""
+    from quantize.storage.container import read
+
+    def into(folder):
+        return [*arguments, *ROUND, folder / "progress", "--output", folder / "out"]
+
+    def found(folder):
+        (network,) = (folder / "out").glob("*.qnet")
+        return [(path.name, path.read_bytes()) for path in sorted((folder / "progress").iterdir())], {
+            key: array.tobytes() for key, array in read(network).arrays.items()}
+    length, folder = seconds(into(place / f"alone.{name}")), place / name
+
+    def attempt(moments):
+        died = ended(forked(into(folder)), moments.uniform(0.2, 1.1) * length)
+        if not died:
+            finish()
+        return died
+
+    def finish():
+        seconds(into(folder))
+        assert found(folder) == found(place / f"alone.{name}")
+        assert sorted(path.name for path in folder.iterdir()) == ["out", "progress"]
+        shutil.rmtree(str(folder))
+    return attempt, finish
+
+
+def killed_calibrations(tries, moments, place):
+    """Calibrations: states of shards, their merging into a table, learned rounding that goes on, alone and deployed."""
+    states = [place / f"{number}.state" for number in (1, 2)]
+    shards = [[*CALIBRATE, "--calib-shard", f"{number}/2", "--save-state"] for number in (1, 2)]
+    for arguments, path in zip(shards, states):
+        seconds([*arguments, path])
+    works = {"state": written_file("a.state", shards[0], place),
+             "table": written_file("a.table", [*CALIBRATE, "--calib-mode", "mse", "--merge-states", *states,
+                                               "--save-table"], place),
+             "simulation": resumed("simulated", [*CALIBRATE, "--quant-type", "channel", "--weight-bits", "3"], place),
+             "deployment": resumed("deployed", [*DEPLOY, "--num-images", "20", "--verify-images", "5", "--force"], place)}
+    died = dict.fromkeys(works, 0)
+    while sum(died.values()) < tries:
+        name = min(works, key=lambda name: died[name])
+        died[name] += works[name][0](moments)
+    for _, finish in works.values():
+        finish()
+    assert not [path for path in place.rglob("*") if path.name.endswith((".tmp", ".old"))]
+    return ", ".join(f"{name} {count}" for name, count in died.items()) + " killed before they were done"
 
 
 # ---- full disks
@@ -268,7 +353,7 @@ def two_at_once(tries, moments, place):
 
 
 KINDS = {"killed files": killed_files, "killed trainings": killed_trainings, "killed deployments": killed_deployments,
-         "full disk": full_disk, "two at once": two_at_once}
+         "killed calibrations": killed_calibrations, "full disk": full_disk, "two at once": two_at_once}
 
 
 def main(kind, tries):

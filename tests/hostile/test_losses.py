@@ -21,7 +21,8 @@ SLOW = pytest.mark.slow
 @pytest.mark.parametrize("kind, tries", [
     ("killed files", 40), ("two at once", 10), pytest.param("killed files", 2000, marks=SLOW),
     pytest.param("two at once", 300, marks=SLOW), pytest.param("full disk", 600, marks=SLOW),
-    pytest.param("killed trainings", 20, marks=SLOW), pytest.param("killed deployments", 15, marks=SLOW)])
+    pytest.param("killed trainings", 20, marks=SLOW), pytest.param("killed deployments", 15, marks=SLOW),
+    pytest.param("killed calibrations", 120, marks=SLOW)])
 def test_nothing_is_lost(kind, tries):
     path = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
     done = subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.hostile.losses", kind, str(tries)], cwd=ROOT,
