@@ -345,6 +345,9 @@ class Target(ABC):
             LOG.warning("%s", problem)
         return self.write_files(model, folder)
 
+    def check_files(self, model: Model, files: Sequence[pathlib.Path]) -> None:
+        """DeployError for files of another model, where the engine does not stand those of strangers."""
+
     def weight_bytes(self, files: Sequence[pathlib.Path]) -> int:
         """Bytes that the weights of a network take, from its files: by default those of the file `weights_suffix`."""
         return next(path for path in files if path.name.endswith(self.weights_suffix)).stat().st_size

@@ -8,12 +8,13 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 import numpy as np
 
 from deploy.ir import Model, quantized
-from deploy.target import TARGETS, Engine, Problem, Ranges, Target, Way
+from deploy.target import TARGETS, Engine, Problem, Ranges, Target, Way, raise_problems
 from deploy.target import Side as Computed
 from deploy.targets.mxnet import constraints, writer
 from deploy.targets.mxnet.arithmetic import OneDnnArithmetic
 from deploy.targets.mxnet.grids import settled
 from quantize.errors import DeployError
+from quantize.files import read_bytes
 
 NAME = "model"
 SATURATION = "pairs of products are cut off at 16 bits: this processor has no VNNI instructions"
@@ -86,6 +87,14 @@ class MxnetTarget(Target):
                     integers: bool = True) -> Tuple[pathlib.Path, ...]:
         """The symbol and its parameters."""
         return writer.write(model, folder, name, integers)
+
+    def check_files(self, model: Model, files: Sequence[pathlib.Path]) -> None:
+        """DeployError unless they are what the model is written as: MXNet ends the process over some others."""
+        raise_problems(self.check(model), self.title)
+        symbol, values = writer.render(model)
+        for path, own in zip(files, (symbol.encode("utf-8"), values)):
+            if read_bytes(path) != own:
+                raise DeployError(f"{path}: is not what this program writes; deploy the network again")
 
     def run(self, folder: Any, inputs: Any) -> Tuple[np.ndarray, ...]:
         """Outputs (a tuple) of MXNet for a batch (n, c, h, w)."""

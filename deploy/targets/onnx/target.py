@@ -10,7 +10,7 @@ import numpy as np
 from deploy.ir import Model, quantized
 from deploy.programs import rendered, values_of
 from deploy.settling import settled
-from deploy.target import TARGETS, Engine, ImageSteps, Option, Problem, Ranges, Report, Target, Way
+from deploy.target import TARGETS, Engine, ImageSteps, Option, Problem, Ranges, Report, Target, Way, raise_problems
 from deploy.target import Side as Computed
 from deploy.targets.onnx import constraints, runner, unoptimized, writer
 from deploy.targets.onnx.arithmetic import OrtArithmetic
@@ -125,6 +125,11 @@ class OnnxTarget(Target):
                     integers: bool = True) -> Tuple[pathlib.Path, ...]:
         """The .onnx."""
         return writer.write(model, folder, name, integers, self.int4)
+
+    def check_files(self, model: Model, files: Sequence[pathlib.Path]) -> None:
+        """See `writer.check`: ONNX Runtime gets no file that somebody else wrote."""
+        raise_problems(self.check(model), self.title)
+        writer.check(model, pathlib.Path(files[0]))
 
     def reports(self) -> Tuple[Report, ...]:
         """Whether ONNX Runtime without optimizations computes what its float32 sums make one expect."""

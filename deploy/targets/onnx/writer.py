@@ -3,14 +3,15 @@
 
 import logging
 import pathlib
-from typing import Tuple
+from typing import Any, Tuple
 
 from deploy.ir import Model
 from deploy.ir.roundings import without_roundings
 from deploy.study import in_float
 from deploy.targets.onnx.nodes import Graph
 from deploy.targets.onnx.operators import OPERATORS
-from quantize.files import PathLike, write_whole
+from quantize.errors import DeployError
+from quantize.files import PathLike, read_bytes, write_whole
 
 LOG = logging.getLogger(__name__)
 SUFFIX = ".onnx"
@@ -48,6 +49,29 @@ def render(model: Model, integers: bool = True, int4: bool = False) -> bytes:
     onnx.checker.check_model(proto)
     shape_inference.infer_shapes(proto, check_type=True, strict_mode=True)
     return proto.SerializeToString(deterministic=True)
+
+
+def check(model: Model, path: pathlib.Path) -> None:
+    """DeployError for a file that is not what `render` makes of the model, with weights of 8 or of 4 bits."""
+    import onnx
+    from google.protobuf.message import DecodeError
+    found = read_bytes(path)
+    try:
+        if any(_plain(found) == _plain(render(model, int4=int4)) for int4 in (False, True)):
+            return
+    except (DecodeError, onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise DeployError(f"{path}: is no ONNX file, or not of this model: {str(error).splitlines()[0]:.200}") from None
+    raise DeployError(f"{path}: is not what this program writes; deploy the network again")
+
+
+def _plain(content: bytes) -> Any:
+    """The file as a message; the order of its metadata says nothing."""
+    import onnx
+    proto = onnx.ModelProto.FromString(content)
+    stated = sorted(proto.metadata_props, key=lambda entry: entry.key)
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(stated)
+    return proto
 
 
 def write(model: Model, folder: PathLike, name: str, integers: bool = True,

@@ -95,6 +95,7 @@ def recheck(request: RecheckRequest, progress: Silent = SILENT) -> RecheckResult
         if opened.target.engine is None:
             raise DeployError(f"{folder}: there is no engine for {opened.target.name} that could run its files")
         opened.target.engine.require()
+        opened.target.check_files(opened.model, paths(opened.target, opened.name, folder, INTEGER))
         batches, data = _images(request, opened)
         contents = compare(opened, opened.in_engine(), batches, data, progress)
         notes = _notes(opened, first, contents) + _advice(opened)

@@ -268,6 +268,17 @@ def test_files_that_somebody_changed(which, old, new, said, model, tmp_path):
     assert str(error.value).startswith(str(files[which]))
 
 
+@pytest.mark.parametrize("which,old,new", [(0, b'"num_filter": "16"', b'"num_filter": "17"'), (1, b"arg:", b"aux:"),
+                                           (0, b'"kernel": "(3, 3)"', b'"kernel": "(0, 3)"')])
+def test_mxnet_gets_no_files_but_those_of_the_model(which, old, new, model, tmp_path):
+    files = TARGET.write(model, tmp_path)
+    TARGET.check_files(model, files)
+    change(files[which], old, new)
+    with pytest.raises(DeployError, match="is not what this program writes; deploy the network again") as error:
+        TARGET.check_files(model, files)
+    assert str(error.value).startswith(str(files[which]))
+
+
 def test_parameters_that_are_cut_off(model, tmp_path):
     files = TARGET.write(model, tmp_path)
     whole = files[1].read_bytes()

@@ -2,6 +2,7 @@
 """Networks with what real ones have, deployed to ONNX: every code in ONNX Runtime is the integer engine's."""
 
 import json
+from dataclasses import replace
 
 import mxnet as mx
 import numpy as np
@@ -160,6 +161,26 @@ def test_the_file_is_a_valid_one_and_always_the_same(target, model, tmp_path):
     assert sum(kind == onnx.TensorProto.INT8 for name, kind in kinds.items() if name.endswith("weight.codes")) == 6
     target.write(model, tmp_path)
     assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize("change", [
+    lambda proto: proto.graph.node[3].ClearField("input"), lambda proto: proto.ClearField("graph"),
+    lambda proto: proto.graph.initializer[0].ClearField("raw_data"), lambda proto: proto.metadata_props.add(),
+    lambda proto: setattr(proto.opset_import[0], "domain", "custom"), None])
+def test_onnx_runtime_gets_no_file_but_that_of_the_model(change, target, model, tmp_path):
+    model = replace(model, metadata={"name": "m", "dataset": "digits"})
+    (path,) = target.write(model, tmp_path)
+    proto = onnx.load(str(path))
+    entries = list(proto.metadata_props)
+    del proto.metadata_props[:]
+    proto.metadata_props.extend(reversed(entries))  # sorted in the file of the model
+    path.write_bytes(proto.SerializeToString())
+    target.check_files(model, (path,))
+    if change is not None:
+        change(proto)
+    path.write_bytes(b"no message" if change is None else proto.SerializeToString())
+    with pytest.raises(DeployError, match=f"{path}: is no"):
+        target.check_files(model, (path,))
 
 
 def test_it_runs_in_float_as_the_float_network(target, model, tmp_path):
