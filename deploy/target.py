@@ -345,7 +345,7 @@ class Target(ABC):
             LOG.warning("%s", problem)
         return self.write_files(model, folder)
 
-    def check_files(self, model: Model, files: Sequence[pathlib.Path]) -> None:
+    def check_files(self, model: Model, files: Sequence[pathlib.Path]) -> None:  # noqa: B027 (most engines stand them)
         """DeployError for files of another model, where the engine does not stand those of strangers."""
 
     def weight_bytes(self, files: Sequence[pathlib.Path]) -> int:
