@@ -14,6 +14,7 @@ from gluon_quantize.commands.n2d2 import METRICS as LISTED
 from gluon_quantize.commands.n2d2 import main
 from gluon_quantize.models.request import RunRequest
 from gluon_quantize.progress import Silent
+from gluon_quantize.report.n2d2 import fused_text
 from gluon_quantize.runs.n2d2 import METRICS, IniEpoch, IniRequest, run_ini
 from quantize import load_quantized
 from quantize.errors import DataError
@@ -80,9 +81,13 @@ def test_both_stages_print_the_closing_lines_and_test_reads_what_they_wrote(digi
     for picture in ("weights/conv3_weights_quant.distrib.png", "weights/conv3_weights.distrib.png"):
         assert (out / picture).read_bytes().startswith(b"\x89PNG")
     assert any((out / f"LeNet_4bits.ini.{ending}").exists() for ending in ("png", "dot"))
-    assert not main([str(ini("LeNet_4bits")), "-test", "-w", str(out / "weights"), "--data-dir", str(digits),
-                     "--output", str(tmp_path / "test")])
-    assert CLOSING.search(capsys.readouterr().out).groups() == CLOSING.search(text).groups()
+    assert not main([str(ini("LeNet_4bits")), "-test", "-qat-sat", "-w", str(out / "weights"), "--data-dir",
+                     str(digits), "--output", str(tmp_path / "test")])
+    tested = capsys.readouterr().out
+    assert CLOSING.search(tested).groups() == CLOSING.search(text).groups() and "FLOAT_MULT    100.00000%" in tested
+    drawn = [next(path for path in folder.iterdir() if path.suffix in (".svg", ".dot")).read_text()
+             for folder in (out, tmp_path / "test")]
+    assert ["bn1" in picture for picture in drawn] == [True, False] and "weights of 4 bits" in drawn[1]
 
 
 def test_weights_lie_cell_by_cell_and_on_their_grid(digits, ini, clamped, tmp_path):
@@ -173,6 +178,49 @@ def test_the_embedded_digits_need_no_folder(tmp_path):
     assert facts["scale"] == 1 / 16 and facts["resize_short_side"] == 12
     with pytest.raises(DataError, match="digits.npz"):
         run_ini(IniRequest(str(path), str(tmp_path / "other"), 1, str(tmp_path / "out")))
+
+
+NORMED = DIGITS.replace("""[fc1]
+Type=Fc
+Input=sp
+""", """[conv1]
+Type=Conv
+Input=sp
+KernelSize=3
+Stride=2
+NbOutputs=6
+NoBias=1
+QWeight=SAT
+QWeight.Range=15
+[bn1]
+Type=BatchNorm
+Input=conv1
+ActivationFunction=Linear
+QAct=SAT
+QAct.Range=15
+[fc1]
+Type=Fc
+Input=bn1
+""")
+
+
+def test_fused_networks_are_compared_and_written(tmp_path):
+    """As N2D2's page has it: the same results, and the whole numbers in weights_quantized."""
+    path = tmp_path / "net.ini"
+    path.write_text(NORMED)
+    run_ini(IniRequest(str(path), str(tmp_path / "out"), 2, pictures=False))
+    assert not (tmp_path / "out" / "weights_quantized").exists()
+    result = run_ini(IniRequest(str(path), str(tmp_path / "fused"), weights=str(tmp_path / "out" / "weights"),
+                                qat_sat=True, pictures=False))
+    text = fused_text(result.fused)
+    assert text.startswith("Fused, 107016 codes of 364 images:")  # of images and of bn1
+    assert re.search(rf"FLOAT_MULT +100.00000% of the codes as before fusion, recognition rate "
+                     rf"{result.scores['top1']:.2%}", text)
+    assert all(f"    {name} " in text for name in ("FIXED_MULT32", "FIXED_MULT16", "SINGLE_SHIFT", "DOUBLE_SHIFT"))
+    found = {name: np.load(tmp_path / "fused" / "weights_quantized" / f"{name}.npz") for name in ("conv1", "fc1")}
+    trained = np.load(tmp_path / "fused" / "weights" / "conv1_quant.npz")
+    assert np.array_equal(found["conv1"]["weights"], 2 * trained["codes"] + 1)  # odd numbers: there is no zero
+    assert found["conv1"]["biases"].any() and found["fc1"]["weights"].shape == (10, 150)
 
 
 @pytest.mark.slow

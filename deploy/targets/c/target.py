@@ -2,12 +2,12 @@
 """C source as a target, verified by compiling and running it here."""
 
 import pathlib
-from typing import Any, Dict, Iterable, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 
 import numpy as np
 
 from deploy.image_steps import ImageSteps
-from deploy.ir import Model
+from deploy.ir import Grid, Model
 from deploy.ir.file import load
 from deploy.target import TARGETS, Engine, Option, Problem, Ranges, Target, Way
 from deploy.target import Side as Computed
@@ -105,3 +105,19 @@ class CTarget(Target):
                  class_names: Sequence[str] = (), shape: Sequence[int] = ()) -> Dict[str, str]:
         """`main.c`."""
         return writer.main_program(title, steps, files, class_names)
+
+    def fused(self, net: Any, images: np.ndarray, scaling: str, scale: Optional[float]) -> Any:
+        """N2D2's `fuse_qat`: see `deploy.targets.c.simulate`, which needs MXNet and is imported when it is needed.
+
+        Parameters
+        ----------
+        net : HybridBlock
+        images : array (n, channels, height, width)
+        scaling : str
+            As N2D2 calls it.
+        scale : float or None
+            Images are bytes times this number; None: any numbers.
+        """
+        from deploy.targets.c import simulate
+        grid = None if scale is None else Grid(float(np.float32(scale)), 0, 0, 255)
+        return simulate.fuse_qat(net, images.shape[1:], scaling, grid, images)

@@ -23,6 +23,7 @@ class Fused:
         Codes that layers read, and how many of them are those before the fusion.
     images, right : int
         Test images, and how many are recognized.
+    network : FusedNetwork
     """
 
     scaling: str
@@ -30,6 +31,7 @@ class Fused:
     same: int = 0
     images: int = 0
     right: int = 0
+    network: Any = None
 
 
 def bytes_grid(scale: Optional[float]) -> Optional[Grid]:
@@ -58,6 +60,7 @@ def compare_fused(net: Block, input_shape: Tuple[int, ...], batches: Iterable[Tu
         before = unfused_codes(net, input_shape, images, input_grid, first)
         for name, network in networks.items():
             result, codes = found[name], network.codes(images)
+            result.network = network
             result.codes += sum(values.size for values in codes.values())
             result.same += sum(int((values == before[layer]).sum()) for layer, values in codes.items())
             result.images += len(images)

@@ -40,8 +40,8 @@ from quantize.interfaces.n2d2.ini.environment import database
 from quantize.interfaces.n2d2.ini.model import Model, read_model
 from quantize.interfaces.n2d2.maps import draw_feature_maps
 from quantize.interfaces.n2d2.network import CellNetwork
-from quantize.interfaces.n2d2.parameters import export_parameters, import_parameters
-from quantize.interfaces.n2d2.pictures import draw_distributions, draw_network
+from quantize.interfaces.n2d2.parameters import export_numbers, export_parameters, import_parameters
+from quantize.interfaces.n2d2.pictures import draw_distributions, draw_dot, draw_network
 from quantize.interfaces.n2d2.provider import DataProvider
 from quantize.interfaces.n2d2.stats import write_stats
 from quantize.params_file import check_params
@@ -50,7 +50,8 @@ from quantize.train import CheckNumbers, Hooks
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS, BEST, CHECKPOINTS = "weights", "best.params", "checkpoints"
+WEIGHTS, QUANTIZED, BEST, CHECKPOINTS = "weights", "weights_quantized", "best.params", "checkpoints"
+KEPT = "FLOAT_MULT"  # the scaling in which no code changes: what is written of a fused network
 METRICS = {"Sensitivity": "sensitivity", "Specificity": "specificity", "Precision": "precision", "Accuracy": "accuracy",
            "F1Score": "f1", "Informedness": "informedness", "RecognitionRate": "top1"}
 assert set(NAMES) < set(METRICS.values())
@@ -160,20 +161,14 @@ def preprocessing_of(model: Model) -> Optional[Dict[str, Any]]:
             continue
         if isinstance(step, transform.Rescale) and step.width == step.height and not step.keep_aspect_ratio:
             size = step.width
-        elif isinstance(step, transform.RangeAffine) and _divisor(step):
-            scale = 1 / _divisor(step)
+        elif isinstance(step, transform.RangeAffine) and step.divisor:
+            scale = 1 / step.divisor
         elif isinstance(step, transform.ColorSpace) and step.color_space in ("RGB", "BGR"):
             order = step.color_space
         else:
             return None
     channels = model.size[2]
     return Preprocessing(order, scale, (0.0,) * channels, (1.0,) * channels, size).to_dict()
-
-
-def _divisor(step: transform.RangeAffine) -> float:
-    """What all values are divided by, 0 where anything else is done."""
-    (operator, value), (_, second) = step.operations
-    return float(value[0]) if operator == "Divides" and len(value) == 1 and not second.any() else 0.0
 
 
 class _IniRun:
@@ -212,12 +207,13 @@ class _IniRun:
         predictions = loop.validate(self.network.built, ProvidedBatches(self.provider, "Test"), self.ctx, "test",
                                     self.progress)
         found = scores(predictions, self._classes)
+        if self.request.pictures and not self.request.qat_sat:
+            draw_network(self.network, self.folder / self.model.name)
         fused = self._fused() if self.request.qat_sat else []
         export_parameters(self.network, self.folder / WEIGHTS)
         self._save()
         write_stats(self.network, self.folder, f"{self.model.name}.stats")
         if self.request.pictures:
-            draw_network(self.network, self.folder / self.model.name)
             draw_distributions(self.network, self.folder / WEIGHTS)
             image, _ = self.provider.read("Test", np.arange(1), np.random.RandomState(self.request.run.seed))
             draw_feature_maps(self.network, mx.nd.array(image, ctx=self.ctx), self.folder / WEIGHTS)
@@ -234,11 +230,15 @@ class _IniRun:
             logger.warning("no checkpoint %s.qnet is written: %s", self.model.name, error)
 
     def _fused(self) -> List[Fused]:
-        stated = preprocessing_of(self.model)
         width, height, channels = self.model.size
         batches = self.progress.bar(ProvidedBatches(self.provider, "Test"), "fused")
-        return compare_fused(self.network.built, (channels, height, width), batches,
-                             bytes_grid(None if stated is None else stated["scale"]))
+        found = compare_fused(self.network.built, (channels, height, width), batches,
+                              bytes_grid(self.provider.bytes_scale("Test")))
+        kept = next(result.network for result in found if result.scaling == KEPT)
+        export_numbers(kept.numbers(), self.folder / QUANTIZED)
+        if self.request.pictures:
+            draw_dot(kept.dot(), self.folder / self.model.name)
+        return found
 
     @property
     def _classes(self) -> int:

@@ -47,6 +47,14 @@ def export_parameters(network: CellNetwork, folder: PathLike) -> List[str]:
     return written
 
 
+def export_numbers(numbers: Mapping[str, Mapping[str, np.ndarray]], folder: PathLike) -> None:
+    """Write arrays by layer and name: ``LAYER.npz`` each."""
+    target = pathlib.Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for name, arrays in numbers.items():
+        write_whole(target / (file_name(name) + ENDING), _packed(dict(arrays)))
+
+
 def quantized_weight(network: CellNetwork, cell: Cell) -> Dict[str, np.ndarray]:
     """`values` (and `codes`, `scale`, `offset`) of a cell's weight as it counts; empty without a quantizer."""
     if cell.quantizer is None or network.net is None:

@@ -128,8 +128,12 @@ def _quoted(text: str) -> str:
 
 
 def draw_network(network: CellNetwork, path: PathLike) -> List[pathlib.Path]:
+    """See `draw_dot`."""
+    return draw_dot(network_dot(network), path)
+
+
+def draw_dot(source: str, path: PathLike) -> List[pathlib.Path]:
     """PATH.svg and PATH.png by Graphviz; where that is not installed, PATH.dot and a warning."""
-    source = network_dot(network)
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if shutil.which("dot") is None:

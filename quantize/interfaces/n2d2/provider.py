@@ -3,7 +3,7 @@
 
 import concurrent.futures
 from math import prod
-from typing import Any, Dict, List, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import mxnet as mx
 import numpy as np
@@ -11,11 +11,12 @@ import numpy as np
 from quantize.errors import ConfigError, DataError
 from quantize.interfaces.n2d2.database import Database
 from quantize.interfaces.n2d2.tensor import Tensor
-from quantize.interfaces.n2d2.transform import Composite, RangeAffine, Transformation
+from quantize.interfaces.n2d2.transform import Composite, Flip, RangeAffine, SliceExtraction, Transformation
 from quantize.limits import claim
 
 Batch = Tuple[np.ndarray, np.ndarray]
 FULL = np.float32(255)
+MOVING = (Flip, SliceExtraction)  # leave every pixel the number that it was, or cut it off
 
 
 class DataProvider:
@@ -109,6 +110,20 @@ class DataProvider:
             raise DataError(f"images of a batch differ in size behind the transformations ({made[0].shape} and others);"
                             " rescale or cut them to one")
         return self._finished(np.stack(made), steps), labels[chosen]
+
+    def bytes_scale(self, partition: str) -> Optional[float]:
+        """What bytes of a partition's images are multiplied by, None where they are no bytes times one number."""
+        scale, divided = float(1 / FULL), False
+        for step in self._steps:
+            if not step.applies(partition):
+                continue
+            if isinstance(step, RangeAffine):
+                if divided or not step.divisor:
+                    return None
+                scale, divided = 1 / step.divisor, True
+            elif divided and not isinstance(step, MOVING):  # makes numbers between the bytes
+                return None
+        return scale
 
     def _fixed(self, partition: str, steps: Sequence[Transformation]) -> np.ndarray:
         """All images of a partition behind the steps that draw nothing."""

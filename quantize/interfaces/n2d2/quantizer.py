@@ -199,3 +199,16 @@ def _positive(name: str, value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
         raise ConfigError(f"{name} must be a positive number, got {value!r}")
     return float(value)
+
+
+def fuse_qat(deepnet: Any, provider: Any, scaling: str = "NONE") -> Any:
+    """The network of whole numbers alone: BatchNorms absorbed, quantizers gone (`DeepNetCell.fuse`).
+
+    Parameters
+    ----------
+    deepnet : DeepNetCell
+        Becomes that network, until its next `learn()`.
+    provider : DataProvider
+    scaling : str
+    """
+    return deepnet.fuse(provider, scaling)

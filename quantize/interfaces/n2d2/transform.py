@@ -144,6 +144,12 @@ class RangeAffine(Transformation):
         if any(operator == "Divides" and (value == 0).any() for operator, value in self.operations):
             raise ConfigError("RangeAffine: divides by 0")
 
+    @property
+    def divisor(self) -> float:
+        """What all values are divided by, 0 where anything else is done."""
+        (operator, value), (_, second) = self.operations
+        return float(value[0]) if operator == "Divides" and len(value) == 1 and not second.any() else 0.0
+
     def __call__(self, image: np.ndarray, random: np.random.RandomState) -> np.ndarray:
         """See `Transformation`."""
         image = image.astype(np.float32)

@@ -24,6 +24,7 @@ from deploy.targets.c.arithmetic import FixedArithmetic
 from deploy.targets.c.grids import settled, with_settled_inputs
 from deploy.targets.c.scaling import SCALINGS
 from deploy.targets.c.simplify import simplified
+from deploy.targets.c.simulate.picture import fused_dot, integer_layers, numbers_of
 from quantize.errors import ConfigError
 from quantize.registry import closest
 
@@ -48,6 +49,14 @@ class FusedNetwork:
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Scores (n, classes) of images (n, channels, height, width), float32."""
         return engine.run(self.model, images, arithmetic=self._arithmetic).outputs[0]
+
+    def numbers(self) -> Dict[str, Dict[str, np.ndarray]]:
+        """Layer -> its weights, scale and biases (`picture.numbers_of`)."""
+        return {node.name: numbers_of(node) for node in integer_layers(self.model)}
+
+    def dot(self) -> str:
+        """The network in Graphviz's language."""
+        return fused_dot(self.model)
 
     def codes(self, images: np.ndarray) -> Dict[str, np.ndarray]:
         """Layer -> the codes (int32) that it reads."""

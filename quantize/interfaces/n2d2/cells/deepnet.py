@@ -6,15 +6,17 @@ from typing import Any, Iterator, List, Optional, Tuple, Union
 from typing import Sequence as Several
 
 import mxnet as mx
+import numpy as np
 from mxnet import autograd
 
+from quantize import targets
 from quantize.errors import ConfigError
 from quantize.files import PathLike
 from quantize.interfaces.n2d2 import global_variables
 from quantize.interfaces.n2d2.cells.base import Cell
 from quantize.interfaces.n2d2.cells.operators import Softmax as SoftmaxCell
 from quantize.interfaces.n2d2.network import CellNetwork
-from quantize.interfaces.n2d2.parameters import export_parameters, import_parameters
+from quantize.interfaces.n2d2.parameters import export_numbers, export_parameters, import_parameters
 from quantize.interfaces.n2d2.provider import DataProvider
 from quantize.interfaces.n2d2.tensor import Tensor
 from quantize.registry import closest
@@ -31,12 +33,18 @@ class DeepNetCell:
         Channels, height, width; None: those of the first batch.
     constants : dict, optional
         Arrays that cells of an ONNX file read.
+
+    Attributes
+    ----------
+    fused : object or None
+        The network of whole numbers that `fuse` made.
     """
 
     def __init__(self, cells: Several[Cell], size: Tuple[int, ...] = (), provider: str = "sp",
                  constants: Any = None) -> None:
         self.network = CellNetwork(cells, size, provider, constants=constants)
         self.learning = True
+        self.fused: Any = None
         self._made = ""
         self._started = False
         self._trainers: Optional[GroupedTrainers] = None
@@ -71,8 +79,8 @@ class DeepNetCell:
     # ---- computing
 
     def learn(self) -> "DeepNetCell":
-        """Batches are trained on."""
-        self.learning = True
+        """Batches are trained on, with quantizers: a fusion before is forgotten."""
+        self.learning, self.fused = True, None
         return self
 
     def test(self) -> "DeepNetCell":
@@ -83,6 +91,8 @@ class DeepNetCell:
     def __call__(self, x: Tensor) -> Tensor:
         """The batch behind the network."""
         value = x.value.as_in_context(context())
+        if self.fused is not None:
+            return x.followed_by(mx.nd.array(self.fused(x.to_numpy()), ctx=value.context), self)
         self._settle(value)
         net = self.network.built
         if not self.learning:
@@ -115,10 +125,40 @@ class DeepNetCell:
         self._trainers.set_share()
         self._trainers.step(images)
 
+    def fuse(self, provider: DataProvider, scaling: str = "NONE") -> Any:
+        """N2D2's `fuse_qat`: from here on the network is one of whole numbers, without BatchNorms and quantizers.
+
+        Pictures and exported numbers are the fused network's, until `learn` goes back to the one that trains.
+
+        Parameters
+        ----------
+        provider : DataProvider
+            Of the images; a batch of its test images decides how fine 16 bits are, where a layer rounds no input.
+        scaling : str
+            NONE and FLOAT_MULT leave every code as it was; FIXED_MULT16, FIXED_MULT32, SINGLE_SHIFT, DOUBLE_SHIFT.
+
+        Returns
+        -------
+        deploy.targets.c.simulate.FusedNetwork
+        """
+        partition = "Test" if provider.database.get_nb_stimuli("Test") else "Learn"
+        chosen = np.arange(min(provider.batch_size, provider.database.get_nb_stimuli(partition)))
+        images, _ = provider.read(partition, chosen, np.random.RandomState(0))
+        self.test()
+        self._settle(mx.nd.array(images, ctx=context()))
+        self.fused = targets.find("c").fused(self.network.built, images, scaling, provider.bytes_scale(partition))
+        return self.fused
+
     # ---- files
 
     def export_network_free_parameters(self, folder: PathLike) -> None:
-        """Write the numbers of every cell into a folder, with pictures of their distributions."""
+        """Write the numbers of every cell into a folder, with pictures of their distributions.
+
+        Of a fused network: the whole numbers of every layer, its scale and its biases.
+        """
+        if self.fused is not None:
+            export_numbers(self.fused.numbers(), folder)
+            return
         from quantize.interfaces.n2d2.pictures import draw_distributions
         export_parameters(self.network, folder)
         draw_distributions(self.network, folder)
@@ -139,8 +179,11 @@ class DeepNetCell:
 
     def draw_graph(self, path: PathLike) -> None:
         """Draw the network: ``PATH.svg``, and ``PATH.png`` where Graphviz is installed."""
-        from quantize.interfaces.n2d2.pictures import draw_network
-        draw_network(self.network, path)
+        from quantize.interfaces.n2d2.pictures import draw_dot, draw_network
+        if self.fused is None:
+            draw_network(self.network, path)
+        else:
+            draw_dot(self.fused.dot(), path)
 
     def log_stats(self, folder: PathLike) -> None:
         """Write parameters, multiply-adds and bytes of every cell into a folder: ``stats.json`` and ``stats.txt``."""

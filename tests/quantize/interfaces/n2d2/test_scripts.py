@@ -113,7 +113,11 @@ def test_lenet_in_two_parts(digits, tmp_path):
     second.test()
     out = second(provider.read_batch(0))
     assert out.shape == (BATCH, 10) and second.network.net._children["Conv_1"].weight_quantizer.levels == 15
-    second.draw_graph(tmp_path / "lenet_quant.py")
+    n2d2_ip.quantizer.fuse_qat(out.get_deepnet(), provider, "NONE")
+    fused = second(provider.read_batch(0))
+    assert np.array_equal(fused.to_numpy().argmax(axis=1), out.to_numpy().argmax(axis=1))
+    out.get_deepnet().draw_graph(tmp_path / "lenet_quant.py")
+    assert "BatchNorm" not in second.fused.dot()
     assert list(tmp_path.glob("lenet_quant.py.*"))
     second.log_stats(tmp_path / "stats")
     assert "QWeight" in "".join(map(str, second)) or "SATCell" in str(second)
