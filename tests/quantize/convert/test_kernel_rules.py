@@ -57,7 +57,8 @@ def test_rules_are_stored_with_their_kernels():
     assert decoded(stated).kernel == ()
 
 
-@pytest.mark.parametrize(("pointwise", "others", "activations"), [(4, 4, 4), (1, 4, 2), (2, 2, 8)])
+@pytest.mark.parametrize(("pointwise", "others", "activations"), [
+    (8, 8, 8), (4, 4, 4), (4, 4, 3), (2, 2, 8), (4, 4, 2), (3, 3, 3), (1, 4, 3), (1, 4, 2), (1, 1, 8)])
 def test_one_rule_each_for_mobilenet(pointwise, others, activations):
     """N2D2's table of MobileNet: bits of 1x1 kernels, of 3x3 kernels and of activations."""
     net = get_model("mobilenet0.25", pretrained=False)
