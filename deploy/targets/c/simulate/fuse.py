@@ -28,7 +28,7 @@ from deploy.targets.c.simulate.picture import fused_dot, integer_layers, numbers
 from quantize.errors import ConfigError
 from quantize.registry import closest
 
-NONE = "NONE"  # as N2D2 calls scaling in floating point, too
+NONE, FLOAT_MULT = "NONE", "FLOAT_MULT"  # N2D2's two names of scaling in floating point
 
 
 class FusedNetwork:
@@ -44,7 +44,8 @@ class FusedNetwork:
 
     def __init__(self, model: Model, scaling: str):
         self.model, self.scaling = model, scaling
-        self._arithmetic = FixedArithmetic(scaling)
+        # what lies on no grid, such as both sides of an addition, stays float64 where factors do: no code may change
+        self._arithmetic = _Float64() if scaling == FLOAT_MULT else FixedArithmetic(scaling)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Scores (n, classes) of images (n, channels, height, width), float32."""
@@ -94,7 +95,7 @@ def fuse_qat(net: Block, input_shape: Tuple[int, ...], scaling: str = NONE,
         raise ConfigError(f"scaling must be one of {', '.join(names)}, got {scaling!r}{closest(scaling, names)}")
     model = settled(_absorbed(_as_it_stands(net, input_shape, input_grid, images)))
     raise_problems(constraints.check(model), "a fused network")
-    return FusedNetwork(model, "FLOAT_MULT" if scaling == NONE else scaling)
+    return FusedNetwork(model, FLOAT_MULT if scaling == NONE else scaling)
 
 
 def unfused_codes(net: Block, input_shape: Tuple[int, ...], images: np.ndarray,

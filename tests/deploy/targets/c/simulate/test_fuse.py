@@ -133,3 +133,42 @@ def test_roundings_stand_in_front_of_integer_layers_only(net):
     model = fuse_qat(net, SHAPE, input_grid=BYTES).model
     read = {blob for node in model.nodes for blob in node.inputs}
     assert all(node.outputs[0] in read for node in model.nodes if isinstance(node, Rounding))
+
+
+class Residual(nn.HybridBlock):
+    """Two convolutions with BatchNorms beside a third one, their sum rectified."""
+
+    def __init__(self, channels, **options):
+        super().__init__(**options)
+        with self.name_scope():
+            self.a, self.norm_a = nn.Conv2D(channels, 3, padding=1, use_bias=False), nn.BatchNorm()
+            self.b, self.norm_b = nn.Conv2D(channels, 3, padding=1, use_bias=False), nn.BatchNorm()
+            self.c, self.norm_c = nn.Conv2D(channels, 1, use_bias=False), nn.BatchNorm()
+            self.inner, self.outer = nn.Activation("relu"), nn.Activation("relu")
+
+    def hybrid_forward(self, F, x):
+        y = self.norm_b(self.b(self.inner(self.norm_a(self.a(x)))))
+        return self.outer(y + self.norm_c(self.c(x)))
+
+
+def test_no_code_changes_where_sums_are_of_real_numbers(images):
+    """Both sides of an addition lie on no grid: one code that changes in an early block changes many in later ones."""
+    mx.random.seed(5)
+    net = nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(nn.Conv2D(8, 3), nn.BatchNorm(), nn.Activation("relu"), *(Residual(8) for _ in range(4)),
+                nn.GlobalAvgPool2D(), nn.Dense(10))
+    net.initialize(mx.init.Xavier(magnitude=3))
+    net(mx.nd.zeros((1,) + SHAPE))
+    for name, parameter in net.collect_params(".*(gamma|beta|running_mean|running_var)").items():
+        low, high = (0.01, 0.3) if "var" in name else (-0.5, 1.0)
+        parameter.set_data(mx.nd.random.uniform(low, high, shape=parameter.shape))
+    net = convert_model(net, config_list=[
+        {"op_types": ["Conv2D", "Dense"], "weight": "int4/layer", "weight_method": "sat", "input": "float"},
+        {"op_types": ["Activation"], "output": "uint4", "output_method": "sat"}])
+    set_mode(net, "offline", "activation")
+    images = images[:40]
+    codes = unfused_codes(net, SHAPE, images, BYTES, images)
+    shares = {name: share(fuse_qat(net, SHAPE, name, BYTES, images), codes, images)
+              for name in ("NONE", "FLOAT_MULT", "FIXED_MULT32")}
+    assert len(codes) == 14 and shares["NONE"] == shares["FLOAT_MULT"] == 1 and 0.99 < shares["FIXED_MULT32"] < 1
