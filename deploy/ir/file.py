@@ -194,7 +194,7 @@ class _Reader:
     def _fields(self, content, kind):
         types = hints(kind)
         _demand(isinstance(content, dict) and list(content) == list(types),
-                f"the fields of a {kind.__name__} are {', '.join(types)}, not {str(content):.200}")
+                f"the fields of a {kind.__name__} are {', '.join(types)}, not {shown(content):.200}")
         return kind(**{name: self._value(content[name], hint) for name, hint in types.items()})
 
     def _value(self, content, hint):
@@ -207,7 +207,7 @@ class _Reader:
             return self._array(content)
         if isinstance(content, list) and sort(hint) is tuple:
             kinds = element_types(hint, len(content))
-            _demand(len(kinds) == len(content), f"{str(content):.40} should have {len(kinds)} values")
+            _demand(len(kinds) == len(content), f"{shown(content):.40} should have {len(kinds)} values")
             return tuple(self._value(part, kind) for part, kind in zip(content, kinds))
         return content
 
@@ -215,10 +215,10 @@ class _Reader:
         """The next array, whose object and member must agree."""
         number, name = self.arrays, _member(self.arrays)
         _demand(isinstance(content, dict) and content.get("array") == number and name in self.members,
-                f"{str(content):.100} should be array {number} of the file")
+                f"{shown(content):.100} should be array {number} of the file")
         dtype, shape = content.get("dtype"), content.get("shape")
         sizes = isinstance(shape, list) and all(type(size) is int and size >= 0 for size in shape)
-        _demand(dtype in ARRAY_TYPES and sizes, f"array {number} of dtype {dtype!r:.40} and shape {str(shape):.100}")
+        _demand(dtype in ARRAY_TYPES and sizes, f"array {number} of dtype {dtype!r:.40} and shape {shown(shape):.100}")
         data, header = self.members[name], _npy_header(dtype, shape)
         _demand(data.startswith(header), f"{name} is not of dtype {dtype} and shape {shape}")
         _demand(len(data) == len(header) + prod(shape) * np.dtype(dtype).itemsize,

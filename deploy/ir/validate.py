@@ -15,6 +15,7 @@ import numpy as np
 from deploy.ir.model import NODE_TYPES, Function, Model, Rounding, activation, integers
 from deploy.ir.shapes import RULES, demand
 from quantize.errors import DeployError
+from quantize.escape import shown
 
 ARRAY_TYPES = ("float32", "int8", "int16")
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -33,7 +34,7 @@ def validate(model: Model) -> None:
     found = problems(model)
     if found:
         more = [f"and {len(found) - SAID} more"] if len(found) > SAID else []
-        raise DeployError("not a valid model:\n" + "\n".join(text[:LONGEST] for text in found[:SAID] + more))
+        raise DeployError("not a valid model:\n" + "\n".join(shown(text)[:LONGEST] for text in found[:SAID] + more))
 
 
 def problems(model: Model) -> List[str]:

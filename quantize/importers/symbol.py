@@ -11,6 +11,7 @@ from typing_extensions import Annotated
 
 from quantize.documents import checked, read_json
 from quantize.errors import DataError, ModelFileError
+from quantize.escape import shown
 from quantize.importers.graph_block import Context, GraphBlock, Names, Program, Step
 from quantize.importers.refused import Refused, damage_named
 from quantize.importers.symbol_layers import SymbolNode
@@ -124,7 +125,7 @@ def _refuse_unsupported(path: str, nodes: Sequence[SymbolNode]) -> None:
             node.plan()
         except (Refused, KeyError) as error:
             reason = f"attribute {error} is missing" if isinstance(error, KeyError) else error
-            problems.setdefault(f"{node.op}: {reason}", []).append(repr(node.name))
+            problems.setdefault(shown(f"{node.op}: {reason}"), []).append(repr(node.name))
     if problems:
         listed = "; ".join(f"{what} (node {', '.join(names)})" for what, names in problems.items())
         raise ModelFileError(f"{path}: cannot be imported: {listed}")

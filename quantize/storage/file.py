@@ -11,6 +11,7 @@ from mxnet.gluon import Block
 
 from quantize.documents import checked
 from quantize.errors import ModelFileError
+from quantize.escape import shown
 from quantize.files import PathLike
 from quantize.storage import container
 from quantize.storage.facts import Facts, facts_of
@@ -110,7 +111,7 @@ def load_quantized(path: PathLike, ctx: Optional[mx.Context] = None, *, as_float
         net = restored(document, {name: stored.arrays[number] for name, number in zip(names, numbers)}, ctx, as_float)
         net.facts = facts_of(stored.documents.get(container.FACTS), stored.digest)
     except ModelFileError as error:
-        raise ModelFileError(f"{path}: {error}") from None
+        raise ModelFileError(f"{path}: {shown(error)}") from None
     except (AttributeError, KeyError, TypeError, ValueError, AssertionError, mx.MXNetError) as error:
         raise ModelFileError(f"{path}: makes no network: {error!r:.200}") from None
     return net

@@ -24,6 +24,7 @@ import pytest
 
 from quantize.errors import QuantizeError
 from quantize.limits import memory_limit
+from tests.hostile import fuzzing
 from tests.hostile.fuzzing import generator
 from tests.hostile.seeds import formats
 
@@ -116,6 +117,19 @@ def test_the_undamaged_file_is_read(known, name, folder):
 def test_damaged_files(known, name, folder):
     with memory_limit(LIMIT):
         assert answers(known[name], 0, QUICK, folder)[1] == {}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_texts_of_several_lines_are_quoted_in_one(known, name, folder, monkeypatch):
+    """But where a model's problems are listed, each in a line of its own."""
+    monkeypatch.setattr(fuzzing, "TEXTS", ("a\nb", "\n", "x\r\ny\nz", "\x1b[2J\n#"))
+    with memory_limit(LIMIT):
+        for number in range(60):
+            try:
+                known[name].read(put(known[name], known[name].damage(generator(number)), folder))
+            except QuantizeError as error:
+                lines = str(error).split("\n")
+                assert len(lines) == 1 or lines[0].endswith("not a valid model:") and len(lines) <= 22, (number, lines)
 
 
 def test_what_once_failed(known, folder):

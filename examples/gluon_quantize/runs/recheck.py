@@ -141,8 +141,8 @@ def _checked(folder):
     there.update((path.name, path) for path in folder.iterdir() if path.is_file())
     for name, stated in facts.items():
         if name not in there or not _is_stated(there[name], stated):
-            raise DeployError(f"{folder / name}: is {'no more' if name in there else 'missing, not'} the file that the "
-                              "certificate is about; deploy again")
+            said = "no more" if name in there else "missing, not"
+            raise DeployError(f"{folder / shown(name)}: is {said} the file that the certificate is about; deploy again")
     return contents
 
 

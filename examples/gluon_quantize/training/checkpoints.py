@@ -25,6 +25,7 @@ from gluon_quantize.training.optimizers import Optimizers
 from quantize.convert.net import QuantizedNet
 from quantize.documents import checked, read_json
 from quantize.errors import ConfigError, DataError, ModelFileError, QuantizeError
+from quantize.escape import shown
 from quantize.files import check_within, size_and_digest
 
 NET, PROGRESS, MANIFEST, FORMAT = "net.params", "progress.json", "manifest.json", 2
@@ -93,9 +94,9 @@ class Checkpoints:
         found = self._read(self.folders()[-1]).settings
         for name in sorted(set(found) | set(self._settings)):
             if found.get(name) != self._settings.get(name):
-                raise ConfigError(f"--resume: {self.folders()[-1]} was made with --{name.replace('_', '-')} "
-                                  f"{found.get(name)}, now it is {self._settings.get(name)}; resume with the same "
-                                  "options, or take another --output")
+                given = f"--{shown(name.replace('_', '-')):.60} {shown(found.get(name)):.200}"
+                raise ConfigError(f"--resume: {self.folders()[-1]} was made with {given}, now it is "
+                                  f"{self._settings.get(name)}; resume with the same options, or take another --output")
 
     def load(self, net: Block, optimizers: Optimizers) -> Progress:
         """Put the last checkpoint into a network and its optimizers; how far it had come (0 epochs without one)."""
@@ -168,7 +169,7 @@ def _verify(folder: pathlib.Path) -> None:
     for name in sorted({*stated, *there}):
         if name not in stated or name not in there or not _is_same(there[name], stated[name]):
             how = "not listed in its manifest" if name not in stated else "damaged" if name in there else "missing"
-            raise ModelFileError(f"{folder / name}: is {how}; {REMEDY}")
+            raise ModelFileError(f"{folder / shown(name)}: is {how}; {REMEDY}")
 
 
 def _is_same(path: pathlib.Path, stated: File) -> bool:

@@ -14,6 +14,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from quantize.errors import ModelFileError
+from quantize.escape import shown
 from quantize.limits import claim
 
 _BITS: dict[int, int] = {TensorProto.UINT4: 4, TensorProto.INT4: 4}
@@ -84,13 +85,13 @@ def _content(path, folder, tensor) -> bytes:
     if length != needed:
         raise ModelFileError(f"{where}: {length} bytes, its shape {list(tensor.dims)[:8]} needs {needed}")
     if not os.path.isfile(target):
-        raise ModelFileError(f"{where}: no such file: {target}")
+        raise ModelFileError(f"{where}: no such file: {shown(target)}")
     try:
         with open(target, "rb") as stream:
             stream.seek(offset)
             content = stream.read(length)
     except OSError as error:
-        raise ModelFileError(f"{where}: {target} cannot be read: {error.strerror or error}") from None
+        raise ModelFileError(f"{where}: {shown(target)} cannot be read: {error.strerror or error}") from None
     if len(content) != length:
-        raise ModelFileError(f"{where}: {target} ends before byte {offset + length}")
+        raise ModelFileError(f"{where}: {shown(target)} ends before byte {offset + length}")
     return content

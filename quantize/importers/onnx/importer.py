@@ -9,6 +9,7 @@ import mxnet as mx
 from onnx import TensorProto
 
 from quantize.errors import ModelFileError
+from quantize.escape import shown
 from quantize.files import PathLike
 from quantize.importers.graph_block import GraphBlock, Program, Step
 from quantize.importers.onnx import file
@@ -128,9 +129,9 @@ def _plan(graph: Graph) -> list:
                 _check_outputs(graph, node, steps)
                 _keep_grids(graph, node, steps)
         except Refused as reason:
-            problems.setdefault(f"{node.op}: {reason}", []).append(node.label)
+            problems.setdefault(shown(f"{node.op}: {reason}"), []).append(node.label)
         except MALFORMED as error:
-            problems.setdefault(f"{node.op}: malformed ({file.first_line(error)})", []).append(node.label)
+            problems.setdefault(shown(f"{node.op}: malformed ({file.first_line(error)})"), []).append(node.label)
         for output in node.outputs:
             graph.define(output)
     if problems:
