@@ -8,6 +8,7 @@ conversion needs of one, and where the table is filled.
 import functools
 from typing import Any, Callable, Iterable, List, Protocol, Tuple
 
+from quantize.errors import ConfigError
 from quantize.registry import Registry
 
 
@@ -49,9 +50,18 @@ TARGETS: "Registry[Callable[..., Any]]" = Registry("target", fill=_fill)
 def find(name: str, **options: Any) -> Any:
     """The target of this name, with its options (see `deploy.target.Target.options`).
 
-    Raises ConfigError that lists the known names. The same name without options is the same object each time.
+    Raises ConfigError that lists the known names, and for options that the target has not, or not of that kind: they
+    may come from a file. The same name without options is the same object each time.
     """
-    kind = TARGETS.get(name)
+    kind: Any = TARGETS.get(name)
+    known = {option.name: option for option in getattr(kind, "options", ())}
+    for word, value in options.items():
+        if word not in known:
+            raise ConfigError(f"target {name!r} has no option {word[:40]!r}; known: {', '.join(known) or 'none'}")
+        words = isinstance(value, (list, tuple)) and all(isinstance(part, str) for part in value)
+        if not (words if known[word].words else isinstance(value, bool)):
+            raise ConfigError(f"target {name!r}: {word}={str(value)[:40]!r}; it is "
+                              f"{'a list of names' if known[word].words else 'true or false'}")
     return kind(**options) if options else _plain(kind)
 
 

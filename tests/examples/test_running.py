@@ -47,8 +47,9 @@ def test_help_that_goes_nowhere_is_no_success(asked, capsys):
 @pytest.mark.parametrize("arguments, says", [
     ("simulate --model digits_lenet --data-dir $'/no/\\xff\\e[2J'", r"/no/\udcff\x1b[2J: no such folder"),
     ("deploy --model digits_lenet --no-engine --output /tmp/" + "x" * 300, "File name too long"),
-    ("simulate --onnx $'a\\nb.onnx'", "no such ONNX file")])
+    ("simulate --onnx $'a\\nb.onnx'", r"a\nb.onnx: no such ONNX file"),
+    ("simulate --model digits_lenet --calib-shard 1/1000001 --save-state a", "from 1 to n (1000000 at most)")])
 def test_names_that_nobody_should_have_are_one_line(arguments, says):
     done = command("{} " + arguments, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert done.returncode == 2 and says in done.stderr and "\x1b" not in done.stderr, done.stderr
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) == 1

@@ -141,6 +141,7 @@ def of_training(folder):
 def of_storage(folder):
     """A .qnet file, its manifest made to fit."""
     save_quantized(small_net(), folder / "n.qnet", facts=Facts(
+        target="ncnn", target_options={"winograd": True, "fp32_layers": ["0"]},
         preprocessing={"colour_order": "L", "scale": 1.0, "mean": [0.0], "std": [1.0]}, class_names=("a", "b"),
         extra={"name": "n", "dataset": "digits"}), provenance={"command": "train"})
     content = (folder / "n.qnet").read_bytes()

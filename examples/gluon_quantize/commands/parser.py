@@ -7,6 +7,7 @@ import sys
 from typing import IO, Any, Callable, NoReturn, Optional, Sequence, Tuple
 
 from calib.calibrators import CALIBRATORS, named_calibrator
+from calib.state import MOST_SHARDS
 from gluon_quantize.runs.methods import EASYQUANT
 from quantize.errors import ConfigError
 from quantize.escape import shown
@@ -88,10 +89,11 @@ def number(low: float = 0.0, high: float = math.inf) -> Callable[[str], float]:
 
 
 def shard(text: str) -> Tuple[int, int]:
-    """Argument type: i/n, with 1 <= i <= n."""
+    """Argument type: i/n, with 1 <= i <= n, and n as states may have it."""
     number, _, count = text.partition("/")
-    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form i/n with i from 1 to n, such as 2/4")
+    if not (number.isdigit() and count.isdigit() and 1 <= int(number) <= int(count) <= MOST_SHARDS):
+        raise argparse.ArgumentTypeError(f"{text!r:.40} is not of the form i/n with i from 1 to n ({MOST_SHARDS} at "
+                                         "most), such as 2/4")
     return int(number), int(count)
 
 

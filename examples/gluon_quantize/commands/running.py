@@ -78,9 +78,18 @@ class Shown(logging.Formatter):
 
 
 def _fail(text):
-    """One line on standard error, and the exit code."""
+    """One line on standard error (several where an error has them), and the exit code."""
     print("error: " + shown(text, keep="\n"), file=sys.stderr)
     return 2
+
+
+def _named(error, given):
+    """The text of an error; what was given on the command line has no line ends in it."""
+    text = str(error)
+    for word in given:
+        if "\n" in word:
+            text = text.replace(word, shown(word))
+    return text
 
 
 def kept(holds: bool, what: str) -> int:
@@ -136,7 +145,7 @@ def run(parser: Parser, argv: Optional[List[str]], work: Callable) -> int:
                 with memory_limit(stated and int(stated * GIGABYTE)), told_more(getattr(args, "verbose", False)):
                     return work(args) or 0
         except QuantizeError as error:
-            return _fail(error)
+            return _fail(_named(error, given))
         except MemoryError as error:
             return _fail(f"this needs more memory than there is{f' ({error})' if str(error) else ''}")
         except OSError as error:  # a folder without permission, a name that is too long

@@ -188,9 +188,9 @@ def _open_checkpoint(source, ctx, as_float):
     path = checkpoint_file(source.checkpoint)
     net = load_quantized(path, ctx, as_float=as_float)
     facts = net.facts
-    if facts.target is not None and isinstance(net, QuantizedNet):
-        net.target = find(facts.target, **facts.target_options)
     try:
+        if facts.target is not None and isinstance(net, QuantizedNet):
+            net.target = find(facts.target, **facts.target_options)
         steps = Preprocessing.from_onnx_metadata(facts.preprocessing) if facts.preprocessing else None
     except (ConfigError, ModelFileError) as err:
         raise ModelFileError(f"{path}: {err}") from None
