@@ -14,6 +14,7 @@ import numpy as np
 from mxnet.gluon import Block, nn
 
 from quantize.errors import CalibrationError
+from quantize.flat_norm import as_written, over_four_axes
 from quantize.modes import mode, quantized_layers, unfix_params
 from quantize.ops import fake_quantize
 from quantize.spec import QParams, QuantSpec
@@ -62,7 +63,7 @@ class LayerGraph:
         self.layers = {path: block for path, block in walk(net) if isinstance(block, LAYERS)}
         self.quantized = dict(quantized_layers(net))
         self._parameters = {parameter.name: parameter for parameter in net.collect_params().values()}
-        with mode(net, "float"):
+        with mode(net, "float"), as_written():
             try:
                 out = net(mx.sym.var("data"))
             except Exception as error:  # whatever Python code that looks at values raises when it is given a symbol
@@ -193,6 +194,8 @@ def run_operator(step: Step, inputs: Sequence[mx.nd.NDArray], **changes: object)
     else:
         function = getattr(mx.nd, op, None) or getattr(mx.nd._internal, op)
     attrs = {name: value for name, value in step.attrs.items() if not name.startswith("__")}
+    if op == "BatchNorm":
+        return over_four_axes(mx.nd, inputs[0], lambda x: function(x, *inputs[1:], **dict(attrs, **changes)))
     return function(*inputs, **dict(attrs, **changes))
 
 

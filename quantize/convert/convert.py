@@ -23,6 +23,7 @@ from quantize.convert.subclasses import settle_relu6, settle_subclasses
 from quantize.convert.targets import check_plan, find_target, target_rules
 from quantize.errors import ConfigError, ConversionError
 from quantize.finite import check_parameters, check_types
+from quantize.flat_norm import guard_norms
 from quantize.initialize import qparams_init
 from quantize.modes import clear_cached_graphs, is_converted, quantized_layers, quantizers
 from quantize.ops import BACKENDS, choose
@@ -83,6 +84,7 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     target = find_target(target)
     # before rules are resolved: they name layers by type
     settle_subclasses(net, keep=tuple(convert_fn or ()))
+    _guard_norms(net, example_input)
     customs = customs_of(net, convert_fn or {}, custom_fn or {}, excluded_blocks(net, exclude))
     rules = ([] if convert_fn is not None else list(DEFAULT_RULES)) + customs.rules + target_rules(target, net)
     rules = _with_outputs(net, rules + rules_from_config(config_list or []) + exclusions(net, exclude))
@@ -107,6 +109,14 @@ def convert_model(net: Block, exclude: Iterable = (), convert_fn: Optional[Dict[
     _report_slow_pooling(net)
     logger.info("%s: %d of %d layers quantized", net.name, sum(e.quantized for e in plan.entries), len(plan.entries))
     return net
+
+
+def _guard_norms(net: Block, example_input: Optional[Inputs]) -> None:
+    if example_input is None:
+        guard_norms(net, getattr(net, "input_shape", None))
+    else:
+        examples = _as_tuple(example_input)
+        guard_norms(net, examples[0].shape, len(examples))
 
 
 def _with_outputs(net: Block, rules: List[Rule]) -> List[Rule]:

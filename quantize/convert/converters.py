@@ -9,6 +9,7 @@ from mxnet.gluon import Block, nn
 from quantize.config import FLOAT, Format, Rule
 from quantize.convert.layers import QUANTIZABLE, quantizable
 from quantize.errors import ConfigError
+from quantize.flat_norm import float_type
 from quantize.tree import paths, replace_blocks, walk
 from quantize.winograd import NONE, parse_winograd
 
@@ -106,8 +107,8 @@ class Customs(NamedTuple):
         """
         replacements = {}
         for _, block in list(walk(net)):
-            by_type = None if id(block) in self.kept or (folds and type(block) is nn.BatchNorm) else (
-                self.by_type.get(type(block)))
+            by_type = None if id(block) in self.kept or (folds and float_type(block) is nn.BatchNorm) else (
+                self.by_type.get(float_type(block)))
             function = self.functions.get(id(block), by_type)
             new = None if function is None else function(block)
             if new is not None and new is not block:

@@ -10,6 +10,7 @@ from mxnet.gluon import Block, HybridBlock
 
 from quantize.convert.layers import LAYER_OPS
 from quantize.errors import ConversionError
+from quantize.flat_norm import as_written
 from quantize.tree import walk
 
 NORMS = ("BatchNorm", "_contrib_SyncBatchNorm")
@@ -106,7 +107,8 @@ def trace(net: Block, inputs: int = 1) -> Graph:
     # the names that export gives them
     names = ["data"] if inputs == 1 else [f"data{i}" for i in range(inputs)]
     try:
-        out = net(*[mx.sym.var(name) for name in names])
+        with as_written():
+            out = net(*[mx.sym.var(name) for name in names])
     except Exception as error:  # a user's forward may raise anything when it is handed symbols
         raise ConversionError(f"{net.name}: the network's graph cannot be traced: "
                               f"{str(error).splitlines()[0]}") from error

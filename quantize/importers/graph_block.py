@@ -16,6 +16,7 @@ from mxnet.gluon import Block, HybridBlock
 
 from quantize.errors import DataError
 from quantize.escape import one_line
+from quantize.flat_norm import float_type, guard_norms
 from quantize.importers.reshape_codes import size_after
 from quantize.limits import claim
 
@@ -148,6 +149,7 @@ class GraphBlock(HybridBlock):
         self._reshaped: List[Tuple[str, mx.sym.Symbol, mx.sym.Symbol]] = []
         self._fitting: Set[Tuple[Tuple[int, ...], ...]] = set()
         self._sized: Set[Tuple[Tuple[int, ...], ...]] = set()
+        guard_norms(self, self.input_shape, len(self.input_names))
 
     def forward(self, x: Tensor, *args: Tensor) -> Union[Tensor, List[Tensor]]:
         """The outputs for images `x`; DataError where their size does not fit the reshapes that the file holds."""
@@ -190,7 +192,7 @@ class GraphBlock(HybridBlock):
         Only of the network as it was imported, else empty: quantized layers take the same sizes. DataError where images
         do not fit the network, or make a tensor that takes too much memory.
         """
-        if any(type(child).__module__.split(".")[0] != "mxnet" for child in self._children.values()):
+        if any(float_type(child).__module__.split(".")[0] != "mxnet" for child in self._children.values()):
             return {}
         reshaped, named = self._reshaped, {f"{_IMAGES}{i or ''}": shape for i, shape in enumerate(shapes)}
         shape = shapes[0] if len(shapes) == 1 else shapes

@@ -5,6 +5,7 @@ from types import ModuleType
 
 from mxnet.gluon import Block, nn
 
+from quantize.flat_norm import BatchNorm
 from quantize.nn.layer import retyped
 from quantize.ops.types import Tensor
 
@@ -23,7 +24,7 @@ class BypassBatchNorm(nn.BatchNorm):
         return x
 
 
-class FrozenBatchNorm(nn.BatchNorm):
+class FrozenBatchNorm(BatchNorm):
     """An `nn.BatchNorm` that `quantize.train.freeze_bn` has stopped, and may let go again.
 
     It computes with its running statistics, as one made with ``use_global_stats=True`` does, which stays so for good.
@@ -33,12 +34,17 @@ class FrozenBatchNorm(nn.BatchNorm):
     def freeze(cls, norm: nn.BatchNorm) -> None:
         """Stop a BatchNorm, in place: who holds it goes on holding it."""
         norm._kwargs["use_global_stats"] = True
-        norm.__class__ = cls
+        norm._moving, norm.__class__ = type(norm), cls
 
     def release(self) -> None:
         """Let it follow the batches again."""
         self._kwargs["use_global_stats"] = False
-        self.__class__ = nn.BatchNorm
+        self.__class__ = self._moving
+
+    def hybrid_forward(self, F: ModuleType, x: Tensor, gamma: Tensor, beta: Tensor, running_mean: Tensor,
+                       running_var: Tensor) -> Tensor:
+        """As what it was computes, and will again."""
+        return self._moving.hybrid_forward(self, F, x, gamma, beta, running_mean, running_var)
 
     def __repr__(self) -> str:
         return super().__repr__().replace(type(self).__name__, "BatchNorm", 1)
@@ -46,4 +52,4 @@ class FrozenBatchNorm(nn.BatchNorm):
 
 def is_batchnorm(block: Block) -> bool:
     """Whether a block computes as Gluon's BatchNorm does: none that steps aside, and no user's own."""
-    return type(block) in (nn.BatchNorm, FrozenBatchNorm)
+    return type(block) in (nn.BatchNorm, BatchNorm, FrozenBatchNorm)

@@ -2,12 +2,13 @@
 """BatchNorm folded into a quantized layer's weight in the training graph ("fake BN")."""
 
 from types import ModuleType
-from typing import TYPE_CHECKING, Callable, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Optional, Tuple
 
 import mxnet as mx
 from mxnet.gluon import nn
 
 from quantize.errors import ConfigError
+from quantize.flat_norm import over_four_axes
 from quantize.ops.types import Tensor
 
 if TYPE_CHECKING:  # which imports this module
@@ -118,12 +119,15 @@ class FoldedBatchNorm:
         frozen = self.frozen or options["use_global_stats"]
         if self.statistics == "running" and not frozen:
             # statistics move in a backward pass through a BatchNorm that takes the batch's: one without a gradient
-            moving = F.BatchNorm(F.BlockGrad(z), gamma, beta, mean, var, **options)
+            moving = self._over(F, F.BlockGrad(z), lambda z: F.BatchNorm(z, gamma, beta, mean, var, **options))
             beta = F.broadcast_add(beta, 0 * F.mean(F.slice_axis(moving, axis=0, begin=0, end=1)))
             frozen = True
-        y, _, inverse = F.BatchNorm(z, gamma, beta, mean, var,
-                                    **dict(options, use_global_stats=frozen, output_mean_var=True))
+        options.update(use_global_stats=frozen, output_mean_var=True)
+        y, _, inverse = self._over(F, z, lambda z: list(F.BatchNorm(z, gamma, beta, mean, var, **options)))
         return y, inverse
+
+    def _over(self, F: ModuleType, z: Tensor, normalize: Callable[[Tensor], Any]) -> Any:
+        return normalize(z) if len(self.shape) == 4 else over_four_axes(F, z, normalize)
 
     def __repr__(self) -> str:
         return f"{self.statistics}{' frozen' if self.frozen else ''}"

@@ -9,6 +9,7 @@ import numpy as np
 from mxnet.gluon import Block, nn
 
 from quantize.errors import ConversionError
+from quantize.flat_norm import float_type
 from quantize.modes import clear_cached_graphs
 from quantize.repair.cost import ClipCost, Cost, LayerCost, Noise
 from quantize.repair.equivalence import compared
@@ -104,7 +105,7 @@ def equalize(net: Block, batches: Iterable, noise: Optional[Noise] = None, seed:
 
 
 def _hint(net: Block) -> str:
-    norms = sum(isinstance(block, nn.BatchNorm) and type(block) is nn.BatchNorm for _, block in walk(net))
+    norms = sum(float_type(block) is nn.BatchNorm for _, block in walk(net))
     return f"; {norms} BatchNorms stand between: merge them first (quantize.convert.merge_bn)" if norms else ""
 
 

@@ -8,6 +8,7 @@ from mxnet.gluon import Block, nn
 from quantize.convert.layers import LAYERS
 from quantize.errors import ModelFileError
 from quantize.escape import one_line
+from quantize.flat_norm import float_type
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, Place, ReLU6, SkippableReLU, WinogradConv2D
 from quantize.nn.batchnorm import FrozenBatchNorm
 from quantize.nn.layer import QuantizedBlock, retyped
@@ -74,12 +75,12 @@ KINDS: Dict[str, Any] = {kind.__name__: kind for kind in (*_OPTIONS, *_QUANTIZED
 
 def is_layer(block: Block) -> bool:
     """Whether a block is kept as a layer; all others are what their operators do."""
-    return type(block) in _QUANTIZED or (type(block) in _OPTIONS and not getattr(block, "fuse_relu", False))
+    return type(block) in _QUANTIZED or (float_type(block) in _OPTIONS and not getattr(block, "fuse_relu", False))
 
 
 def float_kind(block: Block) -> type:
     """The Gluon type of a layer, quantized or not."""
-    return _QUANTIZED.get(type(block), type(block))
+    return _QUANTIZED.get(type(block), float_type(block))
 
 
 def record_of(layer: Block) -> Dict[str, Any]:

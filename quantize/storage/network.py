@@ -10,6 +10,7 @@ from mxnet.gluon import Block, HybridBlock, Parameter
 from quantize.convert.net import QuantizedNet, quantized_net_class
 from quantize.convert.plan import Plan
 from quantize.errors import ConversionError, ModelFileError
+from quantize.flat_norm import guard_norms
 from quantize.modes import clear_cached_graphs, quantized_layers
 from quantize.nn import BypassBatchNorm, SkippableReLU
 from quantize.nn.layer import QuantizedBlock
@@ -104,6 +105,7 @@ def restored(document: Document, arrays: Mapping[str, np.ndarray], ctx: Optional
     made = {path: kinds.made(records[path], path, as_float) for path in order}
     others = _other_parameters(document, arrays)
     net = StoredNet(document["graph"], {path: layer for path, (layer, _) in made.items()}, others, document["prefix"])
+    guard_norms(net, inputs=document["inputs"])
     becoming = {path: become for path, (_, become) in made.items() if become is not None}
     if as_float:
         return _float(net, (document, additions, becoming), arrays, ctx)

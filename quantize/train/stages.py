@@ -4,6 +4,7 @@
 from mxnet.gluon import Block, nn
 
 from quantize.errors import ConfigError
+from quantize.flat_norm import float_type
 from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
 from quantize.nn import METHODS
 from quantize.nn.batchnorm import FrozenBatchNorm
@@ -34,7 +35,7 @@ def freeze_bn(net: Block, frozen: bool = True) -> None:
         if layer.norm is not None:
             layer.norm.frozen = frozen
     for _, block in walk(net):
-        if frozen and type(block) is nn.BatchNorm and not block._kwargs["use_global_stats"]:
+        if frozen and float_type(block) is nn.BatchNorm and not block._kwargs["use_global_stats"]:
             FrozenBatchNorm.freeze(block)
         elif not frozen and isinstance(block, FrozenBatchNorm):
             block.release()

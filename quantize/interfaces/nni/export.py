@@ -13,6 +13,7 @@ from mxnet.gluon import Block
 from quantize.documents import checked, parse_json
 from quantize.errors import ConfigError
 from quantize.files import PathLike, check_params_size, read_text, whole_file, write_whole
+from quantize.flat_norm import as_written
 from quantize.modes import added_parameters, clear_cached_graphs, mode, quantized_layers, quantizers
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.registry import closest
@@ -156,7 +157,8 @@ def _as_float(net: Block) -> Iterator[None]:
 
 def _write_onnx(net: Block, path: PathLike, shape: Tuple[int, ...]) -> None:
     with _as_float(net), whole_file(path) as temporary:
-        symbol = net(mx.sym.var("data"))
+        with as_written():
+            symbol = net(mx.sym.var("data"))
         known = set(symbol.list_inputs())
         values = {name: parameter.data().as_in_context(mx.cpu())
                   for name, parameter in net.collect_params().items() if name in known}
