@@ -14,8 +14,8 @@ import numpy as np
 from mxnet.gluon import Block, nn
 
 from quantize.errors import CalibrationError
-from quantize.flat_norm import as_written, over_four_axes
 from quantize.modes import mode, quantized_layers, unfix_params
+from quantize.onednn import as_written, guarded, over_four_axes
 from quantize.ops import fake_quantize
 from quantize.spec import QParams, QuantSpec
 from quantize.tree import walk
@@ -196,7 +196,7 @@ def run_operator(step: Step, inputs: Sequence[mx.nd.NDArray], **changes: object)
     attrs = {name: value for name, value in step.attrs.items() if not name.startswith("__")}
     if op == "BatchNorm":
         return over_four_axes(mx.nd, inputs[0], lambda x: function(x, *inputs[1:], **dict(attrs, **changes)))
-    return function(*inputs, **dict(attrs, **changes))
+    return guarded(mx.nd, op, function)(*inputs, **dict(attrs, **changes))
 
 
 def run_steps(graph: LayerGraph, values: Dict[Key, mx.nd.NDArray], steps: Tuple[int, int], compute: Compute,

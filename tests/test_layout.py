@@ -21,7 +21,7 @@ LIBRARIES = ("quantize", "calib", "deploy")
 BASE = ("quantize.spec", "quantize.reference", "quantize.reference_trained", "quantize.registry", "quantize.errors",
         "quantize.files", "quantize.escape", "quantize.limits", "quantize.documents", "quantize.npz",
         "quantize.winograd", "quantize.targets", "quantize.methods")
-LAYERS = ("quantize.nn", "quantize.ops", "quantize.params_file", "quantize.flat_norm") + BASE
+LAYERS = ("quantize.nn", "quantize.ops", "quantize.params_file", "quantize.onednn") + BASE
 NETWORKS = ("quantize.convert", "quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config",
             "quantize.finite") + LAYERS
 
@@ -52,7 +52,7 @@ ARROWS = {
     "quantize.targets":    ("quantize.registry", "quantize.errors"),
     "quantize.winograd":   ("quantize.registry", "quantize.errors"),
     "quantize.methods":    (),
-    "quantize.flat_norm":  (),
+    "quantize.onednn":  (),
     "quantize.spec":       ("quantize.registry", "quantize.errors"),
     "quantize.reference":  ("quantize.spec", "quantize.errors"),
     "quantize.reference_trained": ("quantize.reference", "quantize.spec", "quantize.errors"),
@@ -60,7 +60,7 @@ ARROWS = {
                             "quantize.documents",
                             "quantize.errors"),
     "quantize.ops":        ("quantize.spec", "quantize.reference", "quantize.errors"),
-    "quantize.nn":         ("quantize.ops", "quantize.flat_norm") + BASE,
+    "quantize.nn":         ("quantize.ops", "quantize.onednn") + BASE,
     "quantize.tree":       ("quantize.errors",),
     "quantize.finite":     ("quantize.errors",),
     "quantize.modes":      ("quantize.tree",) + LAYERS,
@@ -70,7 +70,7 @@ ARROWS = {
     "quantize.convert":    ("quantize.initialize", "quantize.modes", "quantize.tree", "quantize.config",
                             "quantize.finite") + LAYERS,
     "quantize.importers":  ("quantize.registry", "quantize.errors", "quantize.escape", "quantize.limits",
-                            "quantize.files", "quantize.documents", "quantize.params_file", "quantize.flat_norm"),
+                            "quantize.files", "quantize.documents", "quantize.params_file", "quantize.onednn"),
     "quantize.train":      NETWORKS,
     "quantize.storage":    ("quantize",) + NETWORKS,
     "quantize.interfaces": ("quantize.train",) + NETWORKS,

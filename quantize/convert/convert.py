@@ -23,9 +23,9 @@ from quantize.convert.subclasses import settle_relu6, settle_subclasses
 from quantize.convert.targets import check_plan, find_target, target_rules
 from quantize.errors import ConfigError, ConversionError
 from quantize.finite import check_parameters, check_types
-from quantize.flat_norm import guard_norms
 from quantize.initialize import qparams_init
 from quantize.modes import clear_cached_graphs, is_converted, quantized_layers, quantizers
+from quantize.onednn import guard_norms
 from quantize.ops import BACKENDS, choose
 from quantize.tree import replace_blocks, walk
 

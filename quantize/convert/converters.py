@@ -9,7 +9,7 @@ from mxnet.gluon import Block, nn
 from quantize.config import FLOAT, Format, Rule
 from quantize.convert.layers import QUANTIZABLE, quantizable
 from quantize.errors import ConfigError
-from quantize.flat_norm import float_type
+from quantize.onednn import float_type
 from quantize.tree import paths, replace_blocks, walk
 from quantize.winograd import NONE, parse_winograd
 

@@ -10,7 +10,7 @@ from mxnet.gluon import Block, HybridBlock
 
 from quantize.convert.layers import LAYER_OPS
 from quantize.errors import ConversionError
-from quantize.flat_norm import as_written
+from quantize.onednn import as_written
 from quantize.tree import walk
 
 NORMS = ("BatchNorm", "_contrib_SyncBatchNorm")

@@ -16,9 +16,9 @@ from mxnet.gluon import Block, HybridBlock
 
 from quantize.errors import DataError
 from quantize.escape import one_line
-from quantize.flat_norm import float_type, guard_norms
 from quantize.importers.reshape_codes import size_after
 from quantize.limits import claim
+from quantize.onednn import float_type, guard_norms, guarded
 
 Tensor = Union[mx.nd.NDArray, mx.sym.Symbol]
 Context = Union[mx.Context, List[mx.Context]]
@@ -249,7 +249,7 @@ class GraphBlock(HybridBlock):
             if step.op:
                 operator = find_operator(F, step.op)
                 assert operator is not None  # the importer refused files with operators that MXNet lacks
-                result = _called(operator, step, inputs)
+                result = _called(guarded(F, step.op, operator), step, inputs)
             else:
                 result = self._children[step.name](*inputs)
             values.update(zip(step.outputs, result if len(step.outputs) > 1 else [result]))

@@ -5,8 +5,8 @@ from types import ModuleType
 
 from mxnet.gluon import Block, nn
 
-from quantize.flat_norm import BatchNorm
 from quantize.nn.layer import retyped
+from quantize.onednn import BatchNorm
 from quantize.ops.types import Tensor
 
 

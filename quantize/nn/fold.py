@@ -8,7 +8,7 @@ import mxnet as mx
 from mxnet.gluon import nn
 
 from quantize.errors import ConfigError
-from quantize.flat_norm import over_four_axes
+from quantize.onednn import over_four_axes
 from quantize.ops.types import Tensor
 
 if TYPE_CHECKING:  # which imports this module

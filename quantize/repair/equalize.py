@@ -9,8 +9,8 @@ import numpy as np
 from mxnet.gluon import Block, nn
 
 from quantize.errors import ConversionError
-from quantize.flat_norm import float_type
 from quantize.modes import clear_cached_graphs
+from quantize.onednn import float_type
 from quantize.repair.cost import ClipCost, Cost, LayerCost, Noise
 from quantize.repair.equivalence import compared
 from quantize.repair.factors import Factors, input_index

@@ -10,6 +10,7 @@ from mxnet.gluon import Block, HybridBlock, Parameter
 from quantize.convert.graph import Graph, trace
 from quantize.errors import ConversionError, ModelFileError
 from quantize.modes import clear_cached_graphs
+from quantize.onednn import guarded
 from quantize.storage.layers import is_layer
 from quantize.storage.operators import ALLOWED
 from quantize.tree import replace_blocks, walk
@@ -141,7 +142,8 @@ class StoredNet(HybridBlock):
         if "layer" in node:
             result = self._children[node["layer"]](*operands)
         else:
-            result = _operator(F, node["op"])(*operands, name=node["name"], **node["attrs"])
+            operator = guarded(F, node["op"], _operator(F, node["op"]))
+            result = operator(*operands, name=node["name"], **node["attrs"])
         if isinstance(result, (list, tuple)):
             return list(result)
         return [result] if F is mx.nd or len(result.list_outputs()) == 1 else list(result)

@@ -8,10 +8,10 @@ from mxnet.gluon import Block, nn
 from quantize.convert.layers import LAYERS
 from quantize.errors import ModelFileError
 from quantize.escape import one_line
-from quantize.flat_norm import float_type
 from quantize.nn import BypassBatchNorm, MeanGlobalAvgPool2D, Place, ReLU6, SkippableReLU, WinogradConv2D
 from quantize.nn.batchnorm import FrozenBatchNorm
 from quantize.nn.layer import QuantizedBlock, retyped
+from quantize.onednn import float_type
 
 Options = Dict[str, Any]
 CONVOLUTIONS = (nn.Conv1D, nn.Conv2D, nn.Conv3D)

@@ -10,10 +10,10 @@ from mxnet.gluon import Block, HybridBlock, Parameter
 from quantize.convert.net import QuantizedNet, quantized_net_class
 from quantize.convert.plan import Plan
 from quantize.errors import ConversionError, ModelFileError
-from quantize.flat_norm import guard_norms
 from quantize.modes import clear_cached_graphs, quantized_layers
 from quantize.nn import BypassBatchNorm, SkippableReLU
 from quantize.nn.layer import QuantizedBlock
+from quantize.onednn import guard_norms
 from quantize.ops import native
 from quantize.storage import layers as kinds
 from quantize.storage import quantizers

@@ -4,10 +4,10 @@
 from mxnet.gluon import Block, nn
 
 from quantize.errors import ConfigError
-from quantize.flat_norm import float_type
 from quantize.modes import clear_cached_graphs, quantized_layers, quantizers
 from quantize.nn import METHODS
 from quantize.nn.batchnorm import FrozenBatchNorm
+from quantize.onednn import float_type
 from quantize.tree import walk
 
 

@@ -259,8 +259,12 @@ def _slice(writing, node):
 
 @writes(Crop)
 def _crop(writing, node):
-    bounds = {"begin": (None, *node.begin), "end": (None, *node.end)}
-    writing.put(node, writing.graph.node("slice", [writing.real(node.inputs[0])], node.name, **bounds))
+    value, axes = writing.real(node.inputs[0]), writing.model.shapes[node.inputs[0]]
+    cut = [axis for axis, size in enumerate(axes) if (node.begin[axis], node.end[axis]) != (0, size)] or [0]
+    for axis in cut:  # `slice` ends the process where oneDNN holds channels in blocks of eight
+        value = writing.graph.node("slice_axis", [value], f"{node.name}_{axis}", axis=axis + 1, begin=node.begin[axis],
+                                   end=node.end[axis])
+    writing.put(node, value)
 
 
 @writes(Reshape)

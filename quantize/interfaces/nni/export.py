@@ -13,9 +13,9 @@ from mxnet.gluon import Block
 from quantize.documents import checked, parse_json
 from quantize.errors import ConfigError
 from quantize.files import PathLike, check_params_size, read_text, whole_file, write_whole
-from quantize.flat_norm import as_written
 from quantize.modes import added_parameters, clear_cached_graphs, mode, quantized_layers, quantizers
 from quantize.nn.fake_quantize import FakeQuantize
+from quantize.onednn import as_written
 from quantize.registry import closest
 from quantize.spec import QParams, QuantSpec
 

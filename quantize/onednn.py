@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: MIT
-"""BatchNorm over tensors of other than four axes, computed over four.
+"""What ends the process in oneDNN, as MXNet 1.9.1 calls it, computed otherwise: same values, to the bit.
 
-MXNet 1.9.1 hands a BatchNorm over (N, C) to oneDNN as a view of shape (N, C, 1, 1). Where a convolution's output of
-that shape, in oneDNN's blocked layout, was normalized before in the same process with the same epsilon, oneDNN takes
-the two for one primitive: what MXNet then asks of the view, that layout, it cannot have, and the process ends. Tensors
-that have four axes themselves are safe. Values, gradients and statistics are the same to the bit.
+**BatchNorm** over other than four axes: MXNet hands (N, C) over as a view of shape (N, C, 1, 1). Where a convolution's
+output of that shape, in oneDNN's blocked layout, was normalized before in the same process with the same epsilon,
+oneDNN takes the two for one primitive: what MXNet then asks of the view, that layout, it cannot have. Four axes are
+safe.
+
+**slice** of some channels of a convolution's output that oneDNN holds in blocks of eight: a division by zero, or "could
+not construct a sub-memory". A copy has MXNet's plain layout, and `slice_axis` makes one without oneDNN.
 """
 
 import contextlib
@@ -15,6 +18,7 @@ import mxnet as mx
 from mxnet.gluon import Block, HybridBlock, nn
 
 Tensor = Union[mx.nd.NDArray, mx.sym.Symbol]
+SLICES = ("slice", "crop")  # two names of one operator
 _PLAIN = [False]
 
 
@@ -28,9 +32,16 @@ def over_four_axes(F: ModuleType, x: Tensor, normalize: Callable[[Tensor], Any])
     return F.reshape_like(found, x)
 
 
+def guarded(F: ModuleType, op: str, operator: Callable[..., Any]) -> Callable[..., Any]:
+    """The operator, or one that computes the same where oneDNN's could fail."""
+    if _PLAIN[0] or op not in SLICES:
+        return operator
+    return lambda x, *operands, **attrs: operator(F.slice_axis(x, axis=0, begin=0, end=None), *operands, **attrs)
+
+
 @contextlib.contextmanager
 def as_written() -> Iterator[None]:
-    """Context in which networks are traced as they are written: a BatchNorm is one operator, whatever it reads.
+    """Context in which networks are traced as they are written: a BatchNorm or a slice is one operator.
 
     For those who look at graphs. What is computed, or exported to be, is traced without it.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""BatchNorm behind fully connected layers, in a process in which a convolution of one pixel was normalized before."""
+"""What ends the process in oneDNN: BatchNorm behind fully connected layers, slices of a convolution's channels."""
 
 import faulthandler
 import os
@@ -16,9 +16,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from quantize.convert import convert_model, fake_bn, merge_bn, remove_fake_bn
 from quantize.convert.graph import batchnorm_partners, trace
-from quantize.flat_norm import BatchNorm, guard_norms
 from quantize.importers.onnx import import_onnx
 from quantize.importers.symbol import import_symbol
+from quantize.onednn import BatchNorm, guard_norms
 from quantize.stages import LayerGraph, run_operator
 from quantize.storage import load_quantized, save_quantized
 from quantize.train import freeze_bn
@@ -69,6 +69,15 @@ def used(net, train, hybridize, x=None):
             trainer.step(len(x))
         found.append(net(x).asnumpy())
     return found + [parameter.data().asnumpy() for parameter in net.collect_params().values()]
+
+
+def cut(channels, begin, end):
+    """A convolution, and some of what it puts out."""
+    net = nn.HybridSequential()
+    net.add(nn.Conv2D(channels, 2, in_channels=8),
+            nn.HybridLambda(lambda F, x: F.slice(x, begin=(None, begin, 1), end=(None, end, None))))
+    net.initialize()
+    return net
 
 
 def onnx_file(path):
@@ -135,18 +144,38 @@ def in_stages(_train, _hybridize):
     run_operator(step, [mx.nd.ones((BATCH, CHANNELS)), *[mx.nd.ones(CHANNELS)] * 4]).wait_to_read()
 
 
+def sliced(train, hybridize):
+    """Some of eight channels, and of 24: a split of shufflenet's, as a file has it."""
+    for channels, begin, end in ((8, 0, 4), (8, 2, 6), (24, 12, 24)):
+        net = cut(channels, begin, end)
+        arrays = {parameter.name: parameter.data() for parameter in net.collect_params().values()}
+        mx.model.save_checkpoint("cut", 0, trace(net).symbol, arrays, {})
+        save_quantized(net, "cut.qnet")
+        x = images()
+        want = net[0](x).asnumpy()[:, begin:end, 1:]
+        for each in (import_symbol("cut-symbol.json", "cut-0000.params"), load_quantized("cut.qnet")):
+            if hybridize:
+                each.hybridize()
+            with autograd.record(train_mode=train):
+                found = each(x)
+            found.backward()
+            np.testing.assert_array_equal(found.asnumpy(), want)
+        step = next(step for step in LayerGraph(net).steps if step.op == "slice")
+        np.testing.assert_array_equal(run_operator(step, [net[0](x)]).asnumpy(), want)
+
+
 def everything(train, hybridize):
     faulthandler.enable()
     blocked()
-    for case in (guarded, folded, imported, from_files, in_stages):
+    for case in (guarded, folded, imported, from_files, in_stages, sliced):
         case(train, hybridize)
     print("all of it")
 
 
 @pytest.mark.parametrize("train, hybridize", [(True, True), *[pytest.param(*each, marks=pytest.mark.slow) for each in (
     (False, False), (False, True), (True, False))]])
-def test_no_batchnorm_over_rows_ends_the_process(tmp_path, train, hybridize):
-    call = f"from tests.quantize import test_flat_norm; test_flat_norm.everything({train}, {hybridize})"
+def test_nothing_of_it_ends_the_process(tmp_path, train, hybridize):
+    call = f"from tests.quantize import test_onednn; test_onednn.everything({train}, {hybridize})"
     done = subprocess.run([sys.executable, "-c", call],
                           cwd=str(tmp_path), env=dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, sys.path))),
                           capture_output=True, text=True, timeout=300, check=False)
