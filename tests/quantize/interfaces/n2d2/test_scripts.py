@@ -185,6 +185,9 @@ def test_resnet_from_onnx_in_two_stages(resnet_file, images, tmp_path):
     assert net["resnetv15_stage1_conv0_fwd"].weight_quantizer.levels == 15
     assert net["resnetv15_conv0_fwd"].weight_quantizer.levels == 255
     assert net["resnetv15_relu0_fwd"].output_quantizer.alpha.data().asscalar() != 8.0
+    x.get_deepnet().draw_graph(tmp_path / "resnet18v1_quant")
+    x.get_deepnet().log_stats(tmp_path / "resnet18v1_quant_stats")
+    assert list(tmp_path.glob("resnet18v1_quant.*")) and (tmp_path / "resnet18v1_quant_stats" / "stats.txt").is_file()
     x.get_deepnet().export_network_free_parameters(tmp_path / "resnet_weights_SAT")
     assert (tmp_path / "resnet_weights_SAT" / "resnetv15_conv0_fwd_quant.npz").is_file()
 
