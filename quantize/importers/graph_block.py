@@ -219,6 +219,9 @@ class GraphBlock(HybridBlock):
             read = set(pairs.list_inputs())
             known = {symbol.name: x.shape for symbol, x in zip(inputs, images) if symbol.name in read}
             if known:
+                # sizes that a layer found out are not in its symbol; native operators cannot do without
+                known.update((name, parameter.shape) for name, parameter in self.collect_params().items()
+                             if name in read and parameter._data is not None)
                 try:
                     shapes = pairs.infer_shape_partial(**known)[1]
                 except mx.MXNetError as error:

@@ -13,7 +13,7 @@ from quantize.errors import ConfigError, DataError
 from quantize.interfaces.n2d2 import activation, cells, database, filler, solver, transform
 from quantize.interfaces.n2d2.network import CellNetwork
 from quantize.interfaces.n2d2.provider import DataProvider
-from quantize.interfaces.n2d2.quantizer import LSQAct, LSQCell, SATAct
+from quantize.interfaces.n2d2.quantizer import LSQAct, LSQCell, SATAct, SATCell
 from quantize.interfaces.n2d2.stats import bytes_at, stats_of, totals
 
 X = np.random.RandomState(0).normal(0, 1, (2, 3, 6, 4)).astype(np.float32)
@@ -121,6 +121,21 @@ def test_lsq_starts_from_the_batch_or_from_the_file():
     weight = np.abs(measured["c"].weight.data().asnumpy()).mean()
     assert np.allclose(measured["c"].weight_quantizer.get_qparams().scale, 2 * weight / math.sqrt(7))
     assert measured["c"].weight_quantizer.spec.qmin == -8 and measured["c_activation"].output_quantizer.spec.qmax == 7
+
+
+@pytest.mark.parametrize("between", [lambda: cells.Reshape([-1]), lambda: cells.FMP(1.4), lambda: cells.Unpool(
+    [2, 2], pooling="Max", arg_max="pool")])
+def test_cells_that_reshape_behind_quantized_layers_run_hybridized(between):
+    """How many channels a layer reads it finds out by itself; checks of reshapes must know, too."""
+    cell = between()
+    before = [cells.Conv(None, 4, [3, 3], quantizer=SATCell(range=15), name="conv")]
+    if isinstance(cell, cells.Unpool):
+        before.append(cells.Pool2d([2, 2], stride_dims=[2, 2], name="pool"))
+    made = CellNetwork([*before, cell, cells.Fc(None, 5, quantizer=SATCell(range=15))], (3, 8, 6))
+    net = made.build()
+    net.hybridize(static_alloc=True, static_shape=True)
+    made.start(mx.nd.ones((2, 3, 8, 6)))
+    assert net(mx.nd.ones((2, 3, 8, 6))).shape == (2, 5)
 
 
 # ---- fillers and solvers
