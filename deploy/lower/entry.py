@@ -18,6 +18,8 @@ from quantize.errors import DeployError
 
 Shapes = Union[Tuple[int, ...], Sequence[Tuple[int, ...]]]
 
+MOST_NAMED = 8  # layers with the same problem
+
 
 def lower(net: Block, input_shape: Shapes, *, arithmetic: Arithmetic = Arithmetic(),  # noqa: B008 (stateless)
           quantized: bool = True, input_name: str = "data", merge_norms: bool = True,
@@ -97,8 +99,14 @@ def _finished(draft: Draft, merge_norms: bool = True) -> Model:
 
 
 def listed(problems: List[Problem]) -> str:
-    """One line with every problem; those of one kind together."""
+    """One line with every problem; those of one kind together, the first few of many by name."""
     paths: Dict[str, List[str]] = {}
     for problem in problems:
         paths.setdefault(problem.text, []).append(problem.path)
-    return "; ".join(f"{text} ({', '.join(where)})" for text, where in paths.items())
+    return "; ".join(f"{text} ({_named(where)})" for text, where in paths.items())
+
+
+def _named(paths: List[str]) -> str:
+    if len(paths) <= MOST_NAMED:
+        return ", ".join(paths)
+    return f"{', '.join(paths[:MOST_NAMED])} and {len(paths) - MOST_NAMED} more"

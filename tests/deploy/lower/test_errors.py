@@ -27,6 +27,11 @@ def test_every_unsupported_operator_is_named(chain):
     refused(net, "operator sort is not supported (0, 2)", "operator _np_cumsum is not supported (3)")
 
 
+def test_of_many_layers_with_one_problem_the_first_are_named(chain):
+    net = chain(IMAGE, *(nn.HybridLambda(lambda F, x: F.sort(x, axis=1)) for _ in range(11)))
+    refused(net, "operator sort is not supported (0, 1, 2, 3, 4, 5, 6, 7 and 3 more)")
+
+
 @pytest.mark.parametrize("function, text", [
     (lambda F, x: F.mean(x, axis=0), "no batch axis"),
     (lambda F, x: F.softmax(x, axis=0), "batch axis"),
