@@ -184,6 +184,16 @@ def test_every_float_operator(tmp_path):
     assert np.allclose(found, engine.run(model, pictures).outputs[0], rtol=1e-4, atol=1e-5)
 
 
+def test_channels_that_onednn_holds_in_blocks_are_cut(tmp_path):
+    """MXNet's `slice` ends the process over them."""
+    random = np.random.RandomState(4)
+    model = model_of([ir.Convolution("conv", ("data",), ("conv",), weight=floats(random, 8, 3, 3, 3)),
+                      ir.Crop("cut", ("conv",), ("cut",), begin=(1, 2, 0), end=(5, 6, 4))], data=(3, 8, 8))
+    pictures = floats(random, 2, 3, 8, 8)
+    TARGET.write_files(model, tmp_path, "model", integers=False)
+    assert np.allclose(TARGET.run(tmp_path, pictures)[0], engine.run(model, pictures).outputs[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["leaky_relu", "elu", "clip", "hard_sigmoid", "hard_swish", "swish", "gelu", "tanh",
                                   "softplus", "rsqrt", "square", "erf"])
 def test_every_function(kind, tmp_path):

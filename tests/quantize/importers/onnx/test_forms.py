@@ -163,3 +163,16 @@ def test_sizes_are_known_behind_a_resize_that_says_it_stretches(tmp_path):
 def test_a_resize_to_one_element(mode, size, tmp_path):
     nodes = [node("Resize", "x _ _ s", mode="linear", coordinate_transformation_mode=mode)]
     check(make_model(nodes, [1, 2, 7, 5], dict(s=ints(1, 2, *size))), tmp_path, arr(1, 2, 7, 5))
+
+
+@pytest.mark.parametrize("nodes", [
+    [node("AveragePool", "c", "y", kernel_shape=[3, 3], pads=[0, 0, 1, 1], count_include_pad=0)],
+    [node("AveragePool", "c", "y", kernel_shape=[3, 3], auto_pad="SAME_UPPER", strides=[2, 2])],
+    [node("Slice", "c starts ends axes", "y")]], ids=["pads", "same", "slice"])
+def test_channels_that_onednn_holds_in_blocks(nodes, tmp_path):
+    """Cut with MXNet's `slice`, channels of a multiple of 8 that is none of 16 ended the process."""
+    constants = {"w": arr(8, 3, 3, 3, seed=1)}
+    if nodes[0].op_type == "Slice":
+        constants.update(starts=ints(1, 2), ends=ints(5, -1), axes=ints(1, 2))
+    model = make_model([node("Conv", "x w", "c"), *nodes], ["N", 3, 9, 9], constants, 13)
+    check(model, tmp_path, arr(2, 3, 9, 9, seed=2))
