@@ -13,6 +13,7 @@ import pytest
 
 from deploy.target import find
 from gluon_quantize.data import preprocess
+from gluon_quantize.runs.deployment import file_name
 from gluon_quantize.runs.report import ReportRequest, report
 from quantize.escape import shown
 from quantize.interfaces.n2d2.cells import Conv
@@ -104,3 +105,8 @@ def test_only_own_commands_are_offered_to_be_typed_again(line, shows):
     found = _commands({"result": {"settings": {"command_line": line}}, "kind": "simulation", "folder": "f",
                        "subject": "f"})
     assert found == [shows] * bool(shows) + ["gluon-quantize report f --output report.html"]
+
+
+@pytest.mark.parametrize("text", [*EVIL, "../../etc/passwd", "/", "a" * 300])
+def test_files_are_called_what_every_system_takes(text):
+    assert re.fullmatch(r"[A-Za-z0-9._-]{0,100}", file_name(text))

@@ -31,6 +31,7 @@ from quantize.errors import ConfigError
 from quantize.files import read_text, write_whole
 
 TABLE = "calibration.table"
+LONGEST_NAME = 100
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,15 @@ def check_form(target: Target, task: Task) -> None:
         target.write_files(floating, pathlib.Path(folder), FLOAT, integers=False)
 
 
+def file_name(name: str) -> str:
+    """What the files of a network are called: its name, which a file may have said, without what names of files hate.
+
+    >>> file_name("../a b")
+    '.._a_b'
+    """
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)[:LONGEST_NAME]
+
+
 def deployment(target: Target, calibration: Calibration, floating: Model, bgr: bool) -> Deployment:
     """The calibrated network of a task, lowered and settled.
 
@@ -118,7 +128,7 @@ def deployment(target: Target, calibration: Calibration, floating: Model, bgr: b
             raise ConfigError(f"--bgr: the network takes {steps.colour_order} images, not RGB")
         written = reverse_channels(quantized), reverse_channels(floating)
         steps = dataclasses.replace(steps, colour_order="BGR", mean=steps.mean[::-1], std=steps.std[::-1])
-    name = re.sub(r"[^A-Za-z0-9._-]", "_", task.model.name)
+    name = file_name(task.model.name)
     metadata = {"name": name, "preprocessing": json.dumps(steps.to_dict()), "dataset": task.dataset,
                 "ranges": calibration.decided.method, "target": target.name}
     named = [dataclasses.replace(model, metadata=metadata) for model in written]
