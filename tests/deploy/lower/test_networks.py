@@ -7,6 +7,7 @@ from mxnet.gluon import nn
 from gluon_quantize.models import zoo
 from gluon_quantize.models.nets import GroupNorm
 from quantize.importers.onnx import import_onnx
+from tests.quantize.importers.onnx.judge import arr, import_model, make_model, node
 
 NAMES = sorted(zoo.classification_models())
 # The rest takes 64x64. These end in a pooling of fixed size.
@@ -57,3 +58,12 @@ def test_mobilenet_is_convolutions_alone(random_net, agrees, kinds):
     model = check("mobilenet0.25", random_net, agrees)
     assert kinds(model) == ["Convolution"] * 27 + ["Pooling", "InnerProduct"]
     assert {node.activation.kind for node in model.nodes[:27]} == {"relu"}
+
+
+@pytest.mark.parametrize("outputs", [4, 8, 16, 24])
+def test_averages_with_other_pads_on_both_sides_behind_a_convolution(outputs, agrees, tmp_path):
+    """What each average counts is evaluated with MXNet, whose `slice` ends the process over channels in blocks of 8."""
+    nodes = [node("Conv", "x w", "c", name="conv"),
+             node("AveragePool", "c", "y", name="pool", kernel_shape=[3, 3], pads=[0, 0, 1, 1], count_include_pad=0)]
+    model = make_model(nodes, ["N", 3, 9, 9], {"w": arr(outputs, 3, 3, 3, seed=1)}, 13)
+    agrees(import_model(model, tmp_path), (3, 9, 9))

@@ -6,9 +6,12 @@ A pooling of kernel k, stride s and pads (b, e) in ceil mode drops windows that 
 ceil mode is floor mode with another end pad, whatever H is. So no size is baked into the block.
 """
 
+from typing import Tuple
+
 from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec, Step
+from quantize.importers.onnx.graph import Stage
 from quantize.importers.onnx.operators.padding import explicit_pads, pad_stage, padded_like_same
 from quantize.importers.refused import Refused, check_windows
 
@@ -74,6 +77,11 @@ def _average_pool(node) -> list:
     return _weighted_average(node, kernel, strides, pads if include else (0, 0, 0, 0), full)
 
 
+# MXNet's `slice` ends the process where it cuts channels that oneDNN holds in blocks of 8
+ONE_PLANE: Tuple[Stage, ...] = (("slice_axis", dict(axis=1, begin=0, end=1)), ("slice", dict(begin=(0,), end=(1,))),
+                                ("ones_like", {}))
+
+
 def _weighted_average(node, kernel, strides, counted, full) -> list:
     """The mean over all of a padded window, divided by the share of it that counts."""
     extra = tuple(all_ - some for all_, some in zip(full, counted))
@@ -82,9 +90,7 @@ def _weighted_average(node, kernel, strides, counted, full) -> list:
     layer = LayerSpec(nn.AvgPool2D, dict(pool_size=kernel, strides=strides))
     steps = node.chain(pad_stage(full), layer, output=mean)
     # One image and one channel are enough: the share depends on the position only.
-    steps += node.chain(
-        ("slice", dict(begin=(0, 0), end=(1, 1))), ("ones_like", {}), pad_stage(counted, value=1.0),
-        pad_stage(extra), share_pool, output=share)
+    steps += node.chain(*ONE_PLANE, pad_stage(counted, value=1.0), pad_stage(extra), share_pool, output=share)
     return steps + [Step(node.part("div"), (mean, share), (node.outputs[0],), "broadcast_div")]
 
 
@@ -96,7 +102,7 @@ def _average_on_open_size(node, kernel, strides, include) -> list:
         return steps + node.chain(layer, start=padded)
     mean, share = node.part("mean") + ":out", node.part("share") + ":out"
     steps += node.chain(layer, start=padded, output=mean)
-    one = node.chain(("slice", dict(begin=(0, 0), end=(1, 1))), ("ones_like", {}), output=node.part("one") + ":out")
+    one = node.chain(*ONE_PLANE, output=node.part("one") + ":out")
     more, ones = padded_like_same(node, kernel, strides, (1, 1), value=one[-1].outputs[0])
     pool = node.chain(("Pooling", dict(kernel=kernel, stride=strides, pool_type="avg")), start=ones, output=share)
     pool = [step._replace(name=node.part("share")) for step in pool]
