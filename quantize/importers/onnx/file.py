@@ -8,7 +8,7 @@ from typing import Any, Dict, Iterable, Tuple
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, numpy_helper
 
 from quantize.documents import parse_json
 from quantize.errors import ModelFileError
@@ -26,6 +26,7 @@ OLDEST_OPSET = 6
 KNOWN_OPSET = onnx.defs.onnx_opset_version()
 
 _FLOATS = (TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+_EIGHT_BITS = tuple(value for name, value in TensorProto.DataType.items() if name.startswith("FLOAT8"))
 
 
 def load(path: str) -> Tuple[onnx.ModelProto, int]:
@@ -83,11 +84,21 @@ def read_array(path: str, proto: TensorProto) -> np.ndarray:
     """The values of a TensorProto; floats of other widths as float32."""
     claim_tensor(path, proto.name, proto.dims, proto.data_type)
     try:
-        array = numpy_helper.to_array(proto)
+        array = _halves(proto) if proto.data_type == TensorProto.BFLOAT16 else numpy_helper.to_array(proto)
     except (ValueError, TypeError, OSError, KeyError, IndexError) as error:
         raise ModelFileError(f"{path}: tensor {proto.name!r} cannot be read: {first_line(error)}") from error
+    if proto.data_type in _EIGHT_BITS:
+        raise ModelFileError(f"{path}: tensor {proto.name!r} holds floats of 8 bits, which are not read; export the "
+                             "network with weights in float32")
     with np.errstate(over="ignore"):
         return array.astype("float32") if proto.data_type in _FLOATS else array
+
+
+def _halves(proto):
+    """bfloat16 as the float32 it is the upper half of; the library looks past bytes, and makes integers of numbers."""
+    has_bytes = proto.HasField("raw_data")
+    stored = np.frombuffer(proto.raw_data, "<u2") if has_bytes else np.array(proto.int32_data, np.int64)
+    return (stored.astype(np.uint32) << 16).view(np.float32).reshape(tuple(proto.dims))
 
 
 def claim_tensor(path: str, name: str, sizes: Iterable[int], kind: int) -> None:
@@ -123,13 +134,13 @@ def initializers(path: str, graph: onnx.GraphProto) -> Dict[str, np.ndarray]:
     arrays = {proto.name: read_array(path, proto) for proto in graph.initializer}
     for sparse in graph.sparse_initializer:
         claim_tensor(path, sparse.values.name, sparse.dims, sparse.values.data_type)
-        dense = np.zeros(list(sparse.dims), helper.tensor_dtype_to_np_dtype(sparse.values.data_type))
-        places = read_array(path, sparse.indices)
+        places, values = read_array(path, sparse.indices), read_array(path, sparse.values)
+        dense = np.zeros(list(sparse.dims), values.dtype)
         if places.ndim == 2:
-            dense[tuple(places.T)] = read_array(path, sparse.values)
+            dense[tuple(places.T)] = values
         else:
-            dense.reshape(-1)[places] = read_array(path, sparse.values)
-        arrays[sparse.values.name] = dense.astype("float32") if sparse.values.data_type in _FLOATS else dense
+            dense.reshape(-1)[places] = values
+        arrays[sparse.values.name] = dense
     return arrays
 
 

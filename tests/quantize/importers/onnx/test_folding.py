@@ -138,6 +138,41 @@ def test_half_precision_files_compute_in_float32(tmp_path):
     np.testing.assert_allclose(got.asnumpy(), judged(model, x)[0], atol=2e-2)
 
 
+UPPER = (W.view(np.uint32) >> 16).astype("uint16")  # what bfloat16 keeps of a float32
+
+
+@pytest.mark.parametrize("stored", ["as bytes", "as numbers", "as a constant", "sparse", "and all else"])
+def test_bfloat16_is_the_upper_half_of_a_float32(stored, tmp_path):
+    """Not the integer of its bits, as which the onnx library hands it out, nor whatever lay in memory before."""
+    weight = TensorProto(name="w", data_type=TensorProto.BFLOAT16, dims=W.shape, raw_data=UPPER.tobytes())
+    if stored == "as numbers":
+        weight = TensorProto(name="w", data_type=TensorProto.BFLOAT16, dims=W.shape, int32_data=UPPER.ravel().tolist())
+    nodes = [node("Cast", "w", "w1", to=TensorProto.FLOAT), node("Conv", "x w1")]
+    if stored == "as a constant":
+        nodes = [helper.make_node("Constant", [], ["w"], value=weight), *nodes]
+    if stored == "and all else":
+        nodes = [node("Cast", "x", "h", to=TensorProto.BFLOAT16), node("Conv", "h w", "c"),
+                 node("Cast", "c", to=TensorProto.FLOAT)]
+    model = make_model(nodes, ["N", 3, 8, 8])
+    if stored == "sparse":
+        weight.dims[:] = [W.size]
+        model.graph.sparse_initializer.append(helper.make_sparse_tensor(
+            weight, numpy_helper.from_array(np.arange(W.size), "places"), W.shape))
+    elif stored != "as a constant":
+        model.graph.initializer.append(weight)
+    x = arr(2, 3, 8, 8)
+    want = judged(make_model([CONV], ["N", 3, 8, 8], dict(w=(UPPER.astype("uint32") << 16).view("float32"))), x)[0]
+    np.testing.assert_allclose(import_model(model, tmp_path)(mx.nd.array(x)).asnumpy(), want, atol=1e-5)
+
+
+def test_floats_of_eight_bits_are_refused_by_name(tmp_path):
+    weight = helper.make_tensor("q", TensorProto.FLOAT8E4M3FN, W.shape, W.ravel().tolist())
+    model = make_model([node("DequantizeLinear", "q s", "w"), CONV], ["N", 3, 8, 8], dict(s=np.float32(1)), 19)
+    model.graph.initializer.append(weight)
+    with pytest.raises(ModelFileError, match="'q' holds floats of 8 bits.*float32"):
+        import_model(model, tmp_path)
+
+
 def test_functions_of_the_file_are_put_in_place(tmp_path):
     function = helper.make_function("pkg", "twice", ["a"], ["b"], [node("Relu", "a", "r"), node("Add", "r r", "b")],
                                     [helper.make_opsetid("", 18)])
