@@ -9,6 +9,7 @@ from mxnet.gluon import Block
 
 from deploy.arithmetic import Arithmetic
 from deploy.ir import Grid, Quantization
+from deploy.ir.transposed import as_convolution
 from deploy.lower.draft import Unsupported
 from deploy.lower.passes import without_factor
 from quantize.convert.passes import batchnorm_affine
@@ -80,12 +81,6 @@ def _code(spec: QuantSpec, code: int) -> int:
 
 def _largest_code(spec: QuantSpec) -> int:
     return max(-_code(spec, spec.qmin), _code(spec, spec.qmax))
-
-
-def as_convolution(weight: np.ndarray, groups: int) -> np.ndarray:
-    """(Inputs, outputs / groups, kh, kw) of a transposed convolution -> (outputs, inputs / groups, kh, kw), turned."""
-    parts = weight.reshape((groups, -1) + weight.shape[1:]).swapaxes(1, 2)
-    return np.ascontiguousarray(parts.reshape((-1,) + parts.shape[2:])[:, :, ::-1, ::-1])
 
 
 def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic,

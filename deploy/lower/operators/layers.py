@@ -14,9 +14,9 @@ from deploy.ir import (
     Quantization,
     Spread,
 )
+from deploy.ir.transposed import as_convolution
 from deploy.lower.call import Call
 from deploy.lower.draft import Unsupported
-from deploy.lower.weights import as_convolution
 
 
 def _bias(call: Call, absent: bool):

@@ -95,12 +95,21 @@ def check(model: Model) -> List[Problem]:
     return problems
 
 
-def _node_problems(node: Node, model: Model) -> Iterator[str]:
-    kind, function = type(node).__name__, activation(node)
+def check_kinds(model: Model) -> List[Problem]:
+    """Nodes that C source has not, in float either."""
+    return [Problem(node.path or node.name, text) for node in model.nodes for text in _kind_problems(node)]
+
+
+def _kind_problems(node: Node) -> Iterator[str]:
     if isinstance(node, Softmax):
         yield "C source has no softmax: the largest score is the same class; leave it out of the network"
     elif not isinstance(node, KINDS):
-        yield f"C source has no {kind}"
+        yield f"C source has no {type(node).__name__}"
+
+
+def _node_problems(node: Node, model: Model) -> Iterator[str]:
+    kind, function = type(node).__name__, activation(node)
+    yield from _kind_problems(node)
     if function is not None and function.kind not in FUNCTIONS:
         yield f"C source has no {function.kind} (it has: {', '.join(FUNCTIONS)})"
     if isinstance(node, (Convolution, InnerProduct)):

@@ -6,7 +6,8 @@ from typing import Iterator, List, Optional
 
 import numpy as np
 
-from deploy.ir import Activation, Affine, Crop, Function, Model, Node, ScalarOp, Slice
+from deploy.ir import Activation, Affine, Crop, Deconvolution, Function, Model, Node, ScalarOp, Slice
+from deploy.ir.transposed import convolved
 
 LARGEST = float(np.finfo(np.float32).max)
 FACTORS = {"add": lambda s: (1.0, s), "sub": lambda s: (1.0, -s), "rsub": lambda s: (-1.0, s),
@@ -15,14 +16,22 @@ ENDS = {"min": lambda s: (-LARGEST, s), "max": lambda s: (s, LARGEST)}
 
 
 def simplified(model: Model) -> Model:
-    """The model with an `Affine` or a clip for each number that an operation has, a `Crop` for each part of a Slice."""
+    """The model with an `Affine` or a clip for each number that an operation has, a `Crop` for each part of a Slice.
+
+    Transposed convolutions that compute in float are `Spread` and `Convolution`, as those in integers are.
+    """
     nodes: List[Node] = []
+    shapes = dict(model.shapes)
     for node in model.nodes:
         if isinstance(node, Slice):
             nodes += _parts(node, model)
+        elif isinstance(node, Deconvolution):
+            found, between = convolved(node, model)
+            nodes += found
+            shapes.update(between)
         else:
             nodes.append(_of_number(node, model) or node if isinstance(node, ScalarOp) else node)
-    return replace(model, nodes=tuple(nodes))
+    return replace(model, nodes=tuple(nodes), shapes=shapes)
 
 
 def _of_number(node: ScalarOp, model: Model) -> Optional[Node]:

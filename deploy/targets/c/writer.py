@@ -12,9 +12,12 @@ import numpy as np
 from deploy.image_steps import ImageSteps
 from deploy.ir import Model, quantized
 from deploy.ir.file import save
+from deploy.target import raise_problems
 from deploy.targets.c.arithmetic import FixedArithmetic
+from deploy.targets.c.constraints import check_kinds
 from deploy.targets.c.program import REAL, Program, build
 from deploy.targets.c.scaling import NO_POWER, SCALINGS
+from deploy.targets.c.simplify import simplified
 from quantize.errors import DeployError
 from quantize.escape import comment, cpp_text
 from quantize.files import read_text, write_whole
@@ -37,6 +40,9 @@ def identifier(name: str) -> str:
 def write(model: Model, folder: Any, name: str, scaling: Optional[str]) -> Tuple[pathlib.Path, ...]:
     """The source, the header, and the model that they were made from; in float without a scaling."""
     paths = tuple(pathlib.Path(folder) / (name + suffix) for suffix in SUFFIXES)
+    if scaling is None:  # what is in integers was simplified when it was settled
+        model = simplified(model)
+        raise_problems(check_kinds(model), "C source")
     model = replace(model, metadata=dict(model.metadata, scaling=scaling or REAL))
     for path, text in zip(paths, sources(model, name)):
         write_whole(path, text)

@@ -10,6 +10,7 @@ from deploy.targets.mxnet.floats import FLOATS, activated, attributes_of, poolin
 from deploy.targets.mxnet.fusion import Fused, Fusion
 from deploy.targets.mxnet.scales import requantized_end, signed, stored, threshold
 from deploy.targets.mxnet.symbols import Codes, Entry, Graph, layer_graph
+from quantize.errors import DeployError
 
 
 class Writing:
@@ -30,8 +31,7 @@ class Writing:
         for blob in (*model.inputs, *model.outputs):
             self.graph.reserve(blob)
         self.values.update((blob, self.graph.variable(blob)) for blob in model.inputs)
-        for node in model.nodes:
-            self._write(node)
+        self._write_all()
         # so that outputs are found by their blobs' names
         self._heads = [self.graph.named("identity", self.real(blob), blob) for blob in model.outputs]
 
@@ -61,6 +61,18 @@ class Writing:
     def places(self) -> Dict[str, str]:
         """Blob that a `Rounding` writes -> the node whose first output its codes are."""
         return {blob: self.graph.nodes[self.codes(blob).values.node]["name"] for blob in self.fusion.grids}
+
+    def _write_all(self) -> None:
+        """Every node; DeployError with all of them that MXNet lacks."""
+        problems = []
+        for node in self.model.nodes:
+            try:
+                self._write(node)
+            except DeployError as error:
+                problems.append(str(error))
+                self.values.update((blob, Entry(0)) for blob in node.outputs)  # so that those behind it are heard
+        if problems:
+            raise DeployError("\n".join(problems))
 
     def _write(self, node: Node) -> None:
         if node.name in self._hosts:

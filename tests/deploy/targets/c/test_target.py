@@ -9,6 +9,7 @@ import subprocess
 import mxnet as mx
 import numpy as np
 import pytest
+from mxnet.gluon import nn
 
 from deploy import engine, ir
 from deploy.ir.file import load, save
@@ -72,6 +73,32 @@ def test_float_source_computes_what_the_float_network_does(net, tmp_path):
     disable_quantize(modes)
     want = modes(mx.nd.array(images(9))).asnumpy()
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
+@pytest.mark.parametrize("options", [{}, {"strides": 2, "padding": 1, "output_padding": 1},
+                                     {"padding": 3, "strides": 2},
+                                     {"groups": 2, "dilation": 2, "strides": (1, 2)}])
+def test_float_source_of_transposed_convolutions(options, tmp_path):
+    mx.random.seed(2)
+    net = nn.HybridSequential(prefix="net_")
+    with net.name_scope():
+        net.add(nn.Conv2D(4, 1), nn.Conv2DTranspose(4, 3, in_channels=4, **options), nn.Dense(3))
+    net.initialize(mx.init.Xavier())
+    want = net(mx.nd.array(images(3))).asnumpy()
+    files = find("c").write_files(lower(net, SHAPE, quantized=False), tmp_path, "floating", integers=False)
+    session = Runner(files)
+    np.testing.assert_allclose(session.run(images(3), session.model.outputs)[session.model.outputs[0]], want, rtol=0,
+                               atol=1e-5 * np.abs(want).max())
+
+
+def test_what_float_source_has_not_is_said_of_every_node(tmp_path):
+    functions = (("mean", ir.Reduce("mean", ("data",), ("a",), op="mean", axes=(1, 2))),
+                 ("top", ir.Softmax("top", ("a",), ("b",), axis=0)))
+    model = ir.Model(("data",), ("b",), tuple(node for _, node in functions),
+                     {"data": (3, 4, 4), "a": (3,), "b": (3,)})
+    with pytest.raises(DeployError, match="(?s)mean: C source has no Reduce.*top: C source has no softmax"):
+        find("c").write_files(model, tmp_path, "floating", integers=False)
+    assert list(tmp_path.iterdir()) == []
 
 
 def traced(files, folder, flags, compiler):

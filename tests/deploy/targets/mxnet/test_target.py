@@ -194,6 +194,16 @@ def test_channels_that_onednn_holds_in_blocks_are_cut(tmp_path):
     assert np.allclose(TARGET.run(tmp_path, pictures)[0], engine.run(model, pictures).outputs[0], rtol=1e-4, atol=1e-5)
 
 
+def test_what_mxnet_lacks_is_said_of_every_node(tmp_path):
+    pool = {"kernel": (3, 3), "pads": (0, 0, 1, 1)}
+    model = model_of([ir.Pooling("mean", ("data",), ("mean",), kind="avg", **pool),
+                      ir.Resize("larger", ("mean",), ("larger",), size=(10, 10)),
+                      ir.Pooling("again", ("larger",), ("again",), kind="avg", **pool)], data=(3, 8, 8))
+    with pytest.raises(DeployError, match="(?s)^mean: MXNet pads.*\nlarger: MXNet enlarges.*\nagain: MXNet pads"):
+        TARGET.write_files(model, tmp_path, "model", integers=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("kind", ["leaky_relu", "elu", "clip", "hard_sigmoid", "hard_swish", "swish", "gelu", "tanh",
                                   "softplus", "rsqrt", "square", "erf"])
 def test_every_function(kind, tmp_path):
