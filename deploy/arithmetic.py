@@ -76,10 +76,10 @@ class Arithmetic:
         return grid.zero_point == 0 and self.codes[0] <= grid.qmin and grid.qmax <= self.codes[1]
 
     def quantize_weight(self, weight: np.ndarray, scale: ArrayLike, qmax: int) -> np.ndarray:
-        """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""
+        """Codes (int8; int16 where `qmax` is beyond 127) of a weight; `scale` (outputs,) belongs to the first axis."""
         shape = (-1,) + (1,) * (weight.ndim - 1)
         scaled = np.asarray(weight, np.float32) / np.asarray(scale, np.float32).reshape(shape)
-        return np.clip(ROUND[self.rounding](scaled), -qmax, qmax).astype(np.int8)
+        return np.clip(ROUND[self.rounding](scaled), -qmax, qmax).astype(np.int8 if qmax <= 127 else np.int16)
 
     def dequantize(self, accumulator: np.ndarray, node: QuantizedNode) -> np.ndarray:
         """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...)."""

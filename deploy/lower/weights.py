@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """From the quantizers of a layer to `ir.Quantization`."""
 
-from typing import Dict, Optional, Tuple, cast
+from typing import Any, Dict, Optional, Tuple, cast
 
 import mxnet as mx
 import numpy as np
@@ -17,7 +17,8 @@ from quantize.modes import quantized_layers
 from quantize.nn.fake_quantize import FakeQuantize
 from quantize.spec import PerChannel, PerTensor, QuantSpec
 
-LARGEST = {"mid_tread": 127, "mid_rise": 255}  # without a level at zero codes are odd: 8 bits reach 255
+# codes of 8 bits: with their lowest one; without a level at zero they are odd
+LARGEST = {"mid_tread": 128, "mid_rise": 255}
 UNCALIBRATED = "its input has no calibrated range; calibrate the network (calib.collect), or exclude the layer"
 
 
@@ -68,7 +69,7 @@ def _check_weights(layer: Block, spec: QuantSpec, arithmetic: Arithmetic) -> Non
     largest = LARGEST[spec.grid]
     if not (spec.signed and spec.symmetric) or _largest_code(spec) > largest:
         raise Unsupported(f"{spec} weights with codes from {_code(spec, spec.qmin)} to {_code(spec, spec.qmax)}; "
-                          f"integer layers hold symmetric ones up to {largest}")
+                          f"integer layers hold {largest} at most, on both sides of a zero point 0")
     if layer.weight_transform is not None:
         raise Unsupported(f"its weight is quantized in the Winograd domain ({layer.weight_transform}), integer layers "
                           "hold kernels on a grid; convert it without Winograd")
@@ -96,7 +97,7 @@ def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic,
         weight = as_convolution(weight, transposed)
     if spec.grid == "mid_tread":
         codes = arithmetic.quantize_weight(weight, scale, _largest_code(spec))
-        return np.clip(codes, spec.qmin, spec.qmax).astype(np.int8), scale
+        return np.clip(codes, spec.qmin, spec.qmax).astype(_type_of(spec)), scale
     # these methods move a weight before they round it
     rounded = quantizer.quantize(mx.nd, mx.nd.array(given), **{
         name: parameter.data() for name, parameter in quantizer._reg_params.items()}).asnumpy()
@@ -104,7 +105,11 @@ def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic,
         rounded = as_convolution(rounded, transposed)
     half = (scale / 2).astype(np.float32)
     codes = np.rint(rounded / half.reshape((-1,) + (1,) * (weight.ndim - 1)))
-    return codes.astype(np.int8 if _largest_code(spec) <= 127 else np.int16), half
+    return codes.astype(_type_of(spec)), half
+
+
+def _type_of(spec: QuantSpec) -> Any:
+    return np.int8 if _largest_code(spec) <= 127 else np.int16
 
 
 def grid_of_quantizer(quantizer: FakeQuantize, arithmetic: Arithmetic) -> Grid:

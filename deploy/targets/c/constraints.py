@@ -74,8 +74,7 @@ def _weight_problems(entry) -> Iterator[str]:
     if entry.winograd is not None:
         yield (f"its weight is rounded in the Winograd domain ({entry.winograd}), but C source stores kernels on a "
                "grid; write \"winograd\": \"none\"")
-    if not (spec.signed and spec.symmetric) or spec.rounding != "half_away" or spec.bits > 8 or (
-            spec.grid == "mid_tread" and not spec.narrow):
+    if not (spec.signed and spec.symmetric) or spec.rounding != "half_away" or spec.bits > 8:
         yield (f"weight {spec}, but C source stores signed codes of 8 bits or fewer without a zero point; write for "
                "example int8/channel")
     if not (isinstance(spec.granularity, (PerTensor, PerGroup)) or spec.granularity == PerChannel(

@@ -32,15 +32,17 @@ class Packed:
 def pack(quantization: Quantization) -> Packed:
     """The codes of a weight at the bits that they need.
 
-    Grids without a level at zero have odd codes alone, of which every second number is left out; rows that are zero
-    altogether, channels that nothing is learned in, get any: their sums count for nothing (`dead_rows`).
+    Grids without a level at zero have odd codes alone, of which every second number is left out; those with their lowest
+    code (-8 to 7) lack the highest number. Rows that are zero altogether, channels that nothing is learned in, get any:
+    their sums count for nothing (`dead_rows`).
     """
     codes = quantization.weight_q.reshape(len(quantization.weight_q), -1).astype(np.int64)
     largest = quantization.weight_qmax
     odd = (codes[~dead_rows(quantization)] % 2 != 0).all() and largest % 2 == 1
     step, offset = (2, largest) if odd else (1, largest)
     numbers = np.clip((codes + offset) // step, 0, None)
-    bits = max(1, int(2 * largest // step).bit_length())
+    highest = (2 * largest - int(codes.max() < largest)) // step
+    bits = max(1, int(highest).bit_length())
     spread = (numbers[..., None] >> np.arange(bits)) & 1
     rows = np.packbits(spread.reshape(len(codes), -1).astype(np.uint8), axis=1, bitorder="little")
     return Packed(rows, bits, step, offset, codes.shape[1])

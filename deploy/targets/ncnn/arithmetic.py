@@ -58,9 +58,9 @@ class NcnnArithmetic(Arithmetic):
             return _round(np.asarray(x, np.float32) * multiplier(grid.scale), QMAX).astype(np.int32)
 
     def quantize_weight(self, weight: np.ndarray, scale: ArrayLike, qmax: int) -> np.ndarray:
-        """Codes (int8) of a weight; `scale` (outputs,) belongs to the first axis."""
+        """Codes (int8; int16 where `qmax` is beyond 127) of a weight; `scale` (outputs,) belongs to the first axis."""
         factor = multiplier(scale).reshape((-1,) + (1,) * (weight.ndim - 1))
-        return _round(np.asarray(weight, np.float32) * factor, qmax).astype(np.int8)
+        return _round(np.asarray(weight, np.float32) * factor, qmax).astype(np.int8 if qmax <= QMAX else np.int16)
 
     def fused(self, node: Any) -> bool:
         """Whether the layer's kernel adds the bias in the same rounding as it multiplies the sums."""

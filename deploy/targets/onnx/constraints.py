@@ -82,7 +82,9 @@ def _layer_problems(node, rounded, arithmetic, weight_bits) -> Iterator[str]:
         yield (f"its input has codes {grid.qmin} to {grid.qmax}, a file has -128 to 127 or 0 to 255. Convert with "
                "target='onnx'")
     allowed = 2 ** (weight_bits - 1) - 1
-    if weight_q.size and np.abs(weight_q).max() > allowed:
+    if node.quantization.weight_qmax > QMAX:
+        yield f"its weight's codes may reach {node.quantization.weight_qmax}, {allowed} is allowed"
+    elif weight_q.size and np.abs(weight_q).max() > allowed:
         yield f"weight codes reach {int(np.abs(weight_q).max())}, {allowed} is allowed"
     largest = bound(node) + float(np.abs(bias_codes(node)).max(initial=0))
     if largest > INT32_MAX:

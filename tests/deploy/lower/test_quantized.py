@@ -196,14 +196,33 @@ def test_every_layer_without_a_range_is_named(small_net, images):
 @pytest.mark.parametrize("config, text", [
     ({"op_types": ["Conv2D"], "input": "float"}, "only its weight is quantized; integer layers need input and"),
     ({"op_types": ["Conv2D"], "weight": "float"}, "only its input is quantized"),
-    ({"op_names": ["0"], "weight": "int12/layer"}, "up to 127 (0)"),
-    ({"op_names": ["0"], "weight": "int8/layer/full"}, "codes from -128 to 127"),
-    ({"op_names": ["0"], "weight": "int9/layer", "weight_method": "sat"}, "up to 255 (0)")])
+    ({"op_names": ["0"], "weight": "int12/layer"}, "hold 128 at most, on both sides of a zero point 0 (0)"),
+    ({"op_names": ["0"], "weight": "int9/layer/full"}, "codes from -256 to 255"),
+    ({"op_names": ["0"], "weight": "int9/layer", "weight_method": "sat"}, "hold 255 at most")])
 def test_formats_that_integer_layers_cannot_hold(config, text, small_net, images):
     net = convert_model(small_net, config_list=[config])
     for _, quantizer in quantizers(net, "activation"):
         quantizer.set_qparams(QParams.symmetric(np.float32([0.1])))
     refused(net, text)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_lowest_code_of_a_weight(bits, small_net, images):
+    """N2D2's LSQ has it: 255 steps are -128 to 127."""
+    net = convert_model(small_net, config_list=[{"op_types": ["Conv2D", "Dense"], "weight": f"int{bits}/layer/full",
+                                                 "weight_method": "lsq", "input": "int8"}])
+    for _, quantizer in quantizers(net, "activation"):
+        quantizer.set_qparams(QParams.symmetric(np.float32([0.1])))
+    layer = dict(walk(net))["0"]
+    weight = layer.weight.data().asnumpy()
+    layer.weight_quantizer.set_qparams(QParams.symmetric(np.float32([-weight.min() / 2 ** (bits - 1)])))
+    set_mode(net, "offline")
+    found = quantized(lower(net, SHAPE))[0].quantization
+    lowest = -2 ** (bits - 1)
+    assert found.weight_q.min() == lowest and found.weight_q.max() <= -lowest - 1 and found.weight_qmax == -lowest
+    step = layer.weight_quantizer.get_qparams().scale  # that of `found` has taken up the BatchNorm
+    np.testing.assert_allclose(found.weight_q * step.ravel()[0], layer.rounded(mx.nd, layer.weight.data()).asnumpy(),
+                               rtol=1e-6)
 
 
 def test_transposed_convolutions_are_no_integer_layers_where_engines_have_none(chain):

@@ -66,6 +66,18 @@ def test_weights_come_back(largest, odd, bits):
     np.testing.assert_array_equal(unpack(packed)[alive], codes.reshape(5, -1)[alive])
 
 
+@pytest.mark.parametrize("largest, bits", [(128, 8), (8, 4), (2, 2)])
+def test_weights_with_their_lowest_code_take_no_bit_more(largest, bits):
+    codes = np.random.RandomState(2).randint(-largest, largest, (5, 3, 3, 3)).astype(np.int16)
+    codes[:, 0, 0] = -largest, largest - 1, 0
+    packed = pack(Quantization(Grid(1.0), codes, np.ones(5, np.float32), largest))
+    assert packed.bits == bits
+    np.testing.assert_array_equal(unpack(packed), codes.reshape(5, -1))
+    codes[0, 0, 0, 0] = largest  # a negative factor of a BatchNorm turned the lowest one round
+    packed = pack(Quantization(Grid(1.0), codes, np.ones(5, np.float32), largest))
+    np.testing.assert_array_equal(unpack(packed), codes.reshape(5, -1))
+
+
 def test_memory_is_shared_by_what_is_never_there_together():
     sizes = {"a": 100, "b": 30, "c": 50, "d": 10}
     steps = [([], ["a"]), (["a"], ["b"]), (["b"], ["c"]), (["b", "c"], ["d"])]

@@ -21,7 +21,8 @@ from deploy.targets.c.arithmetic import weighted_sum
 from deploy.targets.c.runner import FLAGS, Runner
 from deploy.targets.c.scaling import SCALINGS as BY_NAME
 from quantize.errors import ConfigError, DeployError
-from quantize.modes import disable_quantize
+from quantize.modes import disable_quantize, quantized_layers
+from quantize.spec import QParams
 from tests.deploy.targets.c.networks import SHAPE, images, quantized_network, settled
 
 pytestmark = pytest.mark.skipif(not any(map(shutil.which, runner.COMPILERS)), reason="there is no C compiler")
@@ -55,6 +56,25 @@ def test_every_code_is_the_engines(scaling, net, tmp_path):
     assert side["largest_real_difference"]["largest"] == 0
     want = net(mx.nd.array(images(20))).asnumpy()
     assert 0 < np.abs(target.run(tmp_path, images(20))[0] - want).max() <= SCALINGS[scaling] * np.abs(want).max()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_weights_with_their_lowest_code(bits, tmp_path):
+    """N2D2's LSQ: 15 steps are -8 to 7, 255 are -128 to 127."""
+    target = find("c")
+    net = quantized_network(target, [{"op_types": ["Conv2D", "Dense"], "weight": f"int{bits}/layer/full",
+                                      "weight_method": "lsq"}])
+    for _, layer in quantized_layers(net):
+        lowest = -layer.weight.data().asnumpy().min()
+        layer.weight_quantizer.set_qparams(QParams.symmetric(np.float32([lowest / 2 ** (bits - 1)])))
+    model = settled(target, net)
+    assert target.check(model) == []
+    found = [node.quantization.weight_q for node in ir.quantized(model)]
+    assert min(codes.min() for codes in found) == -2 ** (bits - 1)
+    files = target.write(model, tmp_path)
+    contents = prove(Subject("net", target, model, files), engine_sides(target, model, files), [images(5)])
+    side = contents["sides"]["c exact"]
+    assert side["codes"]["identical"] == side["codes"]["elements"] > 5000
 
 
 def test_the_kinds_are_all_there(model):
