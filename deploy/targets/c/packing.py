@@ -32,9 +32,9 @@ class Packed:
 def pack(quantization: Quantization) -> Packed:
     """The codes of a weight at the bits that they need.
 
-    Grids without a level at zero have odd codes alone, of which every second number is left out; those with their lowest
-    code (-8 to 7) lack the highest number. Rows that are zero altogether, channels that nothing is learned in, get any:
-    their sums count for nothing (`dead_rows`).
+    Grids without a level at zero have odd codes alone, of which every second number is left out; those with their
+    lowest code (-8 to 7) lack the highest number. Rows that are zero altogether, channels that nothing is learned in,
+    get any: their sums count for nothing (`dead_rows`).
     """
     codes = quantization.weight_q.reshape(len(quantization.weight_q), -1).astype(np.int64)
     largest = quantization.weight_qmax
