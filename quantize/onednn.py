@@ -19,6 +19,7 @@ from mxnet.gluon import Block, HybridBlock, nn
 
 Tensor = Union[mx.nd.NDArray, mx.sym.Symbol]
 SLICES = ("slice", "crop")  # two names of one operator
+MAPS = (0, 0, 1, -1)  # rows (N, C, ...) as maps of one line
 _PLAIN = [False]
 
 
@@ -26,7 +27,7 @@ def over_four_axes(F: ModuleType, x: Tensor, normalize: Callable[[Tensor], Any])
     """``normalize(x)`` of x (N, C, ...) as (N, C, 1, all others); its first output in the shape of `x` again."""
     if _PLAIN[0] or (F is mx.nd and x.ndim == 4):
         return normalize(x)
-    found = normalize(F.reshape(x, shape=(0, 0, 1, -1)))
+    found = normalize(F.reshape(x, shape=MAPS))
     if isinstance(found, (list, tuple)):
         return (F.reshape_like(found[0], x), *found[1:])
     return F.reshape_like(found, x)

@@ -10,7 +10,7 @@ from mxnet.gluon import Block, HybridBlock
 
 from quantize.convert.layers import LAYER_OPS
 from quantize.errors import ConversionError
-from quantize.onednn import as_written
+from quantize.onednn import MAPS, as_written
 from quantize.tree import walk
 
 NORMS = ("BatchNorm", "_contrib_SyncBatchNorm")
@@ -194,12 +194,29 @@ def batchnorm_partners(graph: Graph) -> Dict[str, str]:
     for index, path in owner.items():
         node = graph.nodes[index]
         readers = graph.consumers[index]
+        if node.op in LAYER_OPS:
+            index, readers = _as_maps(graph, index)
         if node.op in LAYER_OPS and len(readers) == 1 and readers[0] in owner:
             reader = graph.nodes[readers[0]]
             # the layer's output as the normalized operand: it could also be read as a gamma
             if reader.op in NORMS and reader.inputs[0] == index:
                 partners[path] = owner[reader.index]
     return partners
+
+
+def _as_maps(graph: Graph, index: int) -> Tuple[int, List[int]]:
+    """(What reads as a node's output, its readers): rows that an exported network normalizes as maps are the same rows.
+
+    See `quantize.onednn`: the second reader of the layer takes its shape alone.
+    """
+    readers = graph.consumers[index]
+    if len(readers) != 2 or -1 in readers:
+        return index, readers
+    first, second = (graph.nodes[reader] for reader in sorted(readers))
+    maps = first.op in ("Reshape", "reshape") and first.attrs.get("shape") == str(MAPS)
+    if maps and second.op == "reshape_like" and second.inputs[1] == index:
+        return first.index, graph.consumers[first.index]
+    return index, readers
 
 
 def shared_inputs(graph: Graph) -> List[List[str]]:

@@ -14,6 +14,9 @@ from mxnet import autograd
 from mxnet.gluon import nn
 from onnx import TensorProto, helper, numpy_helper
 
+from deploy.engine import run
+from deploy.lower import lower
+from deploy.targets.ncnn import TARGET
 from quantize.convert import convert_model, fake_bn, merge_bn, remove_fake_bn
 from quantize.convert.graph import batchnorm_partners, trace
 from quantize.importers.onnx import import_onnx
@@ -249,3 +252,23 @@ def test_a_network_without_a_graph_is_left_as_it_is():
     net.add(nn.Dense(3, in_units=3), nn.BatchNorm(in_channels=3))
     guard_norms(net)
     assert type(net[1]) is nn.BatchNorm
+
+
+def test_exported_networks_compute_merge_and_deploy_as_the_files_they_came_from(tmp_path, monkeypatch):
+    """What export writes is what is computed: maps of one line, and copies."""
+    monkeypatch.chdir(tmp_path)
+    onnx_file("net.onnx")
+    rows, eights = mx.nd.array(np.random.RandomState(1).uniform(-1, 1, (3, CHANNELS))), cut(8, 0, 4)
+    arrays = {parameter.name: parameter.data() for parameter in eights.collect_params().values()}
+    mx.model.save_checkpoint("cut", 0, trace(eights).symbol, arrays, {})
+    for net, x in ((import_onnx("net.onnx"), rows), (import_symbol("cut-symbol.json", "cut-0000.params"), images())):
+        want = net(x).asnumpy()
+        net.hybridize()
+        net(x)
+        net.export("again")
+        again = import_symbol("again-symbol.json", "again-0000.params")
+        np.testing.assert_array_equal(again(x).asnumpy(), want)
+        model = lower(again, x.shape[1:], arithmetic=TARGET.arithmetic, quantized=False)
+        np.testing.assert_allclose(run(model, x.asnumpy()).outputs[0], want, atol=1e-5)
+        assert merge_bn(again) == ([("t0", "t1")] if x is rows else [])
+        np.testing.assert_allclose(again(x).asnumpy(), want, atol=1e-5)
