@@ -8,6 +8,7 @@ from mxnet.gluon import nn
 
 from quantize.importers.graph_block import LayerSpec, Step
 from quantize.importers.onnx.reshapes import shown
+from quantize.importers.onnx.sizes import is_open
 from quantize.importers.refused import Refused
 
 logger = logging.getLogger(__name__)
@@ -126,7 +127,9 @@ def _matmul_by_slices(node, weight) -> list:
     rank = node.rank()
     weight = weight.reshape((1,) * (rank - weight.ndim) + weight.shape)
     if weight.ndim != rank or (1, *node.sizes()[1:-2]) != weight.shape[:-2]:
-        raise Refused(f"a second operand of shape {node.constant(1).shape} for an input of shape {shown(node.sizes())}")
+        left_open = any(map(is_open, node.sizes()[1:-2]))
+        raise Refused(f"a second operand of shape {node.constant(1).shape} for an input of shape {shown(node.sizes())}"
+                      + ", with sizes that the file leaves open" * left_open)
     spread = node.helper("broadcast_like", node.stored(f"{node.inputs[1]}_of_{node.name}", weight), node.value(),
                          lhs_axes=(0,), rhs_axes=(0,))
     return [spread, node.joined("_linalg_gemm2", node.value(), spread.outputs[0])]
