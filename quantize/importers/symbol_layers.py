@@ -299,6 +299,13 @@ def _softmax_output(node: SymbolNode) -> Call:
     return "softmax", {"axis": 1 if node.attrs.get("multi_output", False) else -1}, 1
 
 
+def _softmax_activation(node: SymbolNode) -> Call:
+    # of detectors' classes at each place; the other mode is over whatever an image has, which the operator flattens
+    if node.attrs.get("mode", "instance") != "channel":
+        raise Refused("mode='instance' (supported: 'channel'); export the network with softmax")
+    return "softmax", {"axis": 1}, None
+
+
 def _same(node: SymbolNode) -> Call:
     return node.op, node.attrs, None
 
@@ -324,4 +331,5 @@ _PLAIN = [
     *(f"_{name}_scalar" for name in ("equal", "not_equal", "greater", "greater_equal", "lesser", "lesser_equal")),
 ]
 
-FUNCTIONS = dict({op: _same for op in _PLAIN}, SoftmaxOutput=_softmax_output, Softmax=_softmax_output)
+FUNCTIONS = dict({op: _same for op in _PLAIN}, SoftmaxOutput=_softmax_output, Softmax=_softmax_output,
+                 SoftmaxActivation=_softmax_activation)

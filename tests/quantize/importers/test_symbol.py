@@ -166,6 +166,20 @@ def test_functions(tmp_path):
     assert "own_scale" in net.collect_params()
 
 
+def test_softmax_of_every_place_as_old_detectors_have_it(tmp_path):
+    scores = mx.sym.Convolution(mx.sym.var("data"), num_filter=8, kernel=(1, 1), no_bias=True, name="conv")
+    weight, x = mx.nd.random.normal(shape=(8, 3, 1, 1)), image(2, 3, 4, 5)
+    for mode in ("channel", "instance"):
+        mx.model.save_checkpoint(str(tmp_path / "net"), 0, mx.sym.SoftmaxActivation(scores, mode=mode),
+                                 {"conv_weight": weight}, {})
+        if mode == "channel":
+            want = mx.nd.softmax(mx.nd.Convolution(x, weight, num_filter=8, kernel=(1, 1), no_bias=True), axis=1)
+            np.testing.assert_allclose(import_symbol(tmp_path / "net-symbol.json")(x).asnumpy(), want.asnumpy(),
+                                       rtol=1e-5)
+    with pytest.raises(ModelFileError, match="mode='instance'.*softmax"):
+        import_symbol(tmp_path / "net-symbol.json")
+
+
 def test_softmax_output_ignores_its_label(tmp_path):
     data = mx.sym.var("data")
     out = mx.sym.SoftmaxOutput(mx.sym.FullyConnected(data, num_hidden=3, name="fc"), name="softmax")
