@@ -15,6 +15,7 @@ SAMPLES = 4
 FISHER_IMAGES = 64
 COMPARED_IMAGES = 256
 PART = 16
+DIFFERENTIATED = 4  # images at a time whose feature maps are kept for the way back
 
 
 class Moments:
@@ -98,7 +99,8 @@ def measure(graph: LayerGraph, factors: Factors, batches: Iterable, seed: int = 
             if found.images < COMPARED_IMAGES:
                 found.outputs.append((part, outputs))
             if found.images < FISHER_IMAGES:
-                _add_importance(graph, part, found, random)
+                for first in range(0, len(part), DIFFERENTIATED):
+                    _add_importance(graph, part[first:first + DIFFERENTIATED], found, random)
             found.images += len(part)
     if not found.images:
         raise CalibrationError("equalization needs images: no batch came")
