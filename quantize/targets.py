@@ -47,7 +47,7 @@ def _fill() -> None:
 TARGETS: "Registry[Callable[..., Any]]" = Registry("target", fill=_fill)
 
 
-def find(name: str, **options: Any) -> Any:
+def find(name: str, /, **options: Any) -> Any:
     """The target of this name, with its options (see `deploy.target.Target.options`).
 
     Raises ConfigError that lists the known names, and for options that the target has not, or not of that kind: they

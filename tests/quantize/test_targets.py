@@ -9,6 +9,7 @@ from quantize.targets import find
 
 @pytest.mark.parametrize("name, options, says", [
     ("ncnn", {"__class__": 1}, "target 'ncnn' has no option '__class__'; known: winograd, fp32, fp32_layers"),
+    ("ncnn", {"name": 1}, "target 'ncnn' has no option 'name'"),
     ("caffe", {"self": 1}, "target 'caffe' has no option 'self'; known: none"),
     ("ncnn", {"winograd": "yes"}, "winograd='yes'; it is true or false"),
     ("ncnn", {"fp32_layers": "abc"}, "fp32_layers='abc'; it is a list of names"),
