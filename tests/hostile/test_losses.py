@@ -41,6 +41,15 @@ def test_the_engine_lives_with_what_the_readers_let_pass(count):
     assert re.search(f"{count} tried from 0 on: computed [1-9]", done.stdout)
 
 
+@pytest.mark.parametrize("count", [1000, pytest.param(50_000, marks=SLOW)])
+def test_no_node_of_an_onnx_file_ends_the_process(count):
+    path = os.pathsep.join([str(ROOT), str(ROOT / "examples")])
+    done = subprocess.run([sys.executable, "-W", "ignore", "-m", "tests.hostile.nodes", "0", str(count)], cwd=ROOT,
+                          env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f"{count} tried from 0 on" in done.stdout
+
+
 def test_a_lock_that_does_not_fit_on_the_disk_is_nobodys(tmp_path):
     path, before = tmp_path / ".out.lock", resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)

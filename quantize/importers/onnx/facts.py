@@ -21,6 +21,13 @@ from quantize.importers.refused import Refused
 
 # onnx's own shape inference divides by these without a look, which ends the process.
 _DIVISORS = ("strides", "dilations", "kernel_shape", "group", "blocksize", "num_groups", "num_outputs", "split")
+# Which input is the kernel: onnx takes its axes for those of the image without a look, and reads behind its memory.
+_KERNELS = {"Conv": 1, "ConvTranspose": 1, "ConvInteger": 1, "DeformConv": 1, "QLinearConv": 3}
+# What onnx's inference ends the process over, whatever they are given; none of them is imported.
+_DEADLY = ("Einsum", "OneHot", "MaxUnpool")
+_ENDS = ("starts", "ends")  # may be as large as int64 is: as far as there is something
+# Numbers that no attribute of a CNN has: it counts up to them, or adds to them until they wrap.
+_LARGEST_INT, _LARGEST_SIZE = 2 ** 20, 2 ** 31
 # ONNX writes sizes and axes as int64; longer constants say nothing about shapes.
 _SHORT = 64
 
@@ -112,6 +119,8 @@ class Facts:
 
     def _too_large(self, proto) -> bool:
         """Whether the output would take more memory than a weight can want (a damaged or hostile file)."""
+        if not self._is_sound(proto):
+            return True
         for kind in self._inferred_types(proto).values():
             if np.prod([max(dim.dim_value, 1) for dim in kind.tensor_type.shape.dim], dtype=float) > evaluate.LARGEST:
                 return True
@@ -153,7 +162,7 @@ class Facts:
     def _inferred_types(self, proto) -> dict:
         """What onnx infers of one node, open sizes under their names."""
         if any(min(entry.ints, default=1) < 1 or (entry.type == onnx.AttributeProto.INT and entry.i < 1)
-               for entry in proto.attribute if entry.name in _DIVISORS):
+               for entry in proto.attribute if entry.name in _DIVISORS) or not self._is_sound(proto):
             return {}
         if proto.op_type == "Slice" and any(name in self.constants and not self.constants[name].all()
                                             for name in proto.input[4:]):
@@ -167,6 +176,25 @@ class Facts:
                 opset_imports=[helper.make_opsetid("", self.opset)])
         except Exception:  # onnx raises its own InferenceError, SchemaError, RuntimeError, ValueError or TypeError
             return {}
+
+    def _is_sound(self, proto) -> bool:
+        """Whether onnx's inference can be asked: it ends the process over some nodes, or counts for hours."""
+        if proto.op_type in _DEADLY or not self._ranks_fit(proto):
+            return False
+        for entry in proto.attribute:
+            if entry.type == onnx.AttributeProto.INT and abs(entry.i) > _LARGEST_INT:
+                return False
+            if entry.name not in _ENDS and any(abs(value) >= _LARGEST_SIZE for value in entry.ints):
+                return False
+        return True
+
+    def _ranks_fit(self, proto) -> bool:
+        """Whether a kernel has as many axes as what it is moved over, as far as both are known."""
+        place = _KERNELS.get(proto.op_type)
+        if place is None or len(proto.input) <= place:
+            return True
+        image, kernel = self.shape(proto.input[0]), self.shape(proto.input[place])
+        return image is None or kernel is None or len(image) == len(kernel)
 
     def _type(self, name: str) -> onnx.TypeProto:
         value, lengths = self.value(name), self.shape(name)

@@ -23,6 +23,7 @@ logger = logging.getLogger(__name__)
 #: The time and the source file that MXNet writes into its messages.
 WHERE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+: ")
 #: What a node with inputs, attributes or tensors of other kinds or sizes than the standard's makes of Python's code.
+LONGEST = 500  # letters of what is wrong with a node
 MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 
@@ -129,9 +130,10 @@ def _plan(graph: Graph) -> list:
                 _check_outputs(graph, node, steps)
                 _keep_grids(graph, node, steps)
         except Refused as reason:
-            problems.setdefault(shown(f"{node.op}: {reason}"), []).append(node.label)
+            problems.setdefault(shown(f"{node.op}: {reason}")[:LONGEST], []).append(node.label)
         except MALFORMED as error:
-            problems.setdefault(shown(f"{node.op}: malformed ({file.first_line(error)})"), []).append(node.label)
+            text = shown(f"{node.op}: malformed ({file.first_line(error)})")[:LONGEST]
+            problems.setdefault(text, []).append(node.label)
         for output in node.outputs:
             graph.define(output)
     if problems:
