@@ -9,7 +9,7 @@ addition, averages) on grids that calibration images decide.
 
 import logging
 from dataclasses import replace
-from typing import Any, Dict, List, Mapping, Optional, Set, Tuple, Type, cast
+from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, Type, cast
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from deploy.ir import (
     Convolution,
     Crop,
     Elementwise,
+    Function,
     Grid,
     InnerProduct,
     Model,
@@ -70,6 +71,40 @@ def settled(model: Model, ranges: Ranges, symmetric: bool, kind: "Optional[Type[
     by_blob = {blob: grids[places.group(blob)] for blob in places.rounded}
     LOG.info("%d blobs are rounded, %d of them on grids that images have decided", len(by_blob), len(wanted))
     return _with_roundings(model, by_blob, places)
+
+
+def apart(model: Model, joined: Callable[[Function], bool], last: bool = True) -> Model:
+    """Integer convolutions without activations that are not `joined` with them: these compute in float, behind them.
+
+    `last`: also where no integer layer follows.
+    """
+    nodes: List[Node] = []
+    shapes, followed = dict(model.shapes), set(model.shapes) if last else _followed(model)
+    for node in model.nodes:
+        if isinstance(node, Convolution) and integers(node) is not None and node.activation is not None and not joined(
+                node.activation) and node.outputs[0] in followed:
+            blob, name = node.outputs[0], node.name + "_sums"
+            shapes[name] = shapes[blob]
+            nodes += [replace(node, outputs=(name,), activation=None),
+                      Activation(node.name + "_function", (name,), (blob,), node.path, function=node.activation)]
+        else:
+            nodes.append(node)
+    return replace(model, nodes=tuple(nodes), shapes=shapes)
+
+
+def _followed(model: Model) -> Set[str]:
+    """Blobs that an integer layer depends on."""
+    found: Set[str] = set()
+    for node in reversed(model.nodes):
+        if integers(node) is not None or found & set(node.outputs):
+            found.update(node.inputs)
+    return found
+
+
+def cuts(function: Function) -> bool:
+    """Whether the ends of a grid can do what an activation does: a ReLU, or a clip around 0."""
+    return function.kind == "relu" or (function.kind == "clip"
+                                       and function.parameters[0] <= 0 <= function.parameters[1])
 
 
 def _refuse_different_steps(model: Model) -> None:
@@ -133,8 +168,7 @@ class Places:
         if isinstance(node, Elementwise):
             return node.op == "add" and len(node.inputs) == 2
         if isinstance(node, Activation):
-            return node.function.kind == "relu" or (
-                node.function.kind == "clip" and node.function.parameters[0] <= 0 <= node.function.parameters[1])
+            return cuts(node.function)
         return isinstance(node, (*MOVING, Concat))
 
     def _useful(self, able: Set[str]) -> Set[str]:

@@ -23,6 +23,7 @@ from deploy.ir import (
     producers,
 )
 from deploy.settling import Places as AnyPlaces
+from deploy.settling import apart
 from deploy.settling import settled as settled_by
 from deploy.target import Ranges
 from deploy.targets.mxnet.scales import engine_step, signed, stored
@@ -32,7 +33,7 @@ LOG = logging.getLogger(__name__)
 
 def settled(model: Model, ranges: Ranges) -> Model:
     """The model as MXNet's integer operators compute it: their roundings, steps and weights."""
-    found = settled_by(_apart(model), ranges, True, Places)
+    found = settled_by(apart(model, cuts), ranges, True, Places)
     return replace(found, nodes=tuple(_held(node) for node in found.nodes))
 
 
@@ -40,21 +41,6 @@ def cuts(function: Optional[Function]) -> bool:
     """Whether an activation is one that the ends of a grid can do: ReLU, or a clip from 0."""
     return function is not None and (function.kind == "relu" or function.kind == "clip"
                                      and function.parameters[0] == 0)
-
-
-def _apart(model: Model) -> Model:
-    """Integer convolutions without activations that they cannot do: these compute in float, behind them."""
-    nodes, shapes = [], dict(model.shapes)
-    for node in model.nodes:
-        if isinstance(node, Convolution) and integers(node) is not None and node.activation is not None and not cuts(
-                node.activation):
-            blob, name = node.outputs[0], node.name + "_sums"
-            shapes[name] = shapes[blob]
-            nodes += [replace(node, outputs=(name,), activation=None),
-                      Activation(node.name + "_function", (name,), (blob,), node.path, function=node.activation)]
-        else:
-            nodes.append(node)
-    return replace(model, nodes=tuple(nodes), shapes=shapes)
 
 
 def _held(node: Node) -> Node:

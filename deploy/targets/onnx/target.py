@@ -9,7 +9,7 @@ import numpy as np
 
 from deploy.ir import Model, quantized
 from deploy.programs import rendered, values_of
-from deploy.settling import settled
+from deploy.settling import apart, cuts, settled
 from deploy.target import TARGETS, Engine, ImageSteps, Option, Problem, Ranges, Report, Target, Way, raise_problems
 from deploy.target import Side as Computed
 from deploy.targets.onnx import constraints, runner, unoptimized, writer
@@ -113,8 +113,11 @@ class OnnxTarget(Target):
         return constraints.check_plan(layers, self.largest_bits)
 
     def settled(self, model: Model, ranges: Ranges) -> Model:
-        """See `deploy.settling.settled`, and `biases`."""
-        found = settled(model, ranges, symmetric=not self.affine)
+        """See `deploy.settling.settled`, and `biases`.
+
+        In front of functions that stay float convolutions are rounded, since ONNX Runtime else computes them in float.
+        """
+        found = settled(apart(model, cuts, last=False), ranges, symmetric=not self.affine)
         return replace(found, nodes=tuple(held(node) for node in found.nodes))
 
     def check(self, model: Model) -> List[Problem]:

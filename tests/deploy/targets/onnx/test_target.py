@@ -144,6 +144,30 @@ def test_codes_of_nodes_between_layers_are_compared_too(target, model, tmp_path)
     assert compared == 2 * sum(int(np.prod(model.shapes[blob])) for blob in read + sorted(set(rounded) - set(read)))
 
 
+class Gates(nn.HybridSequential):
+    """Functions that stay float: between layers, and behind the last."""
+
+    def __init__(self):
+        super().__init__(prefix="net_")
+        with self.name_scope():
+            self.add(conv(8, 3, "sigmoid", padding=1), conv(8, 3, "tanh", padding=1), nn.Conv2D(4, 1),
+                     nn.Activation("sigmoid"))
+
+
+def test_convolutions_in_front_of_functions_compute_in_integers(tmp_path):
+    """All but the last, whose output stays as exact as it is."""
+    target = find("onnx")
+    mx.random.seed(4)
+    net = Gates()
+    net.initialize(mx.init.Xavier(magnitude=2))
+    model = deployed(net, target)
+    layers = ir.quantized(model)
+    assert [layer.name in endings(model) for layer in layers] == [True, True, False]
+    assert [layer.activation is None for layer in layers] == [True, True, False]
+    sides = proof(target, model, tmp_path)["sides"]
+    assert sides["onnx exact"]["codes"]["share"] > 0.999 and sides["onnx exact"]["codes"]["largest"] <= 1
+
+
 def test_clips_vanish_where_grids_end(model):
     """ReLU and ReLU6 behind convolutions are what clipping to the codes does."""
     ends = endings(model)
