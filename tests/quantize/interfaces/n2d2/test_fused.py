@@ -111,3 +111,16 @@ def test_what_cannot_be_fused_is_said(model, provider):
     with pytest.raises(ConfigError, match="scaling must be one of NONE, .* got 'FLOAT'"):
         quantizer.fuse_qat(model, provider, "FLOAT")
     assert model.fused is None
+
+
+@pytest.mark.parametrize("steps", [15, 255])
+def test_lsq_networks_are_fused_too(provider, steps):
+    made = n2d2.cells.Sequence([
+        cells.Conv(1, 4, [3, 3], no_bias=True, quantizer=quantizer.LSQCell(range=steps)),
+        cells.BatchNorm2d(4, activation=activation.Linear(quantizer=quantizer.LSQAct(range=steps))),
+        cells.Fc(None, 4, quantizer=quantizer.LSQCell(range=steps))]).test()
+    before = made(provider.read_batch(0)).to_numpy()
+    fused = quantizer.fuse_qat(made, provider, "NONE")
+    assert all(found["weights"].min() >= -(steps + 1) / 2 for found in fused.numbers().values())
+    after = made(provider.read_batch(0)).to_numpy()
+    assert (np.abs(after - before).max(axis=1) <= 0.02 * np.abs(before).max()).mean() > 0.7
