@@ -70,6 +70,9 @@ _BECOME = {BypassBatchNorm: nn.BatchNorm, FrozenBatchNorm: nn.BatchNorm, Skippab
 _NAMES = ("activation axis ceil_mode channels count_include_pad dilation epsilon flatten groups in_channels in_units "
           "kernel_size layout momentum output_padding padding pool_size scale strides units use_bias use_global_stats")
 NAMES = frozenset(_NAMES.split())
+# the least that numbers may be: MXNet divides by some of them without a look, which ends the process
+_LEAST = {**dict.fromkeys(("channels", "dilation", "groups", "kernel_size", "pool_size", "strides", "units"), 1),
+          **dict.fromkeys(("in_channels", "in_units", "output_padding", "padding"), 0)}
 KINDS: Dict[str, Any] = {kind.__name__: kind for kind in (*_OPTIONS, *_QUANTIZED)}
 
 
@@ -108,6 +111,7 @@ def made(record: Any, where: str, as_float: bool = False) -> Tuple[Block, Option
                for name, value in record["options"].items()}
     if not NAMES.issuperset(options):
         raise ModelFileError(f"{where}: {sorted(set(options) - NAMES)[0]!r} is no option of a layer")
+    _check_numbers(options, where)
     try:
         layer = gluon(prefix=record["prefix"], **options)
     except Exception as error:  # whatever Gluon's constructors raise for values that cannot be
@@ -117,6 +121,14 @@ def made(record: Any, where: str, as_float: bool = False) -> Tuple[Block, Option
         layer.act = become_kind(inner, become)
     stays = kind is gluon or (as_float and issubclass(kind, (QuantizedBlock, SkippableReLU)))
     return layer, None if stays else kind
+
+
+def _check_numbers(options: Dict[str, Any], where: str) -> None:
+    for name, least in _LEAST.items():
+        value = options.get(name)
+        for part in value if isinstance(value, tuple) else (value,):
+            if part is not None and not (type(part) is int and least <= part < 2 ** 31):
+                raise ModelFileError(f"{where}: {name}={str(value)[:60]!r}; whole numbers from {least} on are wanted")
 
 
 def become_kind(layer: Block, kind: Optional[Type[Any]]) -> Block:
