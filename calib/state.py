@@ -19,9 +19,9 @@ from calib.table import add_fingerprints
 from quantize.documents import checked, parse_json
 from quantize.errors import CalibrationError, ConfigError
 from quantize.files import PathLike, read_text, write_whole
+from quantize.limits import MOST_SHARDS
 
 VERSION = 1
-MOST_SHARDS = 10 ** 6
 
 
 class Document(msgspec.Struct, forbid_unknown_fields=True):

@@ -12,6 +12,7 @@ from quantize.errors import ConfigError, DataError, QuantizeError
 
 GIGABYTE = 2 ** 30
 USUAL = 8 * GIGABYTE
+MOST_SHARDS = 10 ** 6  # of the images of one calibration
 
 _STATED: List[int] = []  # limits of the open contexts; of the process, since images are decoded in threads
 

@@ -7,10 +7,10 @@ import sys
 from typing import IO, Any, Callable, NoReturn, Optional, Sequence, Tuple
 
 from calib.calibrators import CALIBRATORS, named_calibrator
-from calib.state import MOST_SHARDS
 from gluon_quantize.runs.methods import EASYQUANT
 from quantize.errors import ConfigError
 from quantize.escape import shown
+from quantize.limits import MOST_SHARDS
 
 MODES = sorted(CALIBRATORS.names() + [EASYQUANT])
 
