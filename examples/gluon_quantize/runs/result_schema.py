@@ -8,6 +8,7 @@ from msgspec import Meta
 from typing_extensions import Annotated, Literal
 
 Count = Annotated[int, Meta(ge=0, le=2 ** 53)]
+Whole = Annotated[int, Meta(ge=-2 ** 53, le=2 ** 53)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
 
@@ -31,8 +32,8 @@ class Closeness(msgspec.Struct):
 class Sizes(msgspec.Struct):
     """Of the files."""
 
-    int8: int
-    float_: int = msgspec.field(name="float")
+    int8: Count
+    float_: Count = msgspec.field(name="float")
     ratio: float
 
 
@@ -50,16 +51,16 @@ class Trust(msgspec.Struct):
     """How far a calibration can be trusted."""
 
     movement: Optional[Dict[str, Optional[float]]] = None
-    never_active_channels: Optional[Dict[str, int]] = None
-    dead_channels: Optional[Dict[str, int]] = None
+    never_active_channels: Optional[Dict[str, Count]] = None
+    dead_channels: Optional[Dict[str, Count]] = None
 
 
 class Scores(msgspec.Struct):
     """Of an epoch."""
 
     top1: float = 0.0
-    top1_count: int = 0
-    images: int = 0
+    top1_count: Count = 0
+    images: Count = 0
     sensitivity: float = 0.0
     specificity: float = 0.0
     precision: float = 0.0
@@ -80,7 +81,7 @@ class Settings(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct):
     """One of the likeliest classes."""
 
-    class_: int = msgspec.field(name="class")
+    class_: Whole = msgspec.field(name="class")
     share: Optional[float] = None
 
 
@@ -88,7 +89,7 @@ class Changed(msgspec.Struct):
     """An image that gets another class than in float."""
 
     index: Count
-    label: Optional[int]
+    label: Optional[Whole]
     float_: List[Answer] = msgspec.field(name="float")
     quantized: List[Answer]
 
@@ -100,7 +101,7 @@ class Answers(msgspec.Struct):
     images: Count
     agreement: Count
     changed: List[Changed]
-    pairs: List[Tuple[int, int, Count]]
+    pairs: List[Tuple[Whole, Whole, Count]]
 
 
 class Measured(msgspec.Struct):
@@ -150,7 +151,7 @@ class Result(msgspec.Struct):
 class Epoch(msgspec.Struct):
     """One row of a training."""
 
-    epoch: int
+    epoch: Whole
     loss: Optional[float] = None
     top1: Optional[float] = None
     ranges: Optional[Dict[str, float]] = None
