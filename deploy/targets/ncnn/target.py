@@ -22,7 +22,6 @@ from deploy.target import (
     Simulation,
     Target,
     Way,
-    find,
 )
 from deploy.target import Side as Computed
 from deploy.targets.ncnn import constraints, front, guards, halves, headroom, processor, programs, runner, writer
@@ -196,12 +195,15 @@ class NcnnTarget(Target):
                       "also write a prototxt and a caffemodel, for caffe2ncnn", self._check_caffe))
 
     def _check_caffe(self, model: Model) -> List[Problem]:
-        return find("caffe", winograd=self.winograd).check(model)
+        return self._caffe().check(model)
 
     def _write_caffe(self, model: Model, folder: pathlib.Path) -> None:
         folder.mkdir()
-        # by name: that target is made of parts of this one
-        find("caffe", winograd=self.winograd).write(model, folder)
+        self._caffe().write(model, folder)
+
+    def _caffe(self) -> Target:
+        # by name: that target is made of parts of this one; its command has no Winograd to offer
+        return TARGETS.get("caffe")(winograd=self.winograd)
 
     def reports(self) -> Tuple[Report, ...]:
         """Whether ncnn's int8 Winograd could overflow."""
