@@ -124,6 +124,7 @@ class Network(msgspec.Struct):
     shared: Dict[str, str]
     others: List[str]
     arrays: List[str]
+    inputs: Annotated[int, Meta(ge=1, le=1000)]
     plan: Optional[Dict[str, Any]] = None
     rules: Optional[List[Dict[str, Any]]] = None
 
