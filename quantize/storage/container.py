@@ -28,7 +28,7 @@ from quantize.storage.schema import Entry, Manifest
 FORMAT, VERSION = "quantize network", 1
 MANIFEST, NETWORK, FACTS = "manifest.json", "network.json", "facts.json"
 ARRAYS, SUFFIX = "arrays/", ".npy"
-DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int32", "int64")
+CODES = ("f2", "f4", "f8", "i1", "u1", "i4", "i8")  # element types of arrays, as NumPy writes them
 MAX_DOCUMENT = 1 << 26
 MAX_AXES = 8
 NPY = b"\x93NUMPY\x01\x00"
@@ -160,11 +160,12 @@ class _Reader:
         match = PLAIN.fullmatch(data[10:10 + length]) if data[:8] == NPY and name.endswith(SUFFIX) else None
         if match is None or match.group(2) != b"False":
             raise self._error(f"{name}: is no {SUFFIX} file of version 1.0 with the header of a plain array")
-        dtype = np.dtype(match.group(1).decode())
+        descr = match.group(1).decode()
+        dtype = np.dtype(descr) if descr[1:] in CODES else None  # NumPy raises for some others
         shape = tuple(int(size) for size in match.group(3).split(b",") if size.strip())
         values = len(data) - 10 - length
-        if dtype.name not in DTYPES or len(shape) > MAX_AXES or math.prod(shape) * dtype.itemsize != values:
-            raise self._error(f"{name}: {values} bytes of values are no {dtype} array of shape {shape}")
+        if dtype is None or len(shape) > MAX_AXES or math.prod(shape) * dtype.itemsize != values:
+            raise self._error(f"{name}: {values} bytes of values are no {descr} array of shape {shape}")
         return np.frombuffer(data, dtype, offset=10 + length).reshape(shape).copy()
 
     def _error(self, text: str) -> ModelFileError:
