@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 import numpy as np
 
 from deploy.image_steps import ImageSteps
-from deploy.ir import Grid, Model
+from deploy.ir import Model
 from deploy.ir.file import load
 from deploy.target import TARGETS, Engine, Option, Problem, Ranges, Target, Way
 from deploy.target import Side as Computed
@@ -119,5 +119,4 @@ class CTarget(Target):
             Images are bytes times this number; None: any numbers.
         """
         from deploy.targets.c import simulate
-        grid = None if scale is None else Grid(float(np.float32(scale)), 0, 0, 255)
-        return simulate.fuse_qat(net, images.shape[1:], scaling, grid, images)
+        return simulate.fuse_qat(net, images.shape[1:], scaling, simulate.bytes_grid(scale), images)

@@ -7,9 +7,8 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 import numpy as np
 from mxnet.gluon import Block
 
-from deploy.ir import Grid
 from deploy.targets.c.scaling import SCALINGS
-from deploy.targets.c.simulate import fuse_qat, unfused_codes
+from deploy.targets.c.simulate import bytes_grid, fuse_qat, unfused_codes
 
 
 @dataclass
@@ -34,22 +33,18 @@ class Fused:
     network: Any = None
 
 
-def bytes_grid(scale: Optional[float]) -> Optional[Grid]:
-    """The grid of images whose bytes are multiplied by a scale; None without one."""
-    return None if scale is None else Grid(float(np.float32(scale)), 0, 0, 255)
-
-
 def compare_fused(net: Block, input_shape: Tuple[int, ...], batches: Iterable[Tuple[Any, np.ndarray]],
-                  input_grid: Optional[Grid]) -> List[Fused]:
+                  scale: Optional[float]) -> List[Fused]:
     """Every scaling of a network on images, each against the network as it stands.
 
     Parameters
     ----------
     batches : iterable of (NDArray (n, channels, height, width), labels (n,))
-    input_grid : Grid, optional
-        On which the images lie.
+    scale : float, optional
+        Images are bytes times this number; None: any numbers.
     """
     networks: Dict[str, Any] = {}
+    input_grid = bytes_grid(scale)
     found: Dict[str, Fused] = {name: Fused(name) for name in SCALINGS}
     first: Any = None
     for images, labels in batches:

@@ -23,7 +23,7 @@ from gluon_quantize.models.metrics import NAMES
 from gluon_quantize.models.params import save_params
 from gluon_quantize.models.request import RunRequest
 from gluon_quantize.progress import SILENT, Silent
-from gluon_quantize.runs.fusion import Fused, bytes_grid, compare_fused
+from gluon_quantize.runs.fusion import Fused, compare_fused
 from gluon_quantize.runs.n2d2_digits import register
 from gluon_quantize.runs.outputs import claimed
 from gluon_quantize.runs.ownership import TRAINING
@@ -233,7 +233,7 @@ class _IniRun:
         width, height, channels = self.model.size
         batches = self.progress.bar(ProvidedBatches(self.provider, "Test"), "fused")
         found = compare_fused(self.network.built, (channels, height, width), batches,
-                              bytes_grid(self.provider.bytes_scale("Test")))
+                              self.provider.bytes_scale("Test"))
         kept = next(result.network for result in found if result.scaling == KEPT)
         export_numbers(kept.numbers(), self.folder / QUANTIZED)
         if self.request.pictures:

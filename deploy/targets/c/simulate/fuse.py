@@ -64,6 +64,11 @@ class FusedNetwork:
         return engine.run(self.model, images, arithmetic=self._arithmetic, codes=True).codes
 
 
+def bytes_grid(scale: Optional[float]) -> Optional[Grid]:
+    """The grid of images whose bytes are multiplied by a scale; None without one."""
+    return None if scale is None else Grid(float(np.float32(scale)), 0, 0, 255)
+
+
 def fuse_qat(net: Block, input_shape: Tuple[int, ...], scaling: str = NONE,
              input_grid: Optional[Grid] = None, images: Optional[np.ndarray] = None) -> FusedNetwork:
     """The fused form of a network that was trained with quantizers.
