@@ -74,7 +74,7 @@ def test_the_smallest_that_keeps_an_agreement(found):
 
 
 def test_bad_input(capfd):
-    for arguments in ((), ("--size", 0.5, "--operations", 0.5)):
+    for arguments in ((), ("--size", 0.5, "--operations", 0.5), ("--size", "nan"), ("--operations", "inf")):
         assert command(*FEW, *arguments) == 2
         assert "give one limit" in capfd.readouterr().err
     with pytest.raises(ConfigError, match="give one limit"):

@@ -7,6 +7,7 @@
 (True, True)
 """
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, List, Optional, Tuple
 
@@ -75,7 +76,7 @@ class SearchRequest(PostTrainingRequest):
     def __post_init__(self) -> None:
         super().__post_init__()
         given = [limit for limit in (self.size, self.operations, self.drop, self.agreement) if limit is not None]
-        if len(given) != 1 or given[0] < 0:
+        if len(given) != 1 or not 0 <= given[0] < math.inf:
             raise ConfigError("give one limit: --size or --operations as a share of the int8 network's (0.6), "
                               "--accuracy-drop in points, or --agreement as a share of the images (0.98)")
         if self.drop is not None or self.agreement is not None:
