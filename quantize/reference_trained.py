@@ -10,8 +10,10 @@ import numpy as np
 
 from quantize.reference import (
     ROUND,
+    dequantize,
     expand_scale,
     fake_quantize,
+    quantize,
     round_half_away,
     split_groups,
     ste_gradient,
@@ -30,24 +32,28 @@ def lsq_gradient(x: np.ndarray, dy: np.ndarray, step: np.ndarray, spec: QuantSpe
     """(dx, dstep) of `lsq`.
 
     dx is the masked straight-through gradient. dstep sums ``dy * slope`` over each scaled part, times `grad_scale`:
-    slope = round(x / s) - x / s inside the grid and the clipped code outside (equation 3). The default scale is
-    1 / sqrt(n * qmax) with n the elements of a part (section 2.2).
+    slope = y / s - x / s inside the grid and the outermost level, y / s, outside (equation 3). The default scale is
+    1 / sqrt(n * Q_P) with n the elements of a part and Q_P the levels above zero (section 2.2).
     """
     x, dy = np.asarray(x, np.float32), np.asarray(dy, np.float32)
-    steps = split_groups(x, spec) / expand_scale(np.asarray(step, np.float32), spec)
-    codes = ROUND[spec.rounding](steps)
-    clipped = np.clip(codes, spec.qmin, spec.qmax)
-    slope = np.where(clipped == codes, codes - steps, clipped).astype(np.float32).reshape(x.shape)
+    steps = (split_groups(x, spec) / expand_scale(np.asarray(step, np.float32), spec)).reshape(x.shape)
+    qparams, unit = QParams.symmetric(step), QParams.symmetric(np.ones_like(step))
+    levels = dequantize(quantize(x, qparams, spec), unit, spec)
+    inside = ste_gradient(x, np.ones_like(x), qparams, spec) > 0
+    slope = np.where(inside, levels - steps, levels)
     if grad_scale is None:
-        grad_scale = 1 / np.sqrt(x.size / np.size(step) * spec.qmax)
+        grad_scale = 1 / np.sqrt(x.size / np.size(step) * spec.positive_levels)
     dstep = sum_parts(dy * slope, spec) * grad_scale
-    return ste_gradient(x, dy, QParams.symmetric(step), spec), dstep.astype(np.float32)
+    return ste_gradient(x, dy, qparams, spec), dstep.astype(np.float32)
 
 
 def lsq_start(x: np.ndarray, spec: QuantSpec) -> np.ndarray:
-    """First step of LSQ for each scaled part: 2 * mean|x| / sqrt(qmax), arXiv:1902.08153, section 2.1."""
+    """First step of LSQ for each scaled part: 2 * mean|x| / sqrt(Q_P), arXiv:1902.08153, section 2.1.
+
+    For one bit that is the step of least squared error: its levels are +-mean|x|.
+    """
     means = sum_parts(np.abs(np.asarray(x, np.float64)), spec) / _part_size(x, spec)
-    return _positive(2 * means / np.sqrt(spec.qmax))
+    return _positive(2 * means / np.sqrt(spec.positive_levels))
 
 
 def lsq_plus_weight_start(w: np.ndarray, spec: QuantSpec) -> np.ndarray:

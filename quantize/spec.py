@@ -120,6 +120,11 @@ class QuantSpec:
         return self.qmax + 0.5 if self.grid == "mid_rise" else float(self.qmax)
 
     @property
+    def positive_levels(self) -> int:
+        """How many levels lie above zero: Q_P of LSQ (arXiv:1902.08153, section 2)."""
+        return self.qmax + 1 if self.grid == "mid_rise" else self.qmax
+
+    @property
     def _steps(self) -> int:
         return 2 ** self.bits - 1 if self.levels is None else self.levels
 

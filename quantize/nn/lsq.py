@@ -28,6 +28,7 @@ class LSQFakeQuantize(UniformFakeQuantize):
     dy/dx = 1 where qmin <= round(x / s) <= qmax, else 0;
     dy/ds = g * (round(x / s) - x / s) inside, g * qmin or g * qmax outside, g = 1 / sqrt(n * qmax) with n elements of a
     part; Esser et al., arXiv:1902.08153, equations 1 to 3 and section 2.2.
+    Weights of one bit (``int1``) are -s / 2 or s / 2, in the same formulas y / s for the rounded x / s and 1 for qmax.
     dL/dgrowth = dL/ds * elu'(growth) / `scale`: with `growth` near 0 a step of gradient descent moves s as LSQ's own
     rule does, while `growth` has no unit, so that one rate of Adam suits every layer.
 
@@ -53,10 +54,9 @@ class LSQFakeQuantize(UniformFakeQuantize):
 
     @classmethod
     def adapt(cls, spec: QuantSpec) -> QuantSpec:
-        """The spec itself: symmetric, with a level at zero."""
-        if spec.grid != "mid_tread" or not spec.symmetric:
-            raise SpecError(f"{cls.method}: a trained step needs a symmetric grid with a level at zero, got {spec}; "
-                            "for one bit of weights there are dorefa, sat and bnn")
+        """The spec itself: symmetric."""
+        if not spec.symmetric:
+            raise SpecError(f"{cls.method}: a trained step needs a symmetric grid, got {spec}")
         return spec
 
     def quantize(self, F: ModuleType, x: Tensor, scale: Tensor, ema: Tensor, growth: Tensor,
@@ -83,7 +83,7 @@ class LSQFakeQuantize(UniformFakeQuantize):
         return (value - F.BlockGrad(value)) / scale
 
     def start(self, x: np.ndarray) -> None:
-        """Take the step from data: 2 * mean|x| / sqrt(qmax) for each scaled part (section 2.1)."""
+        """Take the step from data: 2 * mean|x| / sqrt(levels above zero) for each scaled part (section 2.1)."""
         self.set_qparams(QParams.symmetric(reference_trained.lsq_start(x, self.spec)))
 
     def set_qparams(self, qparams: QParams) -> None:
@@ -104,6 +104,14 @@ class LSQActivation(LSQFakeQuantize):
 
     So the step learns as fast whatever the batch size is ("number of features", arXiv:1902.08153, section 2.2).
     """
+
+    @classmethod
+    def adapt(cls, spec: QuantSpec) -> QuantSpec:
+        """The spec itself: symmetric, with a level at zero, which borders of convolutions are filled with."""
+        if spec.grid != "mid_tread":
+            raise SpecError(f"{cls.method}: activations need a level at zero, got {spec}; write 'uint1' where none is "
+                            "negative, or take input_method 'bnn'")
+        return super().adapt(spec)
 
     def _slope(self, F: ModuleType, value: Tensor, scale: Tensor, x: Optional[Tensor]) -> Tensor:
         slope = super()._slope(F, value, scale, x)

@@ -78,16 +78,13 @@ def lsq(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec, grad_scale: Opt
     parts, step_view = _view(F, x, spec), _view_scale(F, step, spec)
     # every factor is cut off: the gradients are given explicitly at the end
     steps = F.broadcast_div(F.BlockGrad(parts), F.BlockGrad(step_view))
-    codes = _round(F, steps, spec)
-    clipped = F.clip(codes, spec.qmin, spec.qmax)
-    # on the rounded code, as in the reference: an x / s one ulp above qmax keeps its gradient
-    mask = clipped == codes
-    slope = F.where(mask, codes - steps, clipped)
+    levels, mask = _levels(F, steps, spec)
+    slope = F.where(mask, levels - steps, levels)
     if grad_scale is None:
         slope = _flat(F, F.broadcast_mul, slope, _grad_factor(F, x, step, spec))
     else:
         slope = slope * grad_scale
-    values = F.broadcast_mul(clipped, F.BlockGrad(step_view))
+    values = F.broadcast_mul(levels, F.BlockGrad(step_view))
     return F.reshape_like(_with_gradient(F, values, (mask, parts), (slope, step_view)), x)
 
 
@@ -145,10 +142,10 @@ def sign(F: ModuleType, x: Tensor) -> Tensor:
 
 
 def _grad_factor(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec) -> Tensor:
-    """(1,): 1 / sqrt(elements of a part * qmax)."""
+    """(1,): 1 / sqrt(elements of a part * levels above zero)."""
     # one part has as many elements as there are for each scale, whatever the granularity
     per_part = F.cast(F.size_array(x), "float32") / F.cast(F.size_array(step), "float32")
-    return F.rsqrt(per_part * spec.qmax)
+    return F.rsqrt(per_part * spec.positive_levels)
 
 
 def _round_ste(F: ModuleType, parts: Tensor, scale: Tensor, spec: QuantSpec, zero_point: Optional[Tensor],
@@ -166,16 +163,23 @@ def _values(F: ModuleType, parts: Tensor, scale: Tensor, spec: QuantSpec, zero_p
             multiplier: Optional[Tensor]) -> Tuple[Tensor, Tensor]:
     """(value on the grid, mask of the gradient)."""
     steps = F.broadcast_div(parts, scale) if multiplier is None else F.broadcast_mul(parts, multiplier)
+    levels, mask = _levels(F, steps, spec, zero_point)
+    return F.broadcast_mul(levels, scale), mask
+
+
+def _levels(F: ModuleType, steps: Tensor, spec: QuantSpec,
+            zero_point: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+    """(level in steps, mask of the gradient) of what is already divided by the scale."""
     if spec.grid == "mid_rise":
         # level k stands for the interval from k to k + 1: the highest one ends at qmax + 1
         mask = (steps >= spec.qmin) * (steps <= spec.qmax + 1)
-        return F.broadcast_mul(F.clip(F.floor(steps), spec.qmin, spec.qmax) + 0.5, scale), mask
+        return F.clip(F.floor(steps), spec.qmin, spec.qmax) + 0.5, mask
     codes = _round(F, steps, spec)
     if zero_point is not None:
         codes = F.broadcast_add(codes, zero_point)
     clipped = F.clip(codes, spec.qmin, spec.qmax)
-    values = clipped if zero_point is None else F.broadcast_sub(clipped, zero_point)
-    return F.broadcast_mul(values, scale), clipped == codes
+    # on the rounded code, as in the reference: an x / s one ulp above qmax keeps its gradient
+    return clipped if zero_point is None else F.broadcast_sub(clipped, zero_point), clipped == codes
 
 
 def _with_gradient(F: ModuleType, values: Tensor, *terms: Tuple[Tensor, Tensor]) -> Tensor:

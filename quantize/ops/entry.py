@@ -87,8 +87,13 @@ def tracking_fake_quantize(F: ModuleType, x: Tensor, state: Tensor, spec: QuantS
 
 def lsq(F: ModuleType, x: Tensor, step: Tensor, spec: QuantSpec, grad_scale: Optional[float] = None, *,
         using: str = "auto") -> Tensor:
-    """`x` rounded by a trained step (LSQ, arXiv:1902.08153); gradients as `reference_trained.lsq_gradient`."""
-    return backend(using).lsq(F, x, step, spec, grad_scale)
+    """`x` rounded by a trained step (LSQ, arXiv:1902.08153); gradients as `reference_trained.lsq_gradient`.
+
+    Grids without a level at zero (one bit) are always composed.
+    """
+    # no native operator there: such weights are few, and the common grid keeps its short loop
+    module = composed if spec.grid == "mid_rise" else backend(using)
+    return module.lsq(F, x, step, spec, grad_scale)
 
 
 def lsq_plus(F: ModuleType, x: Tensor, step: Tensor, offset: Tensor, spec: QuantSpec) -> Tensor:

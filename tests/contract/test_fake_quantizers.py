@@ -42,14 +42,15 @@ SPECS = [
 SHAPE = (8, 6, 5, 3)
 STEPS = [QuantSpec(8), QuantSpec(2, narrow=False), QuantSpec(1, signed=False), QuantSpec(3, signed=False),
          QuantSpec(8, levels=63), QuantSpec(5, rounding="half_even"), QuantSpec(4, granularity=PerChannel(1)),
-         QuantSpec(8, granularity=PerGroup(2))]
+         QuantSpec(8, granularity=PerGroup(2)), QuantSpec(1, grid="mid_rise"),
+         QuantSpec(1, granularity=PerChannel(1), grid="mid_rise"), QuantSpec(3, grid="mid_rise")]
 AFFINE = [QuantSpec(8, signed=False, symmetric=False), QuantSpec(4, symmetric=False, rounding="half_even"),
           QuantSpec(2, symmetric=False, narrow=False), QuantSpec(4, symmetric=False, granularity=PerChannel(1))]
 CLIPS = [QuantSpec(bits, signed=False) for bits in (1, 2, 4, 8)] + [QuantSpec(8, signed=False, levels=100)]
 MID_RISE = [QuantSpec(bits, grid="mid_rise") for bits in (1, 2, 4, 8)] + [QuantSpec(4, levels=9, grid="mid_rise")]
-CHOSEN = {UniformFakeQuantize: SPECS, LSQFakeQuantize: STEPS, LSQActivation: STEPS[2:4], LSQPlusWeight: STEPS[:2],
-          LSQPlusFakeQuantize: AFFINE, PACTFakeQuantize: CLIPS, CGPACTFakeQuantize: CLIPS[:3],
-          DoReFaActivation: CLIPS[:3], DoReFaWeight: MID_RISE, SATWeight: MID_RISE[:3],
+CHOSEN = {UniformFakeQuantize: SPECS, LSQFakeQuantize: STEPS, LSQActivation: STEPS[2:4],
+          LSQPlusWeight: STEPS[:2] + STEPS[8:9], LSQPlusFakeQuantize: AFFINE, PACTFakeQuantize: CLIPS,
+          CGPACTFakeQuantize: CLIPS[:3], DoReFaActivation: CLIPS[:3], DoReFaWeight: MID_RISE, SATWeight: MID_RISE[:3],
           SignFakeQuantize: MID_RISE[:1]}
 
 
@@ -247,8 +248,8 @@ def test_every_class_of_every_method_is_held_to_the_contract():
 
 
 @pytest.mark.parametrize("cls, spec, message", [
-    (LSQFakeQuantize, QuantSpec(1, grid="mid_rise"), "symmetric grid with a level at zero"),
-    (LSQFakeQuantize, QuantSpec(4, symmetric=False), "symmetric grid with a level at zero"),
+    (LSQActivation, QuantSpec(1, grid="mid_rise"), "need a level at zero"),
+    (LSQFakeQuantize, QuantSpec(4, symmetric=False), "needs a symmetric grid"),
     (LSQPlusFakeQuantize, QuantSpec(1, grid="mid_rise"), "level at zero"),
     (PACTFakeQuantize, QuantSpec(4), "write 'uint4'"), (CGPACTFakeQuantize, QuantSpec(8), "cgpact: clips below zero"),
     (DoReFaActivation, QuantSpec(2, signed=False, rounding="half_even"), "halves away from zero"),

@@ -130,7 +130,8 @@ class SATCell(CellQuantizer):
 class LSQCell(CellQuantizer):
     """Learned step size of weights (`quantize.nn.LSQFakeQuantize`), on the codes -(range + 1) / 2 to (range - 1) / 2.
 
-    An even range has the codes -range / 2 to range / 2.
+    An even range has the codes -range / 2 to range / 2. A range of 1 has -1/2 and 1/2: of N2D2's two codes, -1 and 0,
+    no weight would be positive.
 
     Parameters
     ----------
@@ -147,10 +148,8 @@ class LSQCell(CellQuantizer):
 
     def rule(self, path: str) -> Rule:
         """See `CellQuantizer`."""
-        if self.range < 3:
-            raise ConfigError(f"LSQ needs a range of at least 3 for weights, got {self.range}: with two codes there is "
-                              "none above zero; SAT takes 1")
-        return Rule(op_names=(path,), weight=parse_format(self._format("int", "/full")), weight_method="lsq",
+        return Rule(op_names=(path,), weight=parse_format(self._format("int", "" if self.range == 1 else "/full")),
+                    weight_method="lsq",
                     options=self._mode_options, reason="QWeight=LSQ")
 
 

@@ -83,7 +83,8 @@ def test_converters_of_the_table_keep_their_methods(small_net):
 @pytest.mark.parametrize("rule, message", [
     ({"method": "lqs"}, r"0 \(config entry 0\): unknown quantization method 'lqs'; known: bnn, .*did you mean 'lsq'"),
     ({"weight": "int4/channel", "method": "dorefa"}, r"0 \(config entry 0\): dorefa: .* write 'int4/layer'"),
-    ({"weight": "int1", "method": "lsq"}, "lsq: a trained step needs .*; for one bit of weights there are dorefa"),
+    ({"weight": "int4/affine", "method": "lsq"}, "lsq: a trained step needs a symmetric grid"),
+    ({"weight": "int1", "input": "int1", "method": "lsq"}, "lsq: activations need a level at zero, .*write 'uint1'"),
     ({"weight": "int2", "method": "bnn"}, "bnn: values are -1 and \\+1: write 'int1'"),
     ({"weight": "int1", "input": "auto1", "method": "bnn"}, "3 .*bnn: .*after a ReLU"),
     ({"weight": "int4", "input": "int4", "method": "pact"}, "write 'uint4', got int4/layer; or input_method 'lsq'"),

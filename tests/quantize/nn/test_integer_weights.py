@@ -22,8 +22,8 @@ LAYERS = {
     "transposed groups": (lambda: nn.Conv2DTranspose(6, (3, 2), strides=(1, 2), groups=2, in_channels=4), (4, 5, 4)),
 }
 METHODS = [("ste", "int4/layer"), ("ste", "int8/channel"), ("ste", "int3/group"), ("lsq", "int4/channel"),
-           ("lsq", "int3/layer/full"), ("lsq+", "int4/layer"), ("dorefa", "int3/layer"), ("sat", "int4/layer"),
-           ("sat", "int(15)/layer"), ("sat", "int1/layer"), ("bnn", "int1/layer")]
+           ("lsq", "int3/layer/full"), ("lsq", "int1/channel"), ("lsq+", "int4/layer"), ("dorefa", "int3/layer"),
+           ("sat", "int4/layer"), ("sat", "int(15)/layer"), ("sat", "int1/layer"), ("bnn", "int1/layer")]
 
 
 def made(layer, weight_method, weight, integer, bits="uint8", **options):

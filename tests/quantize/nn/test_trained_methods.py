@@ -56,9 +56,11 @@ def calibrated(block, scale, using, zero_point=None):
 
 @hybridized
 @pytest.mark.parametrize("growth", [0.0, 0.75, -0.5, -3.0, -50.0])
-@pytest.mark.parametrize("spec", [QuantSpec(4), QuantSpec(2, narrow=False, granularity=PerChannel()),
-                                  QuantSpec(3, granularity=PerGroup(2, 1)), QuantSpec(4, signed=False)], ids=str)
-@pytest.mark.parametrize("cls, images", [(LSQFakeQuantize, 1), (LSQActivation, SHAPE[0])])
+@pytest.mark.parametrize("cls, images, spec", [
+    (cls, images, spec) for cls, images in ((LSQFakeQuantize, 1), (LSQActivation, SHAPE[0]))
+    for spec in (QuantSpec(4), QuantSpec(2, narrow=False, granularity=PerChannel()),
+                 QuantSpec(3, granularity=PerGroup(2, 1)), QuantSpec(4, signed=False))
+] + [(LSQFakeQuantize, 1, QuantSpec(1, grid="mid_rise", granularity=PerChannel()))], ids=str)
 def test_lsq_trains_its_growth(cls, images, spec, growth, hybridize, backend):
     """The operator's n counts the batch; that of activations is of one image."""
     shape = spec.scale_shape(SHAPE)
@@ -70,7 +72,7 @@ def test_lsq_trains_its_growth(cls, images, spec, growth, hybridize, backend):
     step = block.get_qparams().scale
     ratio = 1 + growth if growth >= 0 else max(np.exp(growth), LEAST_RATIO)
     np.testing.assert_allclose(step, start * ratio, rtol=1e-6)
-    grad_scale = 1 / np.sqrt(x.size / images / np.size(step) * spec.qmax)
+    grad_scale = 1 / np.sqrt(x.size / images / np.size(step) * spec.positive_levels)
     expected_dx, dstep = trained.lsq_gradient(x, dy, step, spec, grad_scale)
     slope = 1 if growth >= 0 else np.exp(growth) * (ratio > LEAST_RATIO)
     np.testing.assert_array_equal(y, trained.lsq(x, step, spec))
@@ -112,6 +114,25 @@ def test_starts():
         mean, std = x.mean(axis=axes), x.std(axis=axes)
         expected = np.maximum(np.abs(mean - 3 * std), np.abs(mean + 3 * std)) / 2 ** (spec.bits - 1)
         np.testing.assert_allclose(plus.get_qparams().scale.ravel(), expected.ravel(), rtol=1e-5)
+
+
+def test_one_bit_starts_with_the_step_of_least_error():
+    """Levels of +-mean|x|, as XNOR-Net (arXiv:1603.05279, section 3.1) has them."""
+    x, spec = data() * 0.1, QuantSpec(1, grid="mid_rise")
+    step = trained.lsq_start(x, spec)
+    np.testing.assert_allclose(step / 2, np.abs(x).mean(), rtol=1e-6)
+    errors = [np.square(trained.lsq(x, step * factor, spec) - x).sum() for factor in (0.9, 1, 1.1)]
+    assert min(errors) == errors[1]
+
+
+def test_the_gradient_towards_a_one_bit_step_is_that_of_its_levels():
+    """By hand: levels +-s / 2, inside |x| <= s the slope is y / s - x / s, outside y / s."""
+    spec, x, ones = QuantSpec(1, grid="mid_rise"), np.float32([-3, -0.5, 0, 0.25, 2, 3]), np.ones(6, np.float32)
+    np.testing.assert_array_equal(trained.lsq(x, np.float32([2]), spec), [-1, -1, 1, 1, 1, 1])
+    dx, dstep = trained.lsq_gradient(x, ones, np.float32([2]), spec, 1.0)
+    np.testing.assert_array_equal(dx, [0, 1, 1, 1, 1, 0])
+    assert dstep == -0.5 + (-0.5 + 0.25) + 0.5 + (0.5 - 0.125) + (0.5 - 1) + 0.5
+    np.testing.assert_allclose(trained.lsq_gradient(x, ones, np.float32([2]), spec)[1], dstep / np.sqrt(6), rtol=1e-6)
 
 
 def test_a_dead_channel_starts_with_the_largest_step_of_the_others():

@@ -60,7 +60,8 @@ def halves(spec, scale):
 @pytest.mark.parametrize("spec", [
     QuantSpec(8), QuantSpec(3, signed=False), QuantSpec(4, rounding="half_even"),
     QuantSpec(8, granularity=PerChannel()), QuantSpec(4, granularity=PerChannel(1)),
-    QuantSpec(2, granularity=PerGroup(2, 1))], ids=str)
+    QuantSpec(2, granularity=PerGroup(2, 1)), QuantSpec(1, grid="mid_rise"),
+    QuantSpec(2, granularity=PerChannel(1), grid="mid_rise")], ids=str)
 @pytest.mark.parametrize("grad_scale", [None, 0.25])
 def test_lsq(spec, grad_scale, hybridize, backend):
     shape = spec.scale_shape(SHAPE)

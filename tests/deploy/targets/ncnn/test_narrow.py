@@ -53,8 +53,8 @@ def trained(method, weight, given):
 @pytest.mark.parametrize("method, weight, given", [
     ("ste", "int2/channel", "auto2"), ("ste", "int8/channel", "int7"), ("ste", "int1/channel", "auto4"),
     ("lsq", "int2/channel/full", "auto2"), ("lsq", "int4/channel", "auto4"), ("lsq", "int4/channel", "uint4"),
-    ("lsq", "int(5)/channel", "auto(5)"), ("pact", "int4", "auto4"), ("cgpact", "int7", "auto7"),
-    ("dorefa", "int3", "auto3"), ("sat", "int4", "auto4"), ("sat", "int1", "auto2")])
+    ("lsq", "int(5)/channel", "auto(5)"), ("lsq", "int1/channel", "auto2"), ("pact", "int4", "auto4"),
+    ("cgpact", "int7", "auto7"), ("dorefa", "int3", "auto3"), ("sat", "int4", "auto4"), ("sat", "int1", "auto2")])
 def test_the_codes_are_those_of_the_simulation(method, weight, given, tmp_path):
     ncnn = pytest.importorskip("ncnn")
     assert ncnn

@@ -123,6 +123,17 @@ def test_lsq_starts_from_the_batch_or_from_the_file():
     assert measured["c"].weight_quantizer.spec.qmin == -8 and measured["c_activation"].output_quantizer.spec.qmax == 7
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 15, 255])
+def test_lsq_rounds_weights_to_as_many_steps_as_its_range_says(steps):
+    made = CellNetwork([cells.Conv(3, 4, [3, 3], quantizer=LSQCell(steps), name="c")], (3, 6, 4))
+    made.build()
+    made.start(mx.nd.array(X))
+    layer = made.net._children["c"]
+    spec = layer.weight_quantizer.spec
+    values = np.unique(layer.rounded(mx.nd, layer.weight.data()).asnumpy())
+    assert spec.qmax - spec.qmin == steps and 2 <= len(values) <= steps + 1 and values[0] < 0 < values[-1]
+
+
 @pytest.mark.parametrize("between", [lambda: cells.Reshape([-1]), lambda: cells.FMP(1.4), lambda: cells.Unpool(
     [2, 2], pooling="Max", arg_max="pool")])
 def test_cells_that_reshape_behind_quantized_layers_run_hybridized(between):

@@ -113,7 +113,7 @@ def test_what_cannot_be_fused_is_said(model, provider):
     assert model.fused is None
 
 
-@pytest.mark.parametrize("steps", [15, 255])
+@pytest.mark.parametrize("steps", [1, 15, 255])
 def test_lsq_networks_are_fused_too(provider, steps):
     made = n2d2.cells.Sequence([
         cells.Conv(1, 4, [3, 3], no_bias=True, quantizer=quantizer.LSQCell(range=steps)),

@@ -238,8 +238,6 @@ def test_what_cannot_be_done_is_said():
         Dropout(name="d").set_solver_parameter("momentum", 0.9)
     with pytest.raises(ConfigError, match="apply_to .*did you mean 'LearnOnly'"):
         n2d2.transform.Flip(apply_to="LearnOnl")
-    with pytest.raises(ConfigError, match="at least 3 for weights"):
-        n2d2.quantizer.LSQCell(range=1).rule("conv")
     with pytest.raises(ConfigError, match="range must be a whole number"):
         SATCell().set_range(0)
     with pytest.raises(ConfigError, match="is not loaded yet"):
