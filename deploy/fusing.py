@@ -10,13 +10,34 @@ from typing import Dict, Optional, Tuple
 
 import numpy as np
 
-from deploy.ir import Activation, Function, Grid, Model, Node, Rounding, activation, consumers
+from deploy.ir import (
+    Activation,
+    Crop,
+    Function,
+    Grid,
+    Model,
+    Node,
+    Permute,
+    Pooling,
+    Reshape,
+    Rounding,
+    Slice,
+    activation,
+    consumers,
+)
+
+MOVING = (Reshape, Permute, Crop, Slice)
 
 
 def limits(grid: Grid) -> Tuple[np.float32, np.float32]:
     """Smallest and largest real value on a grid."""
     low, high = (np.float32(code - grid.zero_point) * np.float32(grid.scale) for code in (grid.qmin, grid.qmax))
     return low, high
+
+
+def moves(node: Node) -> bool:
+    """Whether a node hands on values of its input as they are, which a maximum does, too."""
+    return isinstance(node, MOVING) or isinstance(node, Pooling) and node.kind == "max"
 
 
 def implied(function: Optional[Function], grid: Grid) -> bool:

@@ -13,36 +13,32 @@ from typing import Any, Callable, Dict, List, Mapping, Optional, Set, Tuple, Typ
 
 import numpy as np
 
-from deploy.fusing import limits
+from deploy.fusing import MOVING, limits, moves
 from deploy.ir import (
     Activation,
     Concat,
     Convolution,
-    Crop,
     Elementwise,
     Function,
     Grid,
     InnerProduct,
     Model,
     Node,
-    Permute,
     Pooling,
-    Reshape,
     Rounding,
-    Slice,
     activation,
     consumers,
     integers,
     producers,
 )
 from deploy.ir.roundings import grids_between, without_roundings
+from deploy.narrow import narrow_clips, without_wider_clips
 from deploy.target import Ranges
 from quantize.errors import DeployError
 from quantize.reference import qparams_of_range
 from quantize.spec import QParams, QuantSpec
 
 LOG = logging.getLogger(__name__)
-MOVING = (Reshape, Permute, Crop, Slice)  # these hand on codes as they are; so does a maximum
 NON_NEGATIVE = ("relu", "sigmoid", "hard_sigmoid", "abs", "square", "sqrt", "exp")
 
 
@@ -59,6 +55,7 @@ def settled(model: Model, ranges: Ranges, symmetric: bool, kind: "Optional[Type[
         What the engine computes in integers; by default what `Places` says.
     """
     given, model = grids_between(model), without_roundings(model)
+    model = without_wider_clips(model, narrow_clips(model))
     places = (kind or Places)(model, given)
     _refuse_different_steps(model)
     grids = places.known()
@@ -134,6 +131,7 @@ class Places:
     def __init__(self, model: Model, given: Mapping[str, Grid]) -> None:
         self.given = given
         self.model, self.readers, self.writers = model, consumers(model), producers(model)
+        self.narrow = narrow_clips(model)
         self.integer = self._useful(self._able())
         self.rounded = [blob for blob in model.shapes if self.is_rounded(blob)]
         self._parents: Dict[str, str] = {}
@@ -145,7 +143,7 @@ class Places:
 
     def hands_on(self, node: Node) -> bool:
         """Whether what a node puts out lies on the grid of what it reads."""
-        return isinstance(node, MOVING) or isinstance(node, Pooling) and node.kind == "max"
+        return moves(node)
 
     def _able(self) -> Set[str]:
         """Nodes that can compute in integers, since all that they read does."""
@@ -199,7 +197,7 @@ class Places:
         """Whether only an activation reads it, behind which it is rounded at once."""
         readers = self.readers[blob]
         return (len(readers) == 1 and isinstance(readers[0], Activation) and readers[0].name in self.integer
-                and not isinstance(self.writers.get(blob), Activation))
+                and readers[0].name not in self.narrow and not isinstance(self.writers.get(blob), Activation))
 
     def integer_readers(self, blob: str) -> bool:
         """Whether everything that reads a blob gets what was rounded: what an integer node writes is never real."""
@@ -219,10 +217,14 @@ class Places:
             return
         for source in node.inputs:
             alone = isinstance(node, Concat) and len(self.readers[source]) == 1
-            if source in self.rounded and (self.hands_on(node) or alone):
+            if source in self.rounded and (self.hands_on(node) or alone or self._is_narrowed(source)):
                 for target in node.outputs:
                     if target in self.rounded:
                         self._parents[self.group(source)] = self.group(target)
+
+    def _is_narrowed(self, blob: str) -> bool:
+        """Whether whatever reads a blob first cuts off codes of its own grid."""
+        return all(reader is not None and reader.name in self.narrow for reader in self.readers[blob])
 
     def _known_grids(self, blob: str) -> List[Grid]:
         given = [self.given[blob]] if blob in self.given else []
@@ -252,7 +254,7 @@ class Places:
     def _function_before(self, blob: str) -> Any:
         """The activation that a blob comes out of; () where it was only moved there from others of its group."""
         writer = self.writers.get(blob)
-        if writer is None:
+        if writer is None or writer.name in self.narrow:
             return None
         moved = isinstance(writer, Concat) or self.hands_on(writer)
         return () if moved and all(self.group(source) == self.group(blob) for source in writer.inputs) else \

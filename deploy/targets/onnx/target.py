@@ -14,7 +14,7 @@ from deploy.target import TARGETS, Engine, ImageSteps, Option, Problem, Ranges, 
 from deploy.target import Side as Computed
 from deploy.targets.onnx import constraints, runner, unoptimized, writer
 from deploy.targets.onnx.arithmetic import OrtArithmetic
-from deploy.targets.onnx.biases import held
+from deploy.targets.onnx.biases import finer, held
 from deploy.targets.onnx.runner import Options, Runner
 
 NAME, PROGRAM = "model", "run_onnx.py"
@@ -118,6 +118,8 @@ class OnnxTarget(Target):
         In front of functions that stay float convolutions are rounded, since ONNX Runtime else computes them in float.
         """
         found = settled(apart(model, cuts, last=False), ranges, symmetric=not self.affine)
+        if not self.int4:  # four bits are stored as they are
+            found = replace(found, nodes=tuple(finer(node, 2 ** (self.largest_bits - 1) - 1) for node in found.nodes))
         return replace(found, nodes=tuple(held(node) for node in found.nodes))
 
     def check(self, model: Model) -> List[Problem]:

@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""Clips that stand for the ends of a grid with fewer codes than the engine rounds to (`Arithmetic.held`).
+
+What is rounded to the layer's grid in front of such a clip has the same codes behind it: it cuts off codes.
+"""
+
+from dataclasses import replace
+from typing import Any, Dict, Mapping, Optional, Tuple
+
+import numpy as np
+
+from deploy.fusing import limits, moves
+from deploy.ir import Activation, Function, Grid, Model, Node, activation, consumers, integers
+
+Ends = Mapping[str, Tuple[float, ...]]
+
+
+def narrow_clips(model: Model) -> Ends:
+    """Node -> its ends, of all clips that only layers read whose grids have both ends as values."""
+    readers = consumers(model)
+    return {node.name: node.function.parameters for node in model.nodes
+            if isinstance(node, Activation) and node.function.kind == "clip"
+            and all(_has(_grid(reader), end)
+                    for reader in readers[node.outputs[0]] for end in node.function.parameters)}
+
+
+def without_wider_clips(model: Model, ends: Ends) -> Model:
+    """The model whose clips from zero are ReLUs where narrow ones behind them cut off as much or more."""
+    readers = consumers(model)
+
+    def largest(blob: str) -> float:
+        """The largest value of a blob that counts for anything."""
+        return max((_largest(reader) for reader in readers[blob]), default=np.inf)
+
+    def _largest(reader: Optional[Node]) -> float:
+        if reader is None or not (reader.name in ends or moves(reader)):
+            return np.inf
+        return ends[reader.name][1] if reader.name in ends else largest(reader.outputs[0])
+
+    def simpler(node: Node) -> Node:
+        function = activation(node)
+        if (node.name in ends or function is None or function.kind != "clip" or function.parameters[0] != 0
+                or largest(node.outputs[0]) > function.parameters[1]):
+            return node
+        changed: Dict[str, Any] = {"function" if isinstance(node, Activation) else "activation": Function("relu")}
+        return replace(node, **changed)
+    return replace(model, nodes=tuple(map(simpler, model.nodes)))
+
+
+def _grid(reader: Optional[Node]) -> Optional[Grid]:
+    quantization: Any = None if reader is None else integers(reader)
+    return None if quantization is None else quantization.input
+
+
+def _has(grid: Optional[Grid], end: float) -> bool:
+    """Whether a value is one of the grid's."""
+    if grid is None:
+        return False
+    scale, (low, high) = np.float32(grid.scale), limits(grid)
+    return bool(low <= end <= high and np.rint(np.float32(end) / scale) * scale == np.float32(end))
