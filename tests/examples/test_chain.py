@@ -104,6 +104,22 @@ def test_trained_ranges_and_codes_are_in_the_files(trained):
         assert np.array_equal(np.abs(codes), np.abs(node.quantization.weight_q))  # signs follow those of gamma
 
 
+@pytest.mark.parametrize("target", ["onnx", "c"])
+@pytest.mark.parametrize("name", ["lsq4", "pact", "without a target"])
+def test_few_bits_stay_few_in_other_engines(trained, name, target, tmp_path):
+    """ONNX files once spread a 4-bit range over the 256 codes of a byte: more accurate, and another network."""
+    from deploy.ir import quantized
+    from deploy.ir.file import load
+    pytest.importorskip("onnx")
+    result, _, folder = trained[name]
+    assert run("deploy", folder, "--target", target, "--no-engine", "--output", tmp_path / "out") == 0
+    blocks = load_quantized(folder / "best.qnet")._children
+    steps = {node.path: node.quantization.input.scale for node in quantized(load(tmp_path / "out" / "digits_lenet.ir"))}
+    assert steps == {path: pytest.approx(blocks[path].input_quantizer.get_qparams().scale[0]) for path in steps}
+    found = json.loads((tmp_path / "out" / "result.json").read_text())["accuracy"]["simulated"]["top1_count"]
+    assert abs(found - result["best"]["top1_count"]) <= 1
+
+
 def test_training_goes_on_and_remembers_where_it_came_from(trained, tmp_path, capsys):
     folder = trained["lsq4"][2]
     assert run("train", folder, *SHORT, "--output", tmp_path / "more") == 0
