@@ -5,23 +5,42 @@ What is rounded to the layer's grid in front of such a clip has the same codes b
 """
 
 from dataclasses import replace
-from typing import Any, Dict, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
+from deploy.arithmetic import Arithmetic
 from deploy.fusing import limits, moves
-from deploy.ir import Activation, Function, Grid, Model, Node, activation, consumers, integers
+from deploy.ir import Activation, Function, Grid, Model, Node, Rounding, activation, consumers, integers
 
 Ends = Mapping[str, Tuple[float, ...]]
 
 
-def narrow_clips(model: Model) -> Ends:
-    """Node -> its ends, of all clips that only layers read whose grids have both ends as values."""
+def whole_bytes(model: Model, arithmetic: Arithmetic) -> Model:
+    """The model whose roundings have all codes of the engine; what others lack is cut off in front of them."""
+    nodes: List[Node] = []
+    shapes = dict(model.shapes)
+    for node in model.nodes:
+        if isinstance(node, Rounding):
+            grid, clip = arithmetic.held(node.grid)
+            if clip is not None:
+                cut = node.name + ".clip"
+                shapes[cut] = shapes[node.inputs[0]]
+                nodes.append(Activation(cut, node.inputs, (cut,), node.path, function=Function("clip", clip)))
+                node = replace(node, inputs=(cut,), grid=grid)
+        nodes.append(node)
+    return replace(model, nodes=tuple(nodes), shapes=shapes)
+
+
+def narrow_clips(model: Model, given: Mapping[str, Grid]) -> Ends:
+    """Node -> its ends, of all clips whose ends are values of what is behind: a given grid, or those of all readers."""
     readers = consumers(model)
+
+    def behind(blob: str) -> List[Optional[Grid]]:
+        return [given[blob]] if blob in given else [_grid(reader) for reader in readers[blob]]
     return {node.name: node.function.parameters for node in model.nodes
             if isinstance(node, Activation) and node.function.kind == "clip"
-            and all(_has(_grid(reader), end)
-                    for reader in readers[node.outputs[0]] for end in node.function.parameters)}
+            and all(_has(grid, end) for grid in behind(node.outputs[0]) for end in node.function.parameters)}
 
 
 def without_wider_clips(model: Model, ends: Ends) -> Model:

@@ -55,9 +55,9 @@ def settled(model: Model, ranges: Ranges, symmetric: bool, kind: "Optional[Type[
         What the engine computes in integers; by default what `Places` says.
     """
     given, model = grids_between(model), without_roundings(model)
-    model = without_wider_clips(model, narrow_clips(model))
+    model = without_wider_clips(model, narrow_clips(model, given))
     places = (kind or Places)(model, given)
-    _refuse_different_steps(model)
+    _refuse_different_steps(model, given)
     grids = places.known()
     wanted = {blob: QuantSpec(8, not places.is_non_negative(blob), narrow=False, rounding="half_even",
                               symmetric=symmetric or places.is_non_negative(blob))
@@ -104,7 +104,7 @@ def cuts(function: Function) -> bool:
                                        and function.parameters[0] <= 0 <= function.parameters[1])
 
 
-def _refuse_different_steps(model: Model) -> None:
+def _refuse_different_steps(model: Model, given: Mapping[str, Grid]) -> None:
     problems = []
     for blob, readers in consumers(model).items():
         found = {quantization.input: node.path or node.name for node in readers if node is not None
@@ -113,6 +113,10 @@ def _refuse_different_steps(model: Model) -> None:
             where = ", ".join(f"{layer}: {grid.scale:g}" for grid, layer in found.items())
             problems.append(f"{blob}: layers that read this blob quantize it with different steps ({where}); a blob is "
                             "rounded once. Calibrate them as one, or leave all but one float")
+        for grid, layer in found.items():
+            if blob in given and (grid.scale, grid.zero_point) != (given[blob].scale, given[blob].zero_point):
+                problems.append(f"{layer}: its input is rounded twice with different steps, {given[blob].scale:g} "
+                                f"where it is made, {grid.scale:g} in front of the layer; leave one of them float")
     if problems:
         raise DeployError("\n".join(problems))
 
@@ -131,7 +135,7 @@ class Places:
     def __init__(self, model: Model, given: Mapping[str, Grid]) -> None:
         self.given = given
         self.model, self.readers, self.writers = model, consumers(model), producers(model)
-        self.narrow = narrow_clips(model)
+        self.narrow = narrow_clips(model, given)
         self.integer = self._useful(self._able())
         self.rounded = [blob for blob in model.shapes if self.is_rounded(blob)]
         self._parents: Dict[str, str] = {}

@@ -32,16 +32,26 @@ def config_list(affine: bool, weight_bits: int) -> List[dict]:
 
 def check_plan(layers: Iterable[Tuple[Any, Any]], weight_bits: int) -> List[Problem]:
     """What the files cannot follow in a Plan; `layers` yields (PlanEntry, float Block)."""
-    return [Problem(entry.path, text) for entry, _ in layers if entry.quantized
+    entries = [entry for entry, _ in layers if entry.quantized]
+    outputs = _output_problems if any(entry.output is not None for entry in entries) else None
+    return [Problem(entry.path, text) for entry in entries
             for text in entry_problems(entry, "ONNX Runtime", "integer layers", WITHOUT_INT8,
-                                       lambda entry: _format_problems(entry, weight_bits))]
+                                       lambda entry: _format_problems(entry, weight_bits), outputs)]
+
+
+def _output_problems(entry) -> Iterator[str]:
+    yield from _range_problems("output", entry.output)
+
+
+def _range_problems(operand, spec) -> Iterator[str]:
+    if spec.grid != "mid_tread" or spec.rounding != "half_even" or spec.granularity != PerTensor() or spec.bits > 8:
+        yield (f"{operand} {spec}, but a file takes 8 bits or fewer with one scale, halves rounded to the even code; "
+               f"write \"{operand}\": \"auto8/full/even\"")
 
 
 def _format_problems(entry, weight_bits) -> Iterator[str]:
-    spec = entry.input
-    if spec.grid != "mid_tread" or spec.rounding != "half_even" or spec.granularity != PerTensor() or spec.bits > 8:
-        yield (f"input {spec}, but a file takes 8 bits or fewer with one scale, halves rounded to the even code; write "
-               "\"input\": \"auto8/full/even\"")
+    if entry.input is not None:
+        yield from _range_problems("input", entry.input)
     if entry.winograd is not None:
         yield (f"its weight is rounded in the Winograd domain ({entry.winograd}), but a file stores kernels on a grid; "
                "write \"winograd\": \"none\"")

@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence, Tuple
 import numpy as np
 
 from deploy.ir import Model, quantized
+from deploy.narrow import whole_bytes
 from deploy.programs import rendered, values_of
 from deploy.settling import apart, cuts, settled
 from deploy.target import TARGETS, Engine, ImageSteps, Option, Problem, Ranges, Report, Target, Way, raise_problems
@@ -117,7 +118,8 @@ class OnnxTarget(Target):
 
         In front of functions that stay float convolutions are rounded, since ONNX Runtime else computes them in float.
         """
-        found = settled(apart(model, cuts, last=False), ranges, symmetric=not self.affine)
+        model = whole_bytes(apart(model, cuts, last=False), self.arithmetic)
+        found = settled(model, ranges, symmetric=not self.affine)
         if not self.int4:  # four bits are stored as they are
             found = replace(found, nodes=tuple(finer(node, 2 ** (self.largest_bits - 1) - 1) for node in found.nodes))
         return replace(found, nodes=tuple(held(node) for node in found.nodes))
