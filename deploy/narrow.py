@@ -33,14 +33,14 @@ def whole_bytes(model: Model, arithmetic: Arithmetic) -> Model:
 
 
 def narrow_clips(model: Model, given: Mapping[str, Grid]) -> Ends:
-    """Node -> its ends, of all clips whose ends are values of what is behind: a given grid, or those of all readers."""
+    """Node -> its ends, of all clips that cut off codes of what is behind: of a given grid, or of all readers'."""
     readers = consumers(model)
 
     def behind(blob: str) -> List[Optional[Grid]]:
         return [given[blob]] if blob in given else [_grid(reader) for reader in readers[blob]]
     return {node.name: node.function.parameters for node in model.nodes
             if isinstance(node, Activation) and node.function.kind == "clip"
-            and all(_has(grid, end) for grid in behind(node.outputs[0]) for end in node.function.parameters)}
+            and all(_is_cut(grid, node.function.parameters) for grid in behind(node.outputs[0]))}
 
 
 def without_wider_clips(model: Model, ends: Ends) -> Model:
@@ -71,9 +71,10 @@ def _grid(reader: Optional[Node]) -> Optional[Grid]:
     return None if quantization is None else quantization.input
 
 
-def _has(grid: Optional[Grid], end: float) -> bool:
-    """Whether a value is one of the grid's."""
+def _is_cut(grid: Optional[Grid], ends: Tuple[float, ...]) -> bool:
+    """Whether both ends are values of the grid, and not its own."""
     if grid is None:
         return False
-    scale, (low, high) = np.float32(grid.scale), limits(grid)
-    return bool(low <= end <= high and np.rint(np.float32(end) / scale) * scale == np.float32(end))
+    values, scale, (low, high) = np.asarray(ends, np.float32), np.float32(grid.scale), limits(grid)
+    inside = low <= values[0] and values[1] <= high and (low < values[0] or values[1] < high)
+    return bool(inside and (np.rint(values / scale) * scale == values).all())

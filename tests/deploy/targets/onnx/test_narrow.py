@@ -11,6 +11,7 @@ from calib.collect import calibrate, observe
 from deploy import ir
 from deploy.fusing import endings
 from deploy.lower import lower
+from deploy.narrow import narrow_clips
 from deploy.proof.prove import Subject, engine_sides, prove
 from deploy.target import find
 from quantize.convert import convert_model
@@ -128,3 +129,15 @@ def test_weights_of_few_bits_leave_their_bias_fine_units():
     np.testing.assert_array_equal(stored.quantization.weight_scale, layer.quantization.weight_scale / np.float32(16))
     fewer = find("onnx", reduce_range=True).settled(lower(net, SHAPE, arithmetic=TARGET.arithmetic), lambda *_: {})
     assert {node.quantization.weight_qmax for node in ir.quantized(fewer)} == {56}
+
+
+@pytest.mark.parametrize("ends, narrow", [
+    ((0.0, 1.5), True), ((0.0, 255 * 0.5), False), ((0.0, 1.6), False), ((0.0, 200.0), False), ((-1.0, 1.5), False)])
+def test_a_clip_is_narrow_where_it_cuts_off_whole_codes(ends, narrow):
+    """A ReLU6 whose layer has just these 256 codes is none: the ends of the grid do what it does."""
+    weight = np.ones((1, 2), np.float32)
+    layer = ir.InnerProduct("b", ("a",), ("b",), weight=weight, quantization=ir.Quantization(
+        ir.Grid(0.5, 0, 0, 255), weight.astype(np.int8), np.ones(1, np.float32)))
+    clip = ir.Activation("a", ("data",), ("a",), function=ir.Function("clip", ends))
+    model = ir.Model(("data",), ("b",), (clip, layer), {"data": (2,), "a": (2,), "b": (1,)})
+    assert bool(narrow_clips(model, {})) == narrow
