@@ -259,7 +259,6 @@ def test_checkpoint_survives_divergence(command, monkeypatch):
 @pytest.mark.parametrize("options, message", [
     (("--weight-bits", "9"), "9 is not allowed"),
     (("--lr", "nan"), "must be a number"),
-    (("--method", "lsq", "--weight-bits", "1"), "one bit"),
     (("--method", "sat", "--quant-type", "channel"), "one weight scale"),
     (("--method", "bnn"), "binary"),
     (("--clamp-only",), "first stage of --method sat"),

@@ -95,7 +95,7 @@ def check(model: Model) -> List[Problem]:
 
 
 def check_kinds(model: Model) -> List[Problem]:
-    """Nodes that C source has not, in float either."""
+    """Nodes and functions that C source has not, in float either."""
     return [Problem(node.path or node.name, text) for node in model.nodes for text in _kind_problems(node)]
 
 
@@ -104,13 +104,14 @@ def _kind_problems(node: Node) -> Iterator[str]:
         yield "C source has no softmax: the largest score is the same class; leave it out of the network"
     elif not isinstance(node, KINDS):
         yield f"C source has no {type(node).__name__}"
+    function = activation(node)
+    if function is not None and function.kind not in FUNCTIONS:
+        yield f"C source has no {function.kind} (it has: {', '.join(FUNCTIONS)})"
 
 
 def _node_problems(node: Node, model: Model) -> Iterator[str]:
-    kind, function = type(node).__name__, activation(node)
+    kind = type(node).__name__
     yield from _kind_problems(node)
-    if function is not None and function.kind not in FUNCTIONS:
-        yield f"C source has no {function.kind} (it has: {', '.join(FUNCTIONS)})"
     if isinstance(node, (Convolution, InnerProduct)):
         yield from _layer_problems(node)
     if isinstance(node, Elementwise) and (node.op not in ELEMENTWISE or len(node.inputs) != 2 or len(

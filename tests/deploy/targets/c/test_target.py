@@ -287,5 +287,8 @@ def test_all_that_it_lacks_is_said_at_once(model, tmp_path):
         find("c").write(more, tmp_path)
     assert "no softmax: the largest score is the same class" in str(error.value) and "no tanh" in str(error.value)
     assert list(tmp_path.iterdir()) == []
+    with pytest.raises(DeployError, match="no tanh"):  # in float too, before anything is calibrated
+        find("c").write_files(more, tmp_path, integers=False)
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(DeployError, match="is a float layer"):
         find("c").write(lower(quantized_network(find("c")), SHAPE, quantized=False), tmp_path)
