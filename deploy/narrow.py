@@ -47,19 +47,19 @@ def without_wider_clips(model: Model, ends: Ends) -> Model:
     """The model whose clips from zero are ReLUs where narrow ones behind them cut off as much or more."""
     readers = consumers(model)
 
-    def largest(blob: str) -> float:
-        """The largest value of a blob that counts for anything."""
-        return max((_largest(reader) for reader in readers[blob]), default=np.inf)
+    def largest(node: Node) -> float:
+        """The largest value that a node puts out which counts for anything."""
+        return max((through(reader) for blob in node.outputs for reader in readers[blob]), default=np.inf)
 
-    def _largest(reader: Optional[Node]) -> float:
-        if reader is None or not (reader.name in ends or moves(reader)):
-            return np.inf
-        return ends[reader.name][1] if reader.name in ends else largest(reader.outputs[0])
+    def through(reader: Optional[Node]) -> float:
+        if reader is not None and reader.name in ends:
+            return ends[reader.name][1]
+        return largest(reader) if reader is not None and moves(reader) else np.inf
 
     def simpler(node: Node) -> Node:
         function = activation(node)
         if (node.name in ends or function is None or function.kind != "clip" or function.parameters[0] != 0
-                or largest(node.outputs[0]) > function.parameters[1]):
+                or largest(node) > function.parameters[1]):
             return node
         changed: Dict[str, Any] = {"function" if isinstance(node, Activation) else "activation": Function("relu")}
         return replace(node, **changed)

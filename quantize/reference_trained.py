@@ -39,12 +39,12 @@ def lsq_gradient(x: np.ndarray, dy: np.ndarray, step: np.ndarray, spec: QuantSpe
     steps = (split_groups(x, spec) / expand_scale(np.asarray(step, np.float32), spec)).reshape(x.shape)
     qparams, unit = QParams.symmetric(step), QParams.symmetric(np.ones_like(step))
     levels = dequantize(quantize(x, qparams, spec), unit, spec)
-    inside = ste_gradient(x, np.ones_like(x), qparams, spec) > 0
-    slope = np.where(inside, levels - steps, levels)
+    inside = ste_gradient(x, np.ones_like(x), qparams, spec)
+    slope = np.where(inside > 0, levels - steps, levels)
     if grad_scale is None:
         grad_scale = 1 / np.sqrt(x.size / np.size(step) * spec.positive_levels)
     dstep = sum_parts(dy * slope, spec) * grad_scale
-    return ste_gradient(x, dy, qparams, spec), dstep.astype(np.float32)
+    return dy * inside, dstep.astype(np.float32)
 
 
 def lsq_start(x: np.ndarray, spec: QuantSpec) -> np.ndarray:

@@ -26,7 +26,7 @@ def finer(node: Node, largest: int) -> Node:
     layer: Any = node
     if quantization is None or layer.bias is None or quantization.weight_qmax > largest // 2:
         return node
-    factor = 1 << (largest // quantization.weight_qmax).bit_length() - 1
+    factor = 1 << ((largest // quantization.weight_qmax).bit_length() - 1)
     changed = replace(quantization, weight_q=quantization.weight_q * np.int8(factor),
                       weight_scale=quantization.weight_scale / np.float32(factor),
                       weight_qmax=quantization.weight_qmax * factor)

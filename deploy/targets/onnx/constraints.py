@@ -33,14 +33,11 @@ def config_list(affine: bool, weight_bits: int) -> List[dict]:
 def check_plan(layers: Iterable[Tuple[Any, Any]], weight_bits: int) -> List[Problem]:
     """What the files cannot follow in a Plan; `layers` yields (PlanEntry, float Block)."""
     entries = [entry for entry, _ in layers if entry.quantized]
-    outputs = _output_problems if any(entry.output is not None for entry in entries) else None
+    outputs = any(entry.output is not None for entry in entries)
     return [Problem(entry.path, text) for entry in entries
             for text in entry_problems(entry, "ONNX Runtime", "integer layers", WITHOUT_INT8,
-                                       lambda entry: _format_problems(entry, weight_bits), outputs)]
-
-
-def _output_problems(entry) -> Iterator[str]:
-    yield from _range_problems("output", entry.output)
+                                       lambda entry: _format_problems(entry, weight_bits),
+                                       (lambda entry: _range_problems("output", entry.output)) if outputs else None)]
 
 
 def _range_problems(operand, spec) -> Iterator[str]:

@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 
 #: The time and the source file that MXNet writes into its messages.
 WHERE = re.compile(r"\[\d\d:\d\d:\d\d\] \S+: ")
-#: What a node with inputs, attributes or tensors of other kinds or sizes than the standard's makes of Python's code.
 LONGEST = 500  # letters of what is wrong with a node
+#: What a node with inputs, attributes or tensors of other kinds or sizes than the standard's makes of Python's code.
 MALFORMED = (IndexError, KeyError, TypeError, ValueError, AttributeError, ArithmeticError, MemoryError)
 
 

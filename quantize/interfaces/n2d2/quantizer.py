@@ -148,9 +148,9 @@ class LSQCell(CellQuantizer):
 
     def rule(self, path: str) -> Rule:
         """See `CellQuantizer`."""
-        return Rule(op_names=(path,), weight=parse_format(self._format("int", "" if self.range == 1 else "/full")),
-                    weight_method="lsq",
-                    options=self._mode_options, reason="QWeight=LSQ")
+        weight = parse_format(self._format("int", "" if self.range == 1 else "/full"))
+        return Rule(op_names=(path,), weight=weight, weight_method="lsq", options=self._mode_options,
+                    reason="QWeight=LSQ")
 
 
 class ActQuantizer(Quantizer):

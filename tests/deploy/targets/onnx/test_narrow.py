@@ -11,7 +11,7 @@ from calib.collect import calibrate, observe
 from deploy import ir
 from deploy.fusing import endings
 from deploy.lower import lower
-from deploy.narrow import narrow_clips
+from deploy.narrow import narrow_clips, without_wider_clips
 from deploy.proof.prove import Subject, engine_sides, prove
 from deploy.target import find
 from quantize.convert import convert_model
@@ -141,3 +141,17 @@ def test_a_clip_is_narrow_where_it_cuts_off_whole_codes(ends, narrow):
     clip = ir.Activation("a", ("data",), ("a",), function=ir.Function("clip", ends))
     model = ir.Model(("data",), ("b",), (clip, layer), {"data": (2,), "a": (2,), "b": (1,)})
     assert bool(narrow_clips(model, {})) == narrow
+
+
+def test_a_clip_stays_where_something_reads_more_of_it():
+    """One part of a blob is cut off further, the other part goes out as it is."""
+    def model(last):
+        clip = ir.Activation("a", ("data",), ("a",), function=ir.Function("clip", (0.0, 6.0)))
+        parts = ir.Slice("s", ("a",), ("one", "two"), sizes=(1, 1), axis=0)
+        narrow = [ir.Activation(f"n{blob}", (blob,), (f"n{blob}",), function=ir.Function("clip", (0.0, 1.5)))
+                  for blob in ("one", "two")]
+        shapes = {"data": (2,), "a": (2,), "one": (1,), "two": (1,), "none": (1,), "ntwo": (1,)}
+        return ir.Model(("data",), ("none", last), (clip, parts, *narrow), shapes)
+    ends = {"none": (0.0, 1.5), "ntwo": (0.0, 1.5)}
+    assert without_wider_clips(model("ntwo"), ends).nodes[0].function.kind == "relu"
+    assert without_wider_clips(model("two"), ends).nodes[0].function.kind == "clip"
