@@ -15,6 +15,11 @@ from quantize.reference import ROUND
 UNSETTLED = Grid(1.0, 0, -(2 ** 15 - 1), 2 ** 15 - 1)
 
 
+def weight_type(qmax: int) -> Any:
+    """The type that codes of weights up to `qmax` are kept in."""
+    return np.int8 if qmax <= 127 else np.int16
+
+
 class Arithmetic:
     """The textbook's arithmetic: divide by the scale, round to the nearest, round after each float32 operation.
 
@@ -79,7 +84,7 @@ class Arithmetic:
         """Codes (int8; int16 where `qmax` is beyond 127) of a weight; `scale` (outputs,) belongs to the first axis."""
         shape = (-1,) + (1,) * (weight.ndim - 1)
         scaled = np.asarray(weight, np.float32) / np.asarray(scale, np.float32).reshape(shape)
-        return np.clip(ROUND[self.rounding](scaled), -qmax, qmax).astype(np.int8 if qmax <= 127 else np.int16)
+        return np.clip(ROUND[self.rounding](scaled), -qmax, qmax).astype(weight_type(qmax))
 
     def dequantize(self, accumulator: np.ndarray, node: QuantizedNode) -> np.ndarray:
         """Real output (float32), before the activation, of a layer's integer sums (batch, outputs, ...)."""

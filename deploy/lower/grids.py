@@ -4,27 +4,20 @@
 from dataclasses import replace
 from typing import Any, Optional
 
+from deploy.fusing import moves
 from deploy.ir import (
     Activation,
     Concat,
     Convolution,
-    Crop,
     Grid,
     InnerProduct,
     Padding,
-    Permute,
-    Pooling,
-    Reshape,
     Resize,
     Rounding,
-    Slice,
     Spread,
     integers,
 )
 from deploy.lower.draft import Draft
-
-# what hands elements on as they are
-MOVING = (Reshape, Permute, Crop, Slice, Concat, Spread)  # or add zeros
 
 
 def grid_of(draft: Draft, blob: str, input_grid: Optional[Grid] = None) -> Optional[Grid]:
@@ -55,7 +48,7 @@ def drop_roundings(draft: Draft) -> None:
 
 def _hands_on(node: Any) -> bool:
     """Whether a node's outputs are some of its inputs' elements, or 0."""
-    return (isinstance(node, MOVING) or isinstance(node, Pooling) and node.kind == "max"
+    return (moves(node) or isinstance(node, (Concat, Spread))
             or isinstance(node, Activation) and node.function.kind == "relu"
             or isinstance(node, Padding) and (node.mode != "constant" or node.value == 0)
             or isinstance(node, Resize) and node.mode == "nearest")

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """From the quantizers of a layer to `ir.Quantization`."""
 
-from typing import Any, Dict, Optional, Tuple, cast
+from typing import Dict, Optional, Tuple, cast
 
 import mxnet as mx
 import numpy as np
 from mxnet.gluon import Block
 
-from deploy.arithmetic import Arithmetic
+from deploy.arithmetic import Arithmetic, weight_type
 from deploy.ir import Grid, Quantization
 from deploy.ir.transposed import as_convolution
 from deploy.lower.draft import Unsupported
@@ -97,7 +97,7 @@ def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic,
         weight = as_convolution(weight, transposed)
     if spec.grid == "mid_tread":
         codes = arithmetic.quantize_weight(weight, scale, _largest_code(spec))
-        return np.clip(codes, spec.qmin, spec.qmax).astype(_type_of(spec)), scale
+        return np.clip(codes, spec.qmin, spec.qmax).astype(codes.dtype), scale
     # these methods move a weight before they round it
     rounded = quantizer.quantize(mx.nd, mx.nd.array(given), **{
         name: parameter.data() for name, parameter in quantizer._reg_params.items()}).asnumpy()
@@ -105,11 +105,7 @@ def _codes(quantizer: FakeQuantize, weight: np.ndarray, arithmetic: Arithmetic,
         rounded = as_convolution(rounded, transposed)
     half = (scale / 2).astype(np.float32)
     codes = np.rint(rounded / half.reshape((-1,) + (1,) * (weight.ndim - 1)))
-    return codes.astype(_type_of(spec)), half
-
-
-def _type_of(spec: QuantSpec) -> Any:
-    return np.int8 if _largest_code(spec) <= 127 else np.int16
+    return codes.astype(weight_type(_largest_code(spec))), half
 
 
 def grid_of_quantizer(quantizer: FakeQuantize, arithmetic: Arithmetic) -> Grid:

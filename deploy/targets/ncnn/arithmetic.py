@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from deploy.arithmetic import Arithmetic, per_channel
+from deploy.arithmetic import Arithmetic, per_channel, weight_type
 from deploy.ir import Convolution, Grid, QuantizedNode
 from deploy.targets.ncnn import kernels
 from deploy.targets.ncnn.fma import fma
@@ -60,7 +60,7 @@ class NcnnArithmetic(Arithmetic):
     def quantize_weight(self, weight: np.ndarray, scale: ArrayLike, qmax: int) -> np.ndarray:
         """Codes (int8; int16 where `qmax` is beyond 127) of a weight; `scale` (outputs,) belongs to the first axis."""
         factor = multiplier(scale).reshape((-1,) + (1,) * (weight.ndim - 1))
-        return _round(np.asarray(weight, np.float32) * factor, qmax).astype(np.int8 if qmax <= QMAX else np.int16)
+        return _round(np.asarray(weight, np.float32) * factor, qmax).astype(weight_type(qmax))
 
     def fused(self, node: Any) -> bool:
         """Whether the layer's kernel adds the bias in the same rounding as it multiplies the sums."""
